@@ -1,0 +1,153 @@
+package vectord
+
+import (
+	"encoding/json"
+	"strings"
+	"unicode/utf8"
+)
+
+// CollectionConfig is everything that a collection is created with. Its JSON form is what the API reports as "config".
+type CollectionConfig struct {
+	Params       CollectionParams `json:"params"`
+	HNSW         HNSWConfig       `json:"hnsw_config"`
+	Optimizer    OptimizerConfig  `json:"optimizer_config"`
+	WAL          WALConfig        `json:"wal_config"`
+	Quantization json.RawMessage  `json:"quantization_config"` // scalar int8 settings as given, or null
+	Metadata     json.RawMessage  `json:"metadata,omitempty"`  // an object of the user's own
+}
+
+// CollectionParams fix the shape of a collection.
+type CollectionParams struct {
+	Vectors                VectorParams `json:"vectors"`
+	ShardNumber            int          `json:"shard_number"`
+	ReplicationFactor      int          `json:"replication_factor"`
+	WriteConsistencyFactor int          `json:"write_consistency_factor"`
+	OnDiskPayload          bool         `json:"on_disk_payload"`
+}
+
+// VectorParams describe the vectors of a collection.
+type VectorParams struct {
+	Size     int      `json:"size"`
+	Distance Distance `json:"distance"`
+	OnDisk   bool     `json:"on_disk,omitempty"`
+}
+
+// HNSWConfig sets the shape of the graph (Malkov and Yashunin, 2016): M links a node (2M on layer 0), EfConstruct
+// candidates while building, at most MaxLayers layers. EfSearch is the default number of candidates of a search.
+type HNSWConfig struct {
+	M                  int  `json:"m"`
+	EfConstruct        int  `json:"ef_construct"`
+	EfSearch           int  `json:"ef_search"`
+	MaxLayers          int  `json:"max_layers"`
+	FullScanThreshold  int  `json:"full_scan_threshold"` // KiB of vectors below which a scan is preferred to the graph
+	MaxIndexingThreads int  `json:"max_indexing_threads"`
+	OnDisk             bool `json:"on_disk"`
+}
+
+// OptimizerConfig holds the settings of background work. Only IndexingThreshold (KiB of vectors below which no graph is
+// built; 0 turns indexing off) changes what vectord does; the others are kept for clients that read them back.
+type OptimizerConfig struct {
+	DeletedThreshold       float64 `json:"deleted_threshold"`
+	VacuumMinVectorNumber  int     `json:"vacuum_min_vector_number"`
+	DefaultSegmentNumber   int     `json:"default_segment_number"`
+	MaxSegmentSize         *int    `json:"max_segment_size"`
+	MemmapThreshold        *int    `json:"memmap_threshold"`
+	IndexingThreshold      int     `json:"indexing_threshold"`
+	FlushIntervalSec       int     `json:"flush_interval_sec"`
+	MaxOptimizationThreads *int    `json:"max_optimization_threads"`
+}
+
+// WALConfig is kept for clients that read it back.
+type WALConfig struct {
+	CapacityMB    int `json:"wal_capacity_mb"`
+	SegmentsAhead int `json:"wal_segments_ahead"`
+}
+
+// DefaultCollectionConfig returns the configuration of a collection for which only the vectors' shape was given.
+func DefaultCollectionConfig(size int, distance Distance) CollectionConfig {
+	return CollectionConfig{
+		Params: CollectionParams{
+			Vectors:     VectorParams{Size: size, Distance: distance},
+			ShardNumber: 1, ReplicationFactor: 1, WriteConsistencyFactor: 1, OnDiskPayload: true,
+		},
+		HNSW: HNSWConfig{M: 16, EfConstruct: 200, EfSearch: 50, MaxLayers: 5, FullScanThreshold: 10_000},
+		Optimizer: OptimizerConfig{DeletedThreshold: 0.2, VacuumMinVectorNumber: 1000, IndexingThreshold: 10_000,
+			FlushIntervalSec: 5},
+		WAL: WALConfig{CapacityMB: 32},
+	}
+}
+
+// Validate checks every number of the configuration against its range.
+func (c *CollectionConfig) Validate() error {
+	v := c.Params.Vectors
+	if !v.Distance.Valid() {
+		return Errorf(KindInvalid, "vectors.distance is missing or unknown, expected one of Cosine, Euclid, Dot, Manhattan")
+	}
+	ranges := []struct {
+		field     string
+		value     int
+		low, high int
+	}{
+		{"vectors.size", v.Size, 1, MaxDimension},
+		{"shard_number", c.Params.ShardNumber, 1, MaxShards},
+		{"replication_factor", c.Params.ReplicationFactor, 1, 64},
+		{"write_consistency_factor", c.Params.WriteConsistencyFactor, 1, 64},
+		{"hnsw_config.m", c.HNSW.M, 2, 64},
+		{"hnsw_config.ef_construct", c.HNSW.EfConstruct, 4, 4096},
+		{"hnsw_config.ef_search", c.HNSW.EfSearch, 1, MaxLimit},
+		{"hnsw_config.max_layers", c.HNSW.MaxLayers, 1, 16},
+		{"hnsw_config.full_scan_threshold", c.HNSW.FullScanThreshold, 0, 1 << 40},
+		{"hnsw_config.max_indexing_threads", c.HNSW.MaxIndexingThreads, 0, 1024},
+		{"optimizers_config.indexing_threshold", c.Optimizer.IndexingThreshold, 0, 1 << 40},
+	}
+	for _, r := range ranges {
+		if r.value < r.low || r.value > r.high {
+			return Errorf(KindUnprocessable, "%s: value %d invalid, must be from %d to %d", r.field, r.value, r.low, r.high)
+		}
+	}
+	return nil
+}
+
+// CollectionStatus tells how far a collection's background work is.
+type CollectionStatus string
+
+// The states of a collection.
+const (
+	StatusGreen  CollectionStatus = "green"  // all points that should be in the graph are
+	StatusYellow CollectionStatus = "yellow" // points wait for the graph; searches see them all the same
+)
+
+// CollectionInfo is a collection's configuration and state.
+type CollectionInfo struct {
+	Status         CollectionStatus
+	Points         int // live points
+	IndexedVectors int // of them, in the graph
+	Config         CollectionConfig
+}
+
+// CollectionUpdate changes a collection's settings at run time; nil fields stay as they are.
+type CollectionUpdate struct {
+	EfSearch           *int
+	EfConstruct        *int // for points indexed from now on
+	FullScanThreshold  *int
+	MaxIndexingThreads *int
+	IndexingThreshold  *int
+	OnDiskPayload      *bool
+	Quantization       json.RawMessage // nil: as it is; "null": none
+	Metadata           json.RawMessage // merged key by key; a null value removes the key
+}
+
+// CheckCollectionName returns an error unless name may name a collection or an alias.
+func CheckCollectionName(name string) error {
+	n := utf8.RuneCountInString(name)
+	switch {
+	case n < 1 || n > MaxCollectionNameSize:
+		return Errorf(KindUnprocessable, "collection_name: length %d invalid, must be from 1 to %d", n, MaxCollectionNameSize)
+	case !utf8.ValidString(name):
+		return Errorf(KindUnprocessable, "collection_name: %q is not valid UTF-8", name)
+	}
+	if i := strings.IndexAny(name, "<>:\"/\\|?*\x00\x1f"); i >= 0 {
+		return Errorf(KindUnprocessable, "collection_name: %q contains the forbidden character %q", name, name[i])
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package vectord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind says what went wrong in terms that a caller can act on. The server chooses the HTTP status from it.
+type Kind uint8
+
+// The kinds of errors. KindInternal is the zero value, so an error of unknown origin is an internal one.
+const (
+	KindInternal      Kind = iota
+	KindInvalid            // the request contradicts the collection or itself: wrong dimension, unknown form
+	KindUnprocessable      // well-formed, but a value is outside its range
+	KindNotFound           // collection, point or alias does not exist
+	KindExists             // the name is taken
+	KindTooLarge           // a size limit of the request
+	KindOverloaded         // come back after RetryAfter
+	KindNoMemory           // the memory budget is spent; reads go on
+	KindTimeout            // the deadline passed; the outcome of a write is unknown
+	KindClosed             // the server is shutting down
+	KindUnsupported        // understood, but not offered by this server
+)
+
+func (k Kind) String() string {
+	names := [...]string{"internal", "invalid", "unprocessable", "not found", "exists", "too large", "overloaded",
+		"no memory", "timeout", "closed", "unsupported"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// Error is an error with a kind. Its text names the value that was wrong and is fit to be shown to a client.
+type Error struct {
+	Kind       Kind
+	Text       string
+	RetryAfter time.Duration // with KindOverloaded: when a retry may succeed
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Errorf returns an *Error of the given kind.
+func Errorf(kind Kind, format string, args ...any) error {
+	return &Error{Kind: kind, Text: fmt.Sprintf(format, args...)}
+}
+
+// KindOf returns the kind of err, looking through wrapping. A context's end is a timeout.
+func KindOf(err error) Kind {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Kind
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return KindTimeout
+	}
+	return KindInternal
+}

@@ -1,0 +1,59 @@
+package vectord
+
+// OperationKind says what an Operation does. The numbers are part of the log's format.
+type OperationKind uint8
+
+// The kinds of operation.
+const (
+	OpUpsert           OperationKind = 1 // write Points whole, replacing those that exist
+	OpDelete           OperationKind = 2 // remove the selected points
+	OpSetPayload       OperationKind = 3 // merge Payload into the selected points, at the top level or under Key
+	OpOverwritePayload OperationKind = 4 // replace the payload of the selected points
+	OpDeletePayload    OperationKind = 5 // remove the payload paths Keys from the selected points
+	OpClearPayload     OperationKind = 6 // remove the payload of the selected points
+	OpUpdateVectors    OperationKind = 7 // replace the vectors of existing Points; payloads stay
+)
+
+// Operation is one change of a collection's points. Upsert and update-vectors carry Points; the others select points by
+// IDs or by Filter, exactly one of which is set.
+type Operation struct {
+	Kind    OperationKind
+	Points  []Point
+	IDs     []PointID
+	Filter  *Filter
+	Payload []byte   // a JSON object
+	Key     string   // with OpSetPayload: the path under which to merge; "" is the top level
+	Keys    []string // with OpDeletePayload
+}
+
+// UpdateResult answers one acknowledged operation: it is durable, and every later read sees it. OperationID is its index
+// in the log.
+type UpdateResult struct {
+	OperationID uint64
+}
+
+// WriteOptions go with a write.
+type WriteOptions struct {
+	// IdempotencyKey, if not empty, makes a retry under the same key return the first attempt's result without a second
+	// effect, for 24 hours. The same key with other operations is refused.
+	IdempotencyKey string
+}
+
+// AliasAction is one step of an atomic change of aliases. Exactly one of the fields is set.
+type AliasAction struct {
+	Create *Alias
+	Delete string // alias name
+	Rename *AliasRename
+}
+
+// Alias is a second name of a collection.
+type Alias struct {
+	Name       string
+	Collection string
+}
+
+// AliasRename gives an alias another name.
+type AliasRename struct {
+	Old string
+	New string
+}
