@@ -1,0 +1,271 @@
+// Package quant keeps vectors as rows of int8 codes and measures distances between them with integer kernels.
+//
+// A Scalar maps every component to one byte by one scale, so the distance of two rows is an integer that a few
+// instructions compute and that is bit for bit the same on every machine. It ranks well enough for the walk through a graph;
+// the best that it finds are compared again at full precision.
+package quant
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"unsafe"
+
+	"github.com/vectord/vectord"
+)
+
+// Bounds of the codes. A code is a component divided by the scale, rounded, and stored as an unsigned byte 128 larger:
+// VPDPBUSD multiplies unsigned by signed bytes, and this way round the error that the bias makes is a constant of the query.
+//
+// Sums of 32 bits hold every distance, though not every partial sum: those may wrap, which is harmless. The largest dot
+// product is 127*127*65,536 < 2^31. The largest squared L2 distance is 254*254*dim, below 2^31 up to euclidFullDim
+// components; beyond, Euclid does with half the range.
+const (
+	codeBias      = 128
+	codeLimit     = 127
+	codeLimitHalf = 63
+	euclidFullDim = (1<<31 - 1) / ((2 * codeLimit) * (2 * codeLimit)) // 33,285
+)
+
+// rowAlign is what the size of a row is a multiple of: a cache line and the widest register. If the arena is aligned to it
+// too, no row shares a line with another.
+const rowAlign = 64
+
+// normBytes is the size of the squared length of a row's codes, an int32 at the end of the rows of Euclid.
+const normBytes = 4
+
+// Scalar quantizes vectors of one dimension by one scale. It is immutable and safe for concurrent use.
+type Scalar struct {
+	distance vectord.Distance
+	dim      int
+	limit    int
+	rowSize  int
+	scale    float32   // a step of the code. Invariant: a normal number, positive, with a normal inverse
+	inverse  float32   // 1/scale
+	center   []float32 // subtracted from every vector first; nil where that would change the distance
+}
+
+// Query is a vector prepared for Scalar.Distances. The zero value is ready for EncodeQuery, and a Query may be encoded
+// again and again; it allocates only when it grows. It belongs to the Scalar that encoded it, and may be read by several
+// goroutines while none encodes it.
+type Query struct {
+	codes []byte  // RowSize bytes, aligned: int8 codes, 0 beyond the dimension; for Manhattan a row
+	add   int32   // what the kernel adds to the sum it computes, to make it a distance
+	unit  float64 // the distance of 1, in terms of index.DistanceFunc
+}
+
+// newScalar fills in what follows from the distance, the dimension, the scale and the center.
+func newScalar(d vectord.Distance, dim int, scale float32, center []float32) *Scalar {
+	s := &Scalar{distance: d, dim: dim, limit: codeRange(d, dim), scale: scale, inverse: 1 / scale, center: center}
+	size := dim
+	if d == vectord.Euclid {
+		size += normBytes
+	}
+	s.rowSize = (size + rowAlign - 1) / rowAlign * rowAlign
+	return s
+}
+
+// codeRange returns the largest code for vectors of length dim compared by d.
+func codeRange(d vectord.Distance, dim int) int {
+	if d == vectord.Euclid && dim > euclidFullDim {
+		return codeLimitHalf
+	}
+	return codeLimit
+}
+
+// centered reports whether vectors compared by d may be moved together.
+func centered(d vectord.Distance) bool { return d == vectord.Euclid || d == vectord.Manhattan }
+
+// Dim returns the length of the vectors.
+func (s *Scalar) Dim() int { return s.dim }
+
+// Distance returns what the vectors are compared by.
+func (s *Scalar) Distance() vectord.Distance { return s.distance }
+
+// RowSize returns the size of a row in bytes, a multiple of 64.
+func (s *Scalar) RowSize() int { return s.rowSize }
+
+// EncodeRow writes the row of v to row[:RowSize()]. A component outside the trained range is moved to its edge, NaN to 0.
+// It panics unless v has the Scalar's dimension and row is long enough.
+func (s *Scalar) EncodeRow(row []byte, v []float32) {
+	row = row[:s.rowSize]
+	s.encode(row, v, s.inverse)
+	if s.distance == vectord.Euclid {
+		binary.LittleEndian.PutUint32(row[s.rowSize-normBytes:], uint32(squaredLength(row[:s.dim])))
+	}
+}
+
+// squaredLength returns the sum of the squares of biased codes.
+func squaredLength(codes []byte) int32 {
+	var sum int32
+	for _, u := range codes {
+		c := int32(u) - codeBias
+		sum += c * c
+	}
+	return sum
+}
+
+// encode writes the biased codes of v, and of zeros to the end of the row.
+func (s *Scalar) encode(row []byte, v []float32, inverse float32) {
+	if len(v) != s.dim {
+		panic(fmt.Sprintf("quant: vector of length %d for dimension %d", len(v), s.dim))
+	}
+	for i, x := range v {
+		if s.center != nil {
+			x -= s.center[i]
+		}
+		row[i] = s.code(float32(x * inverse)) // the conversion forbids a fused multiply-add: rows are equal everywhere
+	}
+	for i := s.dim; i < len(row); i++ {
+		row[i] = codeBias
+	}
+}
+
+// code rounds x, a component in units of the scale, to the nearest code, half away from zero.
+func (s *Scalar) code(x float32) byte {
+	limit := float32(s.limit)
+	switch {
+	case x >= limit:
+		return byte(codeBias + s.limit)
+	case x <= -limit:
+		return byte(codeBias - s.limit)
+	case x >= 0:
+		return byte(codeBias + int(x+0.5))
+	case x < 0:
+		return byte(codeBias - int(0.5-x))
+	}
+	return codeBias
+}
+
+// EncodeQuery prepares v as a query. For Cosine and Dot, which rank alike at any length of the query, v gets a scale of its
+// own. For Euclid and Manhattan a component outside the trained range is moved to its edge. It panics unless v has the
+// Scalar's dimension.
+func (s *Scalar) EncodeQuery(q *Query, v []float32) {
+	s.reserve(q)
+	scale, inverse := s.scale, s.inverse
+	if !centered(s.distance) {
+		scale, inverse = stepOf(maxAbs(v), s.limit)
+	}
+	s.encode(q.codes, v, inverse)
+	s.finish(q, scale)
+}
+
+// QueryFromRow prepares a stored row as a query. The distances are the same as if rows were compared with each other:
+// those from a to b and from b to a are equal. It panics if row is too short.
+func (s *Scalar) QueryFromRow(q *Query, row []byte) {
+	row = row[:s.rowSize]
+	s.reserve(q)
+	copy(q.codes, row)
+	for i := s.dim; i < s.rowSize; i++ {
+		q.codes[i] = codeBias // where the row may have a norm
+	}
+	s.finish(q, s.scale)
+}
+
+// reserve makes room for the codes, aligned as rows are.
+func (s *Scalar) reserve(q *Query) {
+	if cap(q.codes) >= s.rowSize {
+		q.codes = q.codes[:s.rowSize]
+		return
+	}
+	b := make([]byte, s.rowSize+rowAlign-1)
+	skip := -uintptr(unsafe.Pointer(&b[0])) % rowAlign
+	q.codes = b[skip : int(skip)+s.rowSize : int(skip)+s.rowSize]
+}
+
+// finish turns a row in q.codes with its scale and the squared length of its codes into what the kernels need.
+//
+// With rows u = x + 128 and the query's codes c, x.c is sum(u*c) - 128*sum(c), hence the distances:
+// Cosine and Dot: -x.c = 128*sum(c) - sum(u*c);
+// Euclid: |x-c|^2 = |x|^2 + (|c|^2 + 256*sum(c)) - 2*sum(u*c).
+func (s *Scalar) finish(q *Query, scale float32) {
+	if s.distance == vectord.Manhattan {
+		q.add, q.unit = 0, float64(scale)
+		return
+	}
+	var sum, norm int32
+	if s.distance == vectord.Euclid {
+		norm = squaredLength(q.codes)
+	}
+	for i, u := range q.codes {
+		c := u ^ codeBias // the same as u - 128 in a byte
+		q.codes[i] = c
+		sum += int32(int8(c))
+	}
+	q.add = codeBias * sum
+	if s.distance == vectord.Euclid {
+		q.add = norm + 2*codeBias*sum
+	}
+	q.unit = float64(scale) * float64(s.scale)
+}
+
+// Distances sets dst[i] to the distance from the query to row slots[i] of rows, in which row r begins at r*RowSize().
+// Smaller is nearer. It panics if dst is shorter than slots.
+//
+// That q was encoded by this Scalar and that every slot lies within rows is the caller's duty: the kernels do not check,
+// and read whatever memory they are sent to. A call does best with some ten to a hundred slots, as a hop through a graph
+// has them; the rows of the slots to come are prefetched while earlier ones are compared. Rows may be written to by other
+// goroutines only in slots that are not asked for.
+func (s *Scalar) Distances(dst []int32, q *Query, rows []byte, slots []uint32) {
+	dst = dst[:len(slots)]
+	for n := s.callRows(); len(slots) > 0; {
+		n = min(n, len(slots))
+		s.compare(dst[:n], q, rows, slots[:n])
+		dst, slots = dst[n:], slots[n:]
+	}
+}
+
+// Scan sets dst[i] to the distance from the query to row i of rows, for every row in rows. It panics if dst is shorter than
+// that. That q was encoded by this Scalar is the caller's duty.
+func (s *Scalar) Scan(dst []int32, q *Query, rows []byte) {
+	dst = dst[:len(rows)/s.rowSize]
+	for n := min(s.callRows(), len(ascending)); len(dst) > 0; {
+		n = min(n, len(dst))
+		s.compare(dst[:n], q, rows, ascending[:n])
+		dst, rows = dst[n:], rows[n*s.rowSize:]
+	}
+}
+
+// callBytes bounds the work of one call of a kernel, some 10 microseconds. Go cannot stop a goroutine within assembly, so a
+// longer call would hold up a garbage collection.
+const callBytes = 128 << 10
+
+// callRows returns how many rows one call of a kernel may compare, at least 1.
+func (s *Scalar) callRows() int { return max(callBytes/s.rowSize, 1) }
+
+// ascending is the list of slots of contiguous rows.
+var ascending = func() (slots [256]uint32) {
+	for i := range slots {
+		slots[i] = uint32(i)
+	}
+	return slots
+}()
+
+// Float returns the distance d of Distances, approximately, in terms of index.DistanceFunc.
+func (s *Scalar) Float(q *Query, d int32) float32 { return float32(float64(d) * q.unit) }
+
+// stepOf returns the scale at which peak becomes the largest code, and its inverse. Where peak is too small or too large
+// for both to be normal numbers they are those of the nearest peak that is not; no real data comes near.
+func stepOf(peak float32, limit int) (scale, inverse float32) {
+	scale = min(max(peak/float32(limit), scaleMin), scaleMax)
+	return scale, 1 / scale
+}
+
+// The range of a scale.
+const (
+	scaleMin = 0x1p-100
+	scaleMax = 0x1p+122
+)
+
+func maxAbs(v []float32) float32 {
+	var peak float32
+	for _, x := range v {
+		if x < 0 {
+			x = -x
+		}
+		if x > peak { // false for NaN
+			peak = x
+		}
+	}
+	return min(peak, math.MaxFloat32)
+}
