@@ -1,0 +1,120 @@
+# Everything that is done to this tree has a name here. `make` alone lists the names.
+#
+# Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
+# it and say so). The client tests also need npm; without it they are skipped and say so.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO    ?= go
+CACHE := $(CURDIR)/.cache
+BIN   := bin/vectord
+
+# Where the server is meant to run. `make check` builds and vets it for each, without cgo.
+PLATFORMS := linux/amd64 linux/arm64 darwin/arm64
+
+# Knobs, all of them to be set on the command line: make fuzz FUZZTIME=10m
+FUZZTIME   ?= 60s
+FUZZJOBS   ?= 2
+BENCH      ?= .
+BENCHTIME  ?= 1s
+PKG        ?= ./...
+SOAKROUNDS ?= 200
+SOAKPOINTS ?= 20000
+
+# Every Go file in the tree, tracked or not yet; expanded where it is used.
+GOFILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
+
+# The race detector needs cgo. An empty RACE is reported by every target that uses it.
+CC_FOUND := $(shell command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
+RACE     := $(if $(CC_FOUND),-race)
+define say-race
+	@$(if $(RACE),:,echo "no C compiler found ($$($(GO) env CC)): testing without the race detector")
+endef
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Build and start a server on http://127.0.0.1:6333 with its data in ./data
+	./$(BIN) serve
+
+.PHONY: build
+build: ## Build bin/vectord
+	$(GO) build -trimpath -o $(BIN) ./cmd/vectord
+
+.PHONY: test
+test: test-go test-clients test-crash ## Run every test: Go, real clients, a short kill test
+
+.PHONY: test-go
+test-go: ## Run the Go tests under the race detector, kill tests left out
+	$(say-race)
+	$(GO) test $(RACE) -timeout 15m $$($(GO) list ./... | grep -v '/test/crash$$')
+
+.PHONY: test-clients
+test-clients: build ## Drive a real server with the npm clients that users have
+	@tools/test-clients
+
+.PHONY: test-crash
+test-crash: ## Kill a real server at random moments and look for what it lost (30 rounds)
+	$(GO) test -count=1 -v -timeout 10m ./test/crash
+
+.PHONY: soak
+soak: ## The kill test at length: SOAKROUNDS rounds over SOAKPOINTS points
+	CRASH_ROUNDS=$(SOAKROUNDS) CRASH_POINTS=$(SOAKPOINTS) $(GO) test -count=1 -v -timeout 4h ./test/crash
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME, FUZZJOBS at once
+	@GO=$(GO) tools/fuzz $(FUZZTIME) $(FUZZJOBS)
+
+.PHONY: check
+check: check-format check-imports check-tidy check-generated check-lint check-cross ## Everything short of running the tests
+
+.PHONY: check-format
+check-format: ## Is every Go file as gofmt writes it?
+	@unformatted=$$(gofmt -l $(GOFILES)); \
+	if [[ -n $$unformatted ]]; then echo "not as gofmt writes it, run make fmt:"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: check-imports
+check-imports: ## Do packages import only what the architecture lets them?
+	$(GO) test -count=1 ./internal/arch
+
+.PHONY: check-tidy
+check-tidy: ## Are go.mod and go.sum what the imports need?
+	$(GO) mod tidy -diff
+
+.PHONY: check-generated
+check-generated: ## Is generated code what its generator writes today?
+	@GO=$(GO) tools/generated
+
+.PHONY: check-lint
+check-lint: ## go vet and golangci-lint
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+.PHONY: check-cross
+check-cross: ## Build and vet without cgo for every platform
+	@for platform in $(PLATFORMS); do \
+		echo "CGO_ENABLED=0 $$platform"; \
+		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		$(GO) build ./...; \
+		$(GO) vet ./...; \
+	done
+
+.PHONY: fmt
+fmt: ## Format every Go file
+	gofmt -w $(GOFILES)
+
+.PHONY: bench
+bench: ## Run the Go benchmarks matching BENCH in PKG
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+.PHONY: data
+data: ## Fetch real vectors (350,000 English words) into .cache/words
+	$(GO) run ./bench/cmd/words -out $(CACHE)/words
+
+.PHONY: clean
+clean: ## Remove what the other targets built; ./data stays
+	rm -rf bin $(CACHE) test/clients/node_modules
