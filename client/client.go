@@ -1,0 +1,257 @@
+// Package client speaks to a vectord server over its HTTP API.
+//
+// A Client may be used by any number of goroutines. Every call takes a context and returns when that ends. Refusals that
+// pass by themselves (429, 503, a connection that broke) are retried with growing, jittered pauses; a write is retried
+// under the same Idempotency-Key, so that it takes effect once however often it had to be sent.
+package client
+
+import (
+	"bytes"
+	"context"
+	crand "crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vectord/vectord"
+)
+
+const (
+	// DefaultAttempts is how often a request is sent before its refusal is returned.
+	DefaultAttempts = 6
+
+	// ResponseBytesMax bounds the answer that is read into memory: 10,000 points of 4,096 components stay below it.
+	ResponseBytesMax = 1 << 30
+
+	connectionsPerHostMax = 256
+	idleTimeout           = 20 * time.Second // below the 30 s after which servers may close
+	backoffFirst          = 50 * time.Millisecond
+	backoffMax            = 2 * time.Second
+	retryAfterMax         = 30 * time.Second // a server that asks for more is taken by this much
+	errorTextMax          = 1024             // bytes of an answer that is not understood, quoted in an error
+)
+
+// Options tune a Client. The zero value works.
+type Options struct {
+	APIKey     string       // sent with every request; empty sends none
+	Attempts   int          // sends of one request, the first included; 0 means DefaultAttempts, 1 never retries
+	HTTPClient *http.Client // nil means one that keeps a connection for each concurrent caller
+}
+
+// Client calls one server.
+type Client struct {
+	base     string // scheme, host and path prefix without a trailing slash
+	apiKey   string
+	attempts int
+	http     *http.Client
+}
+
+// New returns a client of the server at baseURL, such as "http://127.0.0.1:6333". It does not connect yet.
+func New(baseURL string, o Options) (*Client, error) {
+	u, err := url.Parse(baseURL)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("server URL: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return nil, fmt.Errorf("server URL %q: expected http://host:port or https://host:port", baseURL)
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("server URL %q: a query or fragment has no meaning here", baseURL)
+	case o.Attempts < 0:
+		return nil, fmt.Errorf("client attempts: %d invalid, must not be negative", o.Attempts)
+	}
+	c := &Client{base: strings.TrimRight(u.String(), "/"), apiKey: o.APIKey, attempts: o.Attempts, http: o.HTTPClient}
+	if c.attempts == 0 {
+		c.attempts = DefaultAttempts
+	}
+	if c.http == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxIdleConns = 0 // bounded per host
+		transport.MaxIdleConnsPerHost = connectionsPerHostMax
+		transport.MaxConnsPerHost = connectionsPerHostMax
+		transport.IdleConnTimeout = idleTimeout
+		transport.DisableCompression = true // vectors hardly shrink, and the server is as a rule near
+		c.http = &http.Client{Transport: transport}
+	}
+	return c, nil
+}
+
+// Error is a refusal by the server.
+type Error struct {
+	Status     int           // HTTP status code
+	Text       string        // what the server says is wrong
+	RetryAfter time.Duration // with 429 and 503, if the server said when to come back
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("server answered %d: %s", e.Status, e.Text) }
+
+// StatusOf returns the HTTP status of the *Error in err, or 0 if there is none.
+func StatusOf(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	return 0
+}
+
+// request is one call, which may be sent several times.
+type request struct {
+	method string
+	path   string // with a leading slash, escaped
+	body   []byte // nil: none
+	key    string // Idempotency-Key of a write, empty for a read
+}
+
+// write returns a request that changes something, under an idempotency key of its own unless the caller chose one.
+func write(method, path string, body []byte, o vectord.WriteOptions) request {
+	if o.IdempotencyKey == "" {
+		var b [16]byte
+		crand.Read(b[:]) // never fails
+		o.IdempotencyKey = hex.EncodeToString(b[:])
+	}
+	return request{method: method, path: path, body: body, key: o.IdempotencyKey}
+}
+
+// call sends r until it is answered for good and decodes the answer's result into result, which may be nil.
+func (c *Client) call(ctx context.Context, r request, result any) error {
+	for attempt := 1; ; attempt++ {
+		body, err := c.send(ctx, r)
+		if err == nil {
+			return decodeResult(body, result)
+		}
+		if attempt == c.attempts || !retryable(err) || ctx.Err() != nil {
+			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
+		}
+		if waitErr := wait(ctx, pause(attempt, err)); waitErr != nil {
+			return fmt.Errorf("%s %s: %w (last answer: %w)", r.method, r.path, waitErr, err)
+		}
+	}
+}
+
+// retryable reports whether the same request may succeed later. Everything that is not an answer is a connection that
+// failed, and a request with an idempotency key or without an effect may be sent again after that.
+func retryable(err error) bool {
+	switch StatusOf(err) {
+	case 0:
+		return !errors.Is(err, errResponse)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return true
+	}
+	return false
+}
+
+// pause returns how long to wait after the given number of attempts: as long as the server asked for, else a random
+// share of a limit that doubles each time, so that refused callers do not return together.
+func pause(attempt int, err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return min(e.RetryAfter, retryAfterMax)
+	}
+	limit := backoffMax
+	if attempt < 6 { // beyond, the shift is above the maximum anyway
+		limit = min(backoffFirst<<(attempt-1), backoffMax)
+	}
+	return limit/2 + rand.N(limit/2+1)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// errResponse marks an answer that came but cannot be understood; sending the request again would not help.
+var errResponse = errors.New("unexpected answer")
+
+// send makes one attempt and returns the body of a successful answer.
+func (c *Client) send(ctx context.Context, r request) ([]byte, error) {
+	var body io.Reader
+	if r.body != nil {
+		body = bytes.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errResponse, err)
+	}
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.apiKey != "" {
+		req.Header.Set("api-key", c.apiKey)
+	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", r.key)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, ResponseBytesMax+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the answer: %w", err)
+	case len(answer) > ResponseBytesMax:
+		return nil, fmt.Errorf("%w: longer than %d bytes", errResponse, ResponseBytesMax)
+	case resp.StatusCode/100 != 2:
+		return nil, &Error{Status: resp.StatusCode, Text: errorText(answer), RetryAfter: retryAfter(resp.Header)}
+	}
+	return answer, nil
+}
+
+// errorText finds the text of an error in the envelope {"status": {"error": text}}, or quotes the answer as it is.
+func errorText(answer []byte) string {
+	var envelope struct {
+		Status struct {
+			Error string `json:"error"`
+		} `json:"status"`
+	}
+	if json.Unmarshal(answer, &envelope) == nil && envelope.Status.Error != "" {
+		return envelope.Status.Error
+	}
+	if len(answer) > errorTextMax {
+		answer = append(answer[:errorTextMax:errorTextMax], "…"...)
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(answer)), "�")
+}
+
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+func decodeResult(answer []byte, result any) error {
+	if result == nil {
+		return nil
+	}
+	envelope := struct {
+		Result any `json:"result"`
+	}{result}
+	if err := json.Unmarshal(answer, &envelope); err != nil {
+		return fmt.Errorf("%w: %w", errResponse, err)
+	}
+	return nil
+}
+
+// Ready returns nil when the server can answer searches and writes.
+func (c *Client) Ready(ctx context.Context) error {
+	_, err := c.send(ctx, request{method: http.MethodGet, path: "/readyz"})
+	return err
+}
+
+func collectionPath(name, rest string) string { return "/collections/" + url.PathEscape(name) + rest }
