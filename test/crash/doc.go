@@ -1,0 +1,8 @@
+// Package crash kills real vectord processes in the middle of their work and checks what the next process finds: every
+// acknowledged write, no deleted point, nothing twice, nothing half-written.
+//
+// Its tests are all there is to it. They build the binary from this tree and speak plain HTTP to it, sharing no code with
+// the server or its client, so that no mistake can hide on both sides. Three variables of the environment set the size of
+// the kill test: CRASH_ROUNDS (30), CRASH_POINTS, the points that lie there untouched (2000), and CRASH_SEED, which
+// repeats the choices of a failed run, though not the moments at which the machine ran the threads.
+package crash
