@@ -1,0 +1,280 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/bench/dataset"
+	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/index/hnsw"
+	"github.com/vectord/vectord/index/quant"
+)
+
+const (
+	// codecName is what the report calls the quantizer that the graph is built on.
+	codecName = "int8"
+
+	// trainSample is the number of base vectors that the quantizer is fitted to.
+	trainSample = 20_000
+
+	// rescoreMin is the least number of candidates that are compared again at full precision, as in the server.
+	rescoreMin = 30
+
+	// annSeconds is how long each ef is measured at least; the queries are repeated until then.
+	annSeconds = 1.0
+)
+
+// ANN measures an index in this process: it builds a graph over Base and searches it for Queries at each ef.
+type ANN struct {
+	Base, Queries *dataset.Vectors // those of Cosine are normalised in place
+	Truth         [][]int32        // rows of Base nearest to each query, nearest first; nil: found by comparing all
+	Metric        vectord.Distance
+	K             int
+	M             int
+	EfConstruct   int
+	Ef            []int
+	Threads       int // that build and search, from 1 to ThreadsMax
+}
+
+// ThreadsMax bounds the threads of a measurement.
+const ThreadsMax = 1024
+
+// ANNReport is what ANN found.
+type ANNReport struct {
+	N            int      `json:"n"`
+	Dim          int      `json:"dim"`
+	Metric       string   `json:"metric"`
+	Codec        string   `json:"codec"`
+	BuildSeconds float64  `json:"build_seconds"`   // training of the codec included
+	Memory       int64    `json:"bytes_in_memory"` // of graph and codes; full vectors, which a server keeps on disk, not counted
+	Rows         []ANNRow `json:"rows"`
+}
+
+// ANNRow is the measurement at one ef. Latencies are those of single queries, each on one thread.
+type ANNRow struct {
+	Ef     int     `json:"ef"`
+	Recall float64 `json:"recall"`
+	QPS    float64 `json:"qps"`
+	Latency
+}
+
+func (a *ANN) validate() error {
+	switch {
+	case !a.Metric.Valid():
+		return errors.New("metric: not given")
+	case a.Base.Dim != a.Queries.Dim:
+		return fmt.Errorf("the queries have %d components, the base vectors %d", a.Queries.Dim, a.Base.Dim)
+	case a.K < 1 || a.K > min(a.Base.Len(), vectord.MaxLimit):
+		return fmt.Errorf("k: %d invalid, must be from 1 to %d", a.K, min(a.Base.Len(), vectord.MaxLimit))
+	case len(a.Ef) == 0:
+		return errors.New("ef: none given")
+	case a.Threads < 1 || a.Threads > ThreadsMax:
+		return fmt.Errorf("threads: %d invalid, must be from 1 to %d", a.Threads, ThreadsMax)
+	}
+	for _, ef := range a.Ef {
+		if ef < a.K || ef > vectord.MaxLimit {
+			return fmt.Errorf("ef: %d invalid, must be from k = %d to %d", ef, a.K, vectord.MaxLimit)
+		}
+	}
+	return nil
+}
+
+// Run does the measurement. progress is told about each step that takes its time. When ctx ends, Run returns its error.
+func (a *ANN) Run(ctx context.Context, progress func(step string)) (ANNReport, error) {
+	if err := a.validate(); err != nil {
+		return ANNReport{}, err
+	}
+	if a.Metric == vectord.Cosine {
+		for _, v := range []*dataset.Vectors{a.Base, a.Queries} {
+			for i := range v.Len() {
+				vectord.Normalize(v.At(i))
+			}
+		}
+	}
+	truth := a.Truth
+	if truth == nil {
+		progress(fmt.Sprintf("comparing %d queries with %d vectors for the truth", a.Queries.Len(), a.Base.Len()))
+		var err error
+		if truth, err = Truth(ctx, a.Metric, a.Base, a.Queries, a.K); err != nil {
+			return ANNReport{}, err
+		}
+	}
+	if err := checkTruth(truth, a.Queries.Len(), a.K, a.Base.Len()); err != nil {
+		return ANNReport{}, err
+	}
+
+	progress(fmt.Sprintf("building the graph of %d vectors on %d threads", a.Base.Len(), a.Threads))
+	begin := time.Now()
+	graph, err := a.build(ctx)
+	if err != nil {
+		return ANNReport{}, err
+	}
+	defer graph.Close()
+	report := ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: codecName,
+		BuildSeconds: time.Since(begin).Seconds(), Memory: graph.MemoryBytes()}
+
+	search := annSearch{ANN: a, graph: graph, distance: index.DistanceFunc(a.Metric), bounds: make([]float32, a.Queries.Len())}
+	for i := range search.bounds {
+		search.bounds[i] = search.distance(a.Queries.At(i), a.Base.At(int(truth[i][a.K-1])))
+	}
+	for _, ef := range a.Ef {
+		progress(fmt.Sprintf("searching with ef %d", ef))
+		row, err := search.measure(ctx, ef)
+		if err != nil {
+			return ANNReport{}, err
+		}
+		report.Rows = append(report.Rows, row)
+	}
+	return report, nil
+}
+
+// build fits a codec to a sample of the base vectors and inserts them all.
+func (a *ANN) build(ctx context.Context) (*hnsw.Graph, error) {
+	n := a.Base.Len()
+	sample := make([][]float32, min(n, trainSample))
+	random := rand.New(rand.NewPCG(1, 2)) // the same sample each time, so that runs can be compared
+	for i, row := range random.Perm(n)[:len(sample)] {
+		sample[i] = a.Base.At(row)
+	}
+	codec, err := quant.Train(a.Metric, a.Base.Dim, sample)
+	if err != nil {
+		return nil, err
+	}
+	graph, err := hnsw.New(codec, hnsw.Config{M: a.M, EfConstruction: a.EfConstruct, MaxSlots: uint32(n)})
+	if err != nil {
+		return nil, err
+	}
+	var next atomic.Int64
+	errs := make([]error, a.Threads)
+	var builders sync.WaitGroup
+	for thread := range a.Threads {
+		builders.Go(func() {
+			for errs[thread] == nil && ctx.Err() == nil {
+				row := next.Add(1) - 1
+				if row >= int64(n) {
+					return
+				}
+				errs[thread] = graph.Insert(uint32(row), a.Base.At(int(row)))
+			}
+		})
+	}
+	builders.Wait()
+	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		graph.Close()
+		return nil, err
+	}
+	return graph, nil
+}
+
+// annSearch searches a built graph.
+type annSearch struct {
+	*ANN
+	graph    *hnsw.Graph
+	distance func(a, b []float32) float32
+	bounds   []float32 // distance of each query's k-th true neighbor
+}
+
+// measure searches for all queries once to warm up and count what is found, then for about annSeconds with the clock on.
+func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
+	right := 0
+	searcher := annSearcher{annSearch: s}
+	for q := range s.Queries.Len() {
+		if ctx.Err() != nil {
+			return ANNRow{}, ctx.Err()
+		}
+		for _, n := range searcher.search(s.Queries.At(q), ef) {
+			if n.Distance <= s.bounds[q] {
+				right++
+			}
+		}
+	}
+
+	took := make([][]time.Duration, s.Threads)
+	var next atomic.Int64
+	var threads sync.WaitGroup
+	begin := time.Now()
+	for thread := range s.Threads {
+		threads.Go(func() {
+			searcher := annSearcher{annSearch: s}
+			for ctx.Err() == nil {
+				q := int(next.Add(1) - 1)
+				if q >= s.Queries.Len() && time.Since(begin).Seconds() > annSeconds {
+					return
+				}
+				query := s.Queries.At(q % s.Queries.Len())
+				start := time.Now()
+				searcher.search(query, ef)
+				took[thread] = append(took[thread], time.Since(start))
+			}
+		})
+	}
+	threads.Wait()
+	wall := time.Since(begin).Seconds()
+	if ctx.Err() != nil {
+		return ANNRow{}, ctx.Err()
+	}
+	var all []time.Duration
+	for _, t := range took {
+		all = append(all, t...)
+	}
+	return ANNRow{Ef: ef, Recall: float64(right) / float64(s.K*s.Queries.Len()), QPS: float64(len(all)) / wall,
+		Latency: latencyOf(all)}, nil
+}
+
+// annSearcher is one thread's search, with the memory that it keeps between queries.
+type annSearcher struct {
+	*annSearch
+	found []index.Neighbor
+	top   index.Top
+}
+
+// search does what a server does with a query: it walks the graph for the best candidates by their codes and orders them
+// by their full vectors. The result is valid until the following call.
+func (s *annSearcher) search(q []float32, ef int) []index.Neighbor {
+	candidates := min(max(2*s.K, rescoreMin), ef)
+	s.found = s.graph.Search(s.found[:0], q, candidates, ef, nil)
+	s.top.Reset(s.K)
+	for _, n := range s.found {
+		s.top.Offer(index.Neighbor{Slot: n.Slot, Distance: s.distance(q, s.Base.At(int(n.Slot)))})
+	}
+	s.found = s.top.AppendSorted(s.found[:0])
+	return s.found
+}
+
+// WriteTable writes the report for people.
+func (r *ANNReport) WriteTable(w io.Writer) error {
+	fmt.Fprintf(w, "%d × %d %s · codec %s · built in %.2f s (%.0f/s) · %.1f MiB (%.0f bytes a vector)\n\n",
+		r.N, r.Dim, r.Metric, r.Codec, r.BuildSeconds, float64(r.N)/r.BuildSeconds, float64(r.Memory)/(1<<20), float64(r.Memory)/float64(r.N))
+	rows := make([][]string, len(r.Rows))
+	for i, row := range r.Rows {
+		rows[i] = append([]string{strconv.Itoa(row.Ef), fmt.Sprintf("%.4f", row.Recall), fmt.Sprintf("%.0f", row.QPS)}, row.cells()...)
+	}
+	return table(w, append([]string{"ef", "recall", "queries/s"}, latencyHeader...), rows)
+}
+
+var latencyHeader = []string{"mean µs", "p50 µs", "p95 µs", "p99 µs"}
+
+func (l Latency) cells() []string {
+	cells := make([]string, 0, len(latencyHeader))
+	for _, x := range []float64{l.Mean, l.P50, l.P95, l.P99} {
+		cells = append(cells, fmt.Sprintf("%.0f", x))
+	}
+	return cells
+}
+
+// PlotPoints returns the rows as points of a plot.
+func (r *ANNReport) PlotPoints() []Point {
+	points := make([]Point, len(r.Rows))
+	for i, row := range r.Rows {
+		points[i] = Point{Recall: row.Recall, QPS: row.QPS, Label: fmt.Sprintf("ef %d", row.Ef)}
+	}
+	return points
+}
