@@ -110,9 +110,9 @@ func (b *Batch) PutPoint(shard uint32, id vectord.PointID, row PointRow) {
 // DeletePoint removes the row of a point.
 func (b *Batch) DeletePoint(shard uint32, id vectord.PointID) { b.delete(pointKey(shard, id)) }
 
-// PutSlot says which point a slot belongs to.
-func (b *Batch) PutSlot(shard, slot uint32, id vectord.PointID) {
-	b.set(slotKey(shard, slot), encodeSlot(id))
+// PutSlot writes the row of a slot.
+func (b *Batch) PutSlot(shard, slot uint32, row SlotRow) {
+	b.set(slotKey(shard, slot), encodeSlot(row))
 }
 
 // DeleteSlot frees a slot.

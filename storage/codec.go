@@ -51,16 +51,14 @@ func wrongSize(what string, size int) error {
 // PointRow is what is kept of a point besides its vector.
 type PointRow struct {
 	Slot    uint32 // where its vector is
-	Version uint64 // index in the log of the entry that wrote it last
 	Payload []byte // a JSON object as it came, nil for none
 }
 
-const pointHeaderSize = 4 + 8
+const pointHeaderSize = 4
 
 func encodePoint(row PointRow) []byte {
 	value := begin(pointHeaderSize + len(row.Payload))
 	value = binary.LittleEndian.AppendUint32(value, row.Slot)
-	value = binary.LittleEndian.AppendUint64(value, row.Version)
 	return seal(append(value, row.Payload...))
 }
 
@@ -73,25 +71,40 @@ func decodePoint(value []byte) (PointRow, error) {
 	if len(body) < pointHeaderSize {
 		return PointRow{}, wrongSize("point", len(body))
 	}
-	row := PointRow{Slot: binary.LittleEndian.Uint32(body), Version: binary.LittleEndian.Uint64(body[4:])}
+	row := PointRow{Slot: binary.LittleEndian.Uint32(body)}
 	if payload := body[pointHeaderSize:]; len(payload) > 0 {
 		row.Payload = payload[:len(payload):len(payload)]
 	}
 	return row, nil
 }
 
-func encodeSlot(id vectord.PointID) []byte { return seal(id.AppendBinary(begin(1 + 16))) }
+// SlotRow is what is kept of a slot in use. A reader of all slots learns which points there are without their payloads.
+type SlotRow struct {
+	ID      vectord.PointID // the point that the slot belongs to
+	Version uint64          // index in the log of the entry that wrote the point last
+}
 
-func decodeSlot(value []byte) (vectord.PointID, error) {
+const slotHeaderSize = 8
+
+func encodeSlot(row SlotRow) []byte {
+	value := begin(slotHeaderSize + 1 + 16)
+	value = binary.LittleEndian.AppendUint64(value, row.Version)
+	return seal(row.ID.AppendBinary(value))
+}
+
+func decodeSlot(value []byte) (SlotRow, error) {
 	body, err := unseal(value)
 	if err != nil {
-		return vectord.PointID{}, err
+		return SlotRow{}, err
 	}
-	id, rest, err := vectord.DecodePointID(body)
+	if len(body) < slotHeaderSize {
+		return SlotRow{}, wrongSize("slot", len(body))
+	}
+	id, rest, err := vectord.DecodePointID(body[slotHeaderSize:])
 	if err != nil || len(rest) != 0 {
-		return vectord.PointID{}, wrongSize("point id", len(body))
+		return SlotRow{}, wrongSize("slot", len(body))
 	}
-	return id, nil
+	return SlotRow{ID: id, Version: binary.LittleEndian.Uint64(body)}, nil
 }
 
 func encodeVector(v []float32) []byte {

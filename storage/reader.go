@@ -27,13 +27,13 @@ func (r Reader) Point(shard uint32, id vectord.PointID) (row PointRow, ok bool, 
 	return row, ok, err
 }
 
-// SlotID returns the point that a slot belongs to, and whether there is one.
-func (r Reader) SlotID(shard, slot uint32) (id vectord.PointID, ok bool, err error) {
+// Slot returns the row of a slot, and whether the slot is in use.
+func (r Reader) Slot(shard, slot uint32) (row SlotRow, ok bool, err error) {
 	ok, err = r.get(slotKey(shard, slot), func(value []byte) error {
-		id, err = decodeSlot(value)
+		row, err = decodeSlot(value)
 		return err
 	})
-	return id, ok, err
+	return row, ok, err
 }
 
 // Vector appends the vector of a slot to dst[:0] and tells whether there is one.
@@ -101,14 +101,14 @@ func (r Reader) ScanPoints(shard uint32, from *vectord.PointID,
 }
 
 // ScanSlots calls fn for every slot in use, ascending.
-func (r Reader) ScanSlots(shard uint32, fn func(slot uint32, id vectord.PointID) error) error {
+func (r Reader) ScanSlots(shard uint32, fn func(slot uint32, row SlotRow) error) error {
 	prefix := shardPrefix(shard, subSlot)
 	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
-		id, err := decodeSlot(value)
+		row, err := decodeSlot(value)
 		if err != nil {
 			return false, damaged(k, err)
 		}
-		return true, fn(k.slot, id)
+		return true, fn(k.slot, row)
 	})
 }
 

@@ -119,11 +119,11 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 		return v.expectSlot(k.shard, row.Slot, &k.id)
 	case subSlot:
 		v.report.Slots++
-		id, err := decodeSlot(value)
+		row, err := decodeSlot(value)
 		if err != nil {
 			return err
 		}
-		return errors.Join(v.expectPoint(k.shard, id, k.slot), v.expectKey(vectorKey(k.shard, k.slot)))
+		return errors.Join(v.expectPoint(k.shard, row.ID, k.slot), v.expectKey(vectorKey(k.shard, k.slot)))
 	case subVector:
 		v.report.Vectors++
 		if _, err := decodeVector(nil, value); err != nil {
@@ -139,14 +139,14 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 
 // expectSlot returns an error unless the slot belongs to the point, to any point if id is nil.
 func (v *verifier) expectSlot(shard, slot uint32, id *vectord.PointID) error {
-	owner, ok, err := v.r.SlotID(shard, slot)
+	owner, ok, err := v.r.Slot(shard, slot)
 	switch {
 	case err != nil:
 		return err
 	case !ok:
 		return fmt.Errorf("slot %d is free", slot)
-	case id != nil && owner != *id:
-		return fmt.Errorf("slot %d belongs to point %s", slot, owner)
+	case id != nil && owner.ID != *id:
+		return fmt.Errorf("slot %d belongs to point %s", slot, owner.ID)
 	}
 	return nil
 }
