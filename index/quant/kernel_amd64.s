@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func dotAVX512(dst *int32, n int, query *byte, rows *byte, rowSize int, slots *uint32, add int32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512_VNNI
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512_VNNI, MMX+
 TEXT ·dotAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+8(FP), CX
@@ -20,18 +20,38 @@ TEXT ·dotAVX512(SB), NOSPLIT, $0-52
 	JL           rest
 
 four:
-	MOVL   (DI), R9
-	IMULQ  SI, R9
-	ADDQ   BX, R9
-	MOVL   4(DI), R10
-	IMULQ  SI, R10
-	ADDQ   BX, R10
-	MOVL   8(DI), R11
-	IMULQ  SI, R11
-	ADDQ   BX, R11
-	MOVL   12(DI), R12
-	IMULQ  SI, R12
-	ADDQ   BX, R12
+	MOVL       (DI), R9
+	IMULQ      SI, R9
+	ADDQ       BX, R9
+	MOVL       4(DI), R10
+	IMULQ      SI, R10
+	ADDQ       BX, R10
+	MOVL       8(DI), R11
+	IMULQ      SI, R11
+	ADDQ       BX, R11
+	MOVL       12(DI), R12
+	IMULQ      SI, R12
+	ADDQ       BX, R12
+	CMPQ       CX, $0x08
+	JL         prefetched
+	MOVL       16(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       20(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       24(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       28(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+
+prefetched:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -108,7 +128,7 @@ done:
 	RET
 
 // func dotAVX2(dst *int32, n int, query *byte, rows *byte, rowSize int, slots *uint32, add int32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·dotAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+8(FP), CX
@@ -123,18 +143,38 @@ TEXT ·dotAVX2(SB), NOSPLIT, $0-52
 	JL           rest
 
 four:
-	MOVL  (DI), R9
-	IMULQ SI, R9
-	ADDQ  BX, R9
-	MOVL  4(DI), R10
-	IMULQ SI, R10
-	ADDQ  BX, R10
-	MOVL  8(DI), R11
-	IMULQ SI, R11
-	ADDQ  BX, R11
-	MOVL  12(DI), R12
-	IMULQ SI, R12
-	ADDQ  BX, R12
+	MOVL       (DI), R9
+	IMULQ      SI, R9
+	ADDQ       BX, R9
+	MOVL       4(DI), R10
+	IMULQ      SI, R10
+	ADDQ       BX, R10
+	MOVL       8(DI), R11
+	IMULQ      SI, R11
+	ADDQ       BX, R11
+	MOVL       12(DI), R12
+	IMULQ      SI, R12
+	ADDQ       BX, R12
+	CMPQ       CX, $0x08
+	JL         prefetched
+	MOVL       16(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       20(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       24(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       28(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+
+prefetched:
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
@@ -257,7 +297,7 @@ done:
 	RET
 
 // func euclidAVX512(dst *int32, n int, query *byte, rows *byte, rowSize int, slots *uint32, add int32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512_VNNI
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512_VNNI, MMX+
 TEXT ·euclidAVX512(SB), NOSPLIT, $0-52
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+8(FP), CX
@@ -272,18 +312,38 @@ TEXT ·euclidAVX512(SB), NOSPLIT, $0-52
 	JL           rest
 
 four:
-	MOVL   (DI), R9
-	IMULQ  SI, R9
-	ADDQ   BX, R9
-	MOVL   4(DI), R10
-	IMULQ  SI, R10
-	ADDQ   BX, R10
-	MOVL   8(DI), R11
-	IMULQ  SI, R11
-	ADDQ   BX, R11
-	MOVL   12(DI), R12
-	IMULQ  SI, R12
-	ADDQ   BX, R12
+	MOVL       (DI), R9
+	IMULQ      SI, R9
+	ADDQ       BX, R9
+	MOVL       4(DI), R10
+	IMULQ      SI, R10
+	ADDQ       BX, R10
+	MOVL       8(DI), R11
+	IMULQ      SI, R11
+	ADDQ       BX, R11
+	MOVL       12(DI), R12
+	IMULQ      SI, R12
+	ADDQ       BX, R12
+	CMPQ       CX, $0x08
+	JL         prefetched
+	MOVL       16(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       20(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       24(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       28(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+
+prefetched:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -369,7 +429,7 @@ done:
 	RET
 
 // func euclidAVX2(dst *int32, n int, query *byte, rows *byte, rowSize int, slots *uint32, add int32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·euclidAVX2(SB), NOSPLIT, $0-52
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+8(FP), CX
@@ -384,18 +444,38 @@ TEXT ·euclidAVX2(SB), NOSPLIT, $0-52
 	JL           rest
 
 four:
-	MOVL  (DI), R9
-	IMULQ SI, R9
-	ADDQ  BX, R9
-	MOVL  4(DI), R10
-	IMULQ SI, R10
-	ADDQ  BX, R10
-	MOVL  8(DI), R11
-	IMULQ SI, R11
-	ADDQ  BX, R11
-	MOVL  12(DI), R12
-	IMULQ SI, R12
-	ADDQ  BX, R12
+	MOVL       (DI), R9
+	IMULQ      SI, R9
+	ADDQ       BX, R9
+	MOVL       4(DI), R10
+	IMULQ      SI, R10
+	ADDQ       BX, R10
+	MOVL       8(DI), R11
+	IMULQ      SI, R11
+	ADDQ       BX, R11
+	MOVL       12(DI), R12
+	IMULQ      SI, R12
+	ADDQ       BX, R12
+	CMPQ       CX, $0x08
+	JL         prefetched
+	MOVL       16(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       20(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       24(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       28(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+
+prefetched:
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
@@ -527,7 +607,7 @@ done:
 	RET
 
 // func manhattanAVX512(dst *int32, n int, query *byte, rows *byte, rowSize int, slots *uint32)
-// Requires: AVX, AVX2, AVX512BW, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512F, MMX+
 TEXT ·manhattanAVX512(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ n+8(FP), CX
@@ -539,18 +619,38 @@ TEXT ·manhattanAVX512(SB), NOSPLIT, $0-48
 	JL   rest
 
 four:
-	MOVL   (DI), R9
-	IMULQ  SI, R9
-	ADDQ   BX, R9
-	MOVL   4(DI), R10
-	IMULQ  SI, R10
-	ADDQ   BX, R10
-	MOVL   8(DI), R11
-	IMULQ  SI, R11
-	ADDQ   BX, R11
-	MOVL   12(DI), R12
-	IMULQ  SI, R12
-	ADDQ   BX, R12
+	MOVL       (DI), R9
+	IMULQ      SI, R9
+	ADDQ       BX, R9
+	MOVL       4(DI), R10
+	IMULQ      SI, R10
+	ADDQ       BX, R10
+	MOVL       8(DI), R11
+	IMULQ      SI, R11
+	ADDQ       BX, R11
+	MOVL       12(DI), R12
+	IMULQ      SI, R12
+	ADDQ       BX, R12
+	CMPQ       CX, $0x08
+	JL         prefetched
+	MOVL       16(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       20(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       24(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       28(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+
+prefetched:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -625,7 +725,7 @@ done:
 	RET
 
 // func manhattanAVX2(dst *int32, n int, query *byte, rows *byte, rowSize int, slots *uint32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·manhattanAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ n+8(FP), CX
@@ -637,18 +737,38 @@ TEXT ·manhattanAVX2(SB), NOSPLIT, $0-48
 	JL   rest
 
 four:
-	MOVL  (DI), R9
-	IMULQ SI, R9
-	ADDQ  BX, R9
-	MOVL  4(DI), R10
-	IMULQ SI, R10
-	ADDQ  BX, R10
-	MOVL  8(DI), R11
-	IMULQ SI, R11
-	ADDQ  BX, R11
-	MOVL  12(DI), R12
-	IMULQ SI, R12
-	ADDQ  BX, R12
+	MOVL       (DI), R9
+	IMULQ      SI, R9
+	ADDQ       BX, R9
+	MOVL       4(DI), R10
+	IMULQ      SI, R10
+	ADDQ       BX, R10
+	MOVL       8(DI), R11
+	IMULQ      SI, R11
+	ADDQ       BX, R11
+	MOVL       12(DI), R12
+	IMULQ      SI, R12
+	ADDQ       BX, R12
+	CMPQ       CX, $0x08
+	JL         prefetched
+	MOVL       16(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       20(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       24(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+	MOVL       28(DI), R8
+	IMULQ      SI, R8
+	PREFETCHT0 (BX)(R8*1)
+	PREFETCHT0 64(BX)(R8*1)
+
+prefetched:
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2

@@ -24,7 +24,7 @@ const (
 	codeBias      = 128
 	codeLimit     = 127
 	codeLimitHalf = 63
-	euclidFullDim = (1<<31 - 1) / ((2 * codeLimit) * (2 * codeLimit)) // 33,285
+	euclidFullDim = (1<<31 - 1) / ((2 * codeLimit) * (2 * codeLimit)) // 33,286
 )
 
 // rowAlign is what the size of a row is a multiple of: a cache line and the widest register. If the arena is aligned to it
@@ -121,20 +121,20 @@ func (s *Scalar) encode(row []byte, v []float32, inverse float32) {
 	}
 }
 
-// code rounds x, a component in units of the scale, to the nearest code, half away from zero.
+// code rounds x, a component in units of the scale, to the nearest code, a tie upwards. The branches are rarely taken,
+// whatever the signs of the components.
 func (s *Scalar) code(x float32) byte {
 	limit := float32(s.limit)
-	switch {
-	case x >= limit:
-		return byte(codeBias + s.limit)
-	case x <= -limit:
-		return byte(codeBias - s.limit)
-	case x >= 0:
-		return byte(codeBias + int(x+0.5))
-	case x < 0:
-		return byte(codeBias - int(0.5-x))
+	if x > limit {
+		x = limit
 	}
-	return codeBias
+	if x < -limit {
+		x = -limit
+	}
+	if x != x {
+		x = 0
+	}
+	return byte(int32(x + (codeBias + 0.5))) // positive, so that dropping the fraction rounds down
 }
 
 // EncodeQuery prepares v as a query. For Cosine and Dot, which rank alike at any length of the query, v gets a scale of its
