@@ -1,0 +1,232 @@
+package hnsw
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/index/quant"
+)
+
+// Insert adds a node with vector v to the graph. Searches that begin after it returns find the node; those that run
+// meanwhile may. It returns an error, and changes nothing, if v has not the codec's dimension, if slot is not below
+// MaxSlots or is occupied (see Occupied), if there is no memory, or if the graph is closed.
+//
+// Any number of inserts may run at once. Those of the same vectors in the same slots one after the other make the same
+// graph.
+func (g *Graph) Insert(slot uint32, v []float32) error {
+	if len(v) != g.codec.Dim() {
+		return vectord.Errorf(vectord.KindInvalid, "hnsw: insert slot %d: vector of dimension %d, expected %d", slot, len(v), g.codec.Dim())
+	}
+	if slot >= g.cfg.MaxSlots {
+		return vectord.Errorf(vectord.KindInvalid, "hnsw: insert slot %d: must be below %d", slot, g.cfg.MaxSlots)
+	}
+	a, err := g.lockWriter(slot)
+	if err != nil {
+		return err
+	}
+	defer g.writers.RUnlock()
+
+	level := g.level(slot)
+	if err := g.takeTower(a, slot, level); err != nil {
+		return err
+	}
+	if !atomic.CompareAndSwapUint32(&a.states[slot], 0, occupied) {
+		return vectord.Errorf(vectord.KindExists, "hnsw: insert slot %d: occupied", slot)
+	}
+	g.codec.EncodeRow(a.code(slot), v)
+	for high := g.high.Load(); high <= slot && !g.high.CompareAndSwap(high, slot+1); {
+		high = g.high.Load()
+	}
+
+	s := acquire()
+	defer s.release()
+	s.begin(g)
+	s.insert(slot, level)
+	if old := atomic.OrUint32(&a.states[slot], linked); old&dead == 0 {
+		g.live.Add(1)
+	}
+	return nil
+}
+
+// lockWriter returns the arena, which has room for slot, with writers read-held. If it returns an error nothing is held.
+func (g *Graph) lockWriter(slot uint32) (*arena, error) {
+	for {
+		g.writers.RLock()
+		a := g.arena.Load()
+		if a != nil && slot < a.slots {
+			return a, nil
+		}
+		closed := g.closed.Load()
+		g.writers.RUnlock()
+		if closed {
+			return nil, errClosed
+		}
+		if err := g.grow(slot); err != nil {
+			return nil, err
+		}
+	}
+}
+
+var errClosed = vectord.Errorf(vectord.KindClosed, "hnsw: the graph is closed")
+
+// linker is the part of a searcher that only writers use.
+type linker struct {
+	pivot  quant.Query // the chosen node that candidates are compared with
+	keys   []uint64    // candidates
+	links  []uint32    // scratch for rows
+	chosen [layersMax][]uint64
+}
+
+// insert links a node whose code is in place and which nobody can reach yet.
+func (s *searcher) insert(slot uint32, level int) {
+	g := s.graph
+	if level <= s.top() && s.plan(slot, level) {
+		s.publish(slot, level)
+		return
+	}
+	// The node is the first one, or higher than the entry point, or can find no live node: then it becomes the entry point,
+	// unless another insert has been quicker.
+	g.entering.Lock()
+	defer g.entering.Unlock()
+	s.entry = g.entry.Load()
+	s.limit = min(g.high.Load(), s.arena.slots)
+	found := s.plan(slot, level)
+	s.publish(slot, level)
+	if !found || level > s.top() {
+		g.entry.Store(uint64(level)<<32 | uint64(slot))
+	}
+}
+
+// top returns the entry point's layer, -1 if there is none.
+func (s *searcher) top() int {
+	if s.entry == noEntry {
+		return -1
+	}
+	return int(s.entry >> 32)
+}
+
+// plan chooses the links of a node on the layers from 0 to level and reports whether it found any on layer 0.
+func (s *searcher) plan(slot uint32, level int) bool {
+	for l := range level + 1 {
+		s.chosen[l] = s.chosen[l][:0]
+	}
+	if s.entry == noEntry {
+		return false
+	}
+	s.graph.codec.QueryFromRow(&s.query, s.arena.code(slot))
+	var see visibility
+	if s.graph.deleted.Load() != 0 {
+		see.dead = s.arena.dead
+	}
+	ef := int(s.graph.efConstruction.Load())
+	highest := min(level, s.top())
+	nearest := s.descend(highest)
+	for l := highest; l >= 0; l-- {
+		s.start(ef, nearest, &see)
+		s.walk(l, ef*expansionsPerEf, &see)
+		nearest = s.pool.keys[0] &^ (hiddenBit | expandedBit)
+		if l == 0 && s.pool.visible < min(s.arena.m, s.graph.Len()) {
+			s.scanVisible(ef, &see) // the node lies among deleted ones
+		}
+		s.keys = s.keys[:0]
+		for _, k := range s.pool.keys {
+			if k&hiddenBit == 0 && keySlot(k) != slot {
+				s.keys = append(s.keys, k)
+			}
+		}
+		s.chosen[l] = append(s.chosen[l], s.choose(s.keys, s.arena.m)...)
+	}
+	return len(s.chosen[0]) > 0
+}
+
+// choose returns up to width of the keys, which are in order, and uses up the rest: the nearest, and each further one that
+// is nearer to the node than to any already chosen. Links so chosen lead in all directions instead of all into the nearest
+// cluster.
+//
+// Each chosen node is compared with all keys that remain, in one call, instead of each key with all chosen ones: the same
+// comparisons but for those that come after the last choice.
+func (s *searcher) choose(keys []uint64, width int) []uint64 {
+	n := 0
+	for n < len(keys) && n < width {
+		pivot := keySlot(keys[n])
+		n++
+		if n == len(keys) || n == width {
+			break
+		}
+		s.batch = s.batch[:0]
+		for _, k := range keys[n:] {
+			s.batch = append(s.batch, keySlot(k))
+		}
+		s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(pivot))
+		s.scoreBy(&s.pivot)
+		kept := n
+		for i, k := range keys[n:] {
+			if s.scores[i] >= keyDistance(k) {
+				keys[kept] = k
+				kept++
+			}
+		}
+		keys = keys[:kept]
+	}
+	return keys[:n]
+}
+
+// publish writes the links that plan chose for a node nobody can reach yet, and then makes it reachable. Layer 0 comes
+// first, so that no walk that comes down through the node finds it without links there.
+func (s *searcher) publish(slot uint32, level int) {
+	for l := range level + 1 {
+		setLinks(s.arena.links(slot, l), s.chosen[l])
+	}
+	for l := range level + 1 {
+		s.linkBack(slot, l)
+	}
+}
+
+// linkBack links the nodes chosen for a node on a layer to it.
+func (s *searcher) linkBack(slot uint32, layer int) {
+	for _, k := range s.chosen[layer] {
+		s.link(keySlot(k), layer, key(keyDistance(k), slot))
+	}
+}
+
+// link adds a link to node's row, to the slot and of the distance that k says. If the row is full its links are chosen anew.
+func (s *searcher) link(node uint32, layer int, k uint64) {
+	a := s.arena
+	a.lock(node)
+	defer a.unlock(node)
+	if a.isDead(node) {
+		return
+	}
+	row := a.links(node, layer)
+	for i := range row {
+		switch atomic.LoadUint32(&row[i]) {
+		case keySlot(k):
+			return
+		case none:
+			atomic.StoreUint32(&row[i], keySlot(k))
+			return
+		}
+	}
+	s.links = appendLinks(s.links[:0], row)
+	s.rewrite(node, row, append(s.links, keySlot(k)))
+}
+
+// rewrite chooses a node's links on a layer among candidates, of which it disregards the dead. The caller holds the node's
+// lock.
+func (s *searcher) rewrite(node uint32, row []uint32, candidates []uint32) {
+	s.batch = s.batch[:0]
+	for _, slot := range candidates {
+		if !s.arena.isDead(slot) {
+			s.batch = append(s.batch, slot)
+		}
+	}
+	s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(node))
+	s.scoreBy(&s.pivot)
+	s.keys = s.keys[:0]
+	for i, d := range s.scores {
+		s.keys = append(s.keys, key(d, s.batch[i]))
+	}
+	slices.Sort(s.keys)
+	setLinks(row, s.choose(s.keys, len(row)))
+}

@@ -1,0 +1,227 @@
+package hnsw
+
+import (
+	"context"
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/vectord/vectord/index"
+)
+
+// unlinkChunk is the number of slots that Unlink treats between two looks at its context and two chances for the arena to
+// grow.
+const unlinkChunk = 1024
+
+// Unlink takes the deleted nodes out of the graph and returns the number of slots that Insert may use again. It visits
+// every row of links once: a node that links to deleted ones gets links to the live neighbors of these in their place. It
+// then waits for the searches that had begun before, as they may still be on their way through the old links.
+//
+// It runs beside searches, inserts and deletes; nodes deleted meanwhile stay for the next call. If ctx ends first it
+// returns the context's error: then no slot is free, and the graph is as good as before. One Unlink runs at a time, others
+// wait.
+func (g *Graph) Unlink(ctx context.Context) (freed int, err error) {
+	g.unlinking.Lock()
+	defer g.unlinking.Unlock()
+	victims, orphans := g.survey()
+	if victims == nil {
+		return 0, nil
+	}
+	// An insert that began before may have chosen a victim while it was alive. One that begins later sees all of them dead.
+	if err := g.epochs.synchronize(ctx); err != nil {
+		return 0, err
+	}
+	if err := g.eachChunk(ctx, len(victims), func(s *searcher, slot uint32) { s.bypass(slot, victims, orphans) }); err != nil {
+		return 0, err
+	}
+	g.moveEntry(victims)
+	if err := g.eachChunk(ctx, len(orphans), func(s *searcher, slot uint32) {
+		if orphans.Contains(slot) {
+			s.adopt(slot)
+		}
+	}); err != nil {
+		return 0, err
+	}
+	if err := g.epochs.synchronize(ctx); err != nil {
+		return 0, err
+	}
+	return g.free(victims)
+}
+
+// survey returns the nodes to take out, nil if there are none, and all live nodes, which are orphans as long as no link to
+// them has been seen.
+func (g *Graph) survey() (victims, orphans index.Bitset) {
+	defer g.epochs.enter(0).exit()
+	a := g.arena.Load()
+	if a == nil || g.deleted.Load() == 0 {
+		return nil, nil
+	}
+	high := min(g.high.Load(), a.slots)
+	found := false
+	victims, orphans = victims.Grow(int(high)), orphans.Grow(int(high))
+	for slot := range high {
+		switch atomic.LoadUint32(&a.states[slot]) & (linked | dead) {
+		case linked | dead:
+			victims = victims.Set(slot)
+			found = true
+		case linked:
+			orphans = orphans.Set(slot)
+		}
+	}
+	if !found {
+		return nil, nil
+	}
+	return victims, orphans
+}
+
+// eachChunk calls f for each slot of a number of 64-bit words, with a searcher that is fit for writing.
+func (g *Graph) eachChunk(ctx context.Context, words int, f func(*searcher, uint32)) error {
+	s := acquire()
+	defer s.release()
+	for first := 0; first < 64*words; first += unlinkChunk {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := g.chunk(s, uint32(first), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Graph) chunk(s *searcher, first uint32, f func(*searcher, uint32)) error {
+	g.writers.RLock()
+	defer g.writers.RUnlock()
+	if g.closed.Load() {
+		return errClosed
+	}
+	s.begin(g)
+	defer s.end()
+	for slot := first; slot < min(first+unlinkChunk, s.limit); slot++ {
+		f(s, slot)
+	}
+	return nil
+}
+
+// bypass replaces a node's links to victims, and notes whom it links to.
+func (s *searcher) bypass(slot uint32, victims, orphans index.Bitset) {
+	a := s.arena
+	// A node that is being inserted began to be after the victims had died, so it has no link to them.
+	if atomic.LoadUint32(&a.states[slot])&linked == 0 || victims.Contains(slot) {
+		return
+	}
+	for l := range s.graph.level(slot) + 1 {
+		row := a.links(slot, l)
+		s.links = appendLinks(s.links[:0], row)
+		for _, link := range s.links {
+			if victims.Contains(link) {
+				s.relink(slot, l)
+				break
+			}
+		}
+	}
+	s.links = appendLinks(s.links[:0], a.links(slot, 0))
+	for _, link := range s.links {
+		orphans.Clear(link)
+	}
+}
+
+// relink chooses a node's links on a layer among its live neighbors and the live neighbors of its deleted ones.
+func (s *searcher) relink(slot uint32, layer int) {
+	a := s.arena
+	a.lock(slot)
+	defer a.unlock(slot)
+	row := a.links(slot, layer)
+	s.limit = min(s.graph.high.Load(), a.slots) // covers whoever was inserted and linked to from here just now
+	s.visited.reset(s.limit)
+	s.visited.add(slot)
+	s.bridges = s.appendUnvisited(s.bridges[:0], row)
+	s.links = s.links[:0]
+	for _, neighbor := range s.bridges {
+		if a.isDead(neighbor) {
+			s.links = s.appendUnvisited(s.links, a.links(neighbor, layer))
+		} else {
+			s.links = append(s.links, neighbor)
+		}
+	}
+	s.rewrite(slot, row, s.links)
+}
+
+// adopt gives a live node that nobody links to new neighbors, as if it were inserted again on layer 0.
+func (s *searcher) adopt(slot uint32) {
+	a := s.arena
+	if !a.isLive(slot) || !s.plan(slot, 0) {
+		return
+	}
+	a.lock(slot)
+	row := a.links(slot, 0)
+	s.links = appendLinks(s.links[:0], row)
+	for _, k := range s.chosen[0] {
+		if link := keySlot(k); !contains(s.links, link) {
+			s.links = append(s.links, link)
+		}
+	}
+	s.rewrite(slot, row, s.links)
+	a.unlock(slot)
+	s.linkBack(slot, 0)
+}
+
+func contains(slots []uint32, slot uint32) bool {
+	for _, s := range slots {
+		if s == slot {
+			return true
+		}
+	}
+	return false
+}
+
+// moveEntry moves the entry point to a node of the highest layer that is left, if it is a victim.
+func (g *Graph) moveEntry(victims index.Bitset) {
+	g.entering.Lock()
+	defer g.entering.Unlock()
+	entry := g.entry.Load()
+	if entry == noEntry || !victims.Contains(uint32(entry)) {
+		return
+	}
+	defer g.epochs.enter(0).exit()
+	a := g.arena.Load()
+	if a == nil {
+		return
+	}
+	best, bestRank := uint64(noEntry), -1
+	for slot := range min(g.high.Load(), a.slots) {
+		state := atomic.LoadUint32(&a.states[slot])
+		if state&linked == 0 || victims.Contains(slot) {
+			continue
+		}
+		level := g.level(slot)
+		rank := level
+		if state&dead == 0 {
+			rank += layersMax // any live node before one that has died since
+		}
+		if rank > bestRank {
+			best, bestRank = uint64(level)<<32|uint64(slot), rank
+		}
+	}
+	g.entry.Store(best)
+}
+
+// free gives the victims' slots back to Insert.
+func (g *Graph) free(victims index.Bitset) (int, error) {
+	g.writers.RLock()
+	defer g.writers.RUnlock()
+	a := g.arena.Load()
+	if a == nil {
+		return 0, errClosed
+	}
+	freed := 0
+	for i, w := range victims {
+		for ; w != 0; w &= w - 1 {
+			slot := uint32(64*i + bits.TrailingZeros64(w))
+			atomic.AndUint64(&a.dead[i], ^(w & -w))
+			atomic.StoreUint32(&a.states[slot], 0)
+			freed++
+		}
+	}
+	g.deleted.Add(int64(-freed))
+	return freed, nil
+}
