@@ -103,18 +103,21 @@ func checkFileName(name string) error {
 	return nil
 }
 
-// prepareFiles creates the index folder and removes what an interrupted WriteFile left in it.
+// prepareFiles creates the index folder and removes what interrupted writes of files left.
 func (s *Store) prepareFiles() error {
 	dir := s.path(indexDir)
 	if err := makeDir(s.fs, dir); err != nil {
 		return fmt.Errorf("create folder %q: %w", dir, err)
 	}
-	names, err := s.fs.List(dir)
-	if err != nil {
-		return fmt.Errorf("list folder %q: %w", dir, err)
-	}
-	for _, name := range names {
-		if strings.HasPrefix(name, tempPrefix) {
+	for _, dir := range []string{s.dir, dir} {
+		names, err := s.fs.List(dir)
+		if err != nil {
+			return fmt.Errorf("list folder %q: %w", dir, err)
+		}
+		for _, name := range names {
+			if !strings.HasPrefix(name, tempPrefix) {
+				continue
+			}
 			if err := s.fs.Remove(s.fs.PathJoin(dir, name)); err != nil {
 				return fmt.Errorf("remove temporary file %q: %w", name, err)
 			}

@@ -11,8 +11,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// The FORMAT file tells which version of the layout a data directory has. It is the first file written and the first
-// one read, so an older program never touches what it does not understand.
+// The FORMAT file tells which version of the layout a data directory has. It is the first file read, so an older program
+// never touches what it does not understand, and the last one written when a directory is created: where it is, the
+// database is too, and an empty one in its place would be a loss.
 const (
 	formatFile    = "FORMAT"
 	formatPrefix  = "vectord data format "
@@ -20,40 +21,47 @@ const (
 	formatMaxSize = 64 // bytes
 )
 
-// checkFormat makes sure that this program can read the directory, and marks a new one with its version.
-func (s *Store) checkFormat() error {
+// readFormat makes sure that this program can read the directory. It reports false if the directory is new.
+func (s *Store) readFormat() (exists bool, err error) {
 	f, err := s.fs.Open(s.path(formatFile))
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && s.readOnly:
+		return false, fmt.Errorf("data directory %q holds no vectord data: it has no %s file", s.dir, formatFile)
 	case errors.Is(err, fs.ErrNotExist):
-		return s.initFormat()
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("read format of data directory %q: %w", s.dir, err)
+		return false, fmt.Errorf("read format of data directory %q: %w", s.dir, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, formatMaxSize+1))
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("read format of data directory %q: %w", s.dir, err)
+		return false, fmt.Errorf("read format of data directory %q: %w", s.dir, err)
 	}
 	version, err := parseFormat(text)
 	if err != nil {
-		return fmt.Errorf("data directory %q: %w", s.dir, err)
+		return false, fmt.Errorf("data directory %q: %w", s.dir, err)
 	}
 	if version > formatVersion {
-		return fmt.Errorf("data directory %q has format %d, written by a newer vectord; this one reads formats up to %d",
+		return false, fmt.Errorf("data directory %q has format %d, written by a newer vectord; this one reads formats up to %d",
 			s.dir, version, formatVersion)
 	}
-	return nil
+	return true, nil
 }
 
-// initFormat writes the FORMAT file of a directory that has none, unless it has a database: then the file was lost, and
-// guessing the version could destroy data.
-func (s *Store) initFormat() error {
-	if s.readOnly {
-		return fmt.Errorf("data directory %q holds no vectord data: it has no %s file", s.dir, formatFile)
+// writeFormat ends the creation of a directory. A database that was there before, left by an interrupted creation, is
+// empty; any other has lost its FORMAT file, and guessing its version could destroy it.
+func (s *Store) writeFormat() error {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return fmt.Errorf("initialise data directory %q: %w", s.dir, err)
 	}
-	if _, err := s.fs.Stat(s.path(pebbleDir)); err == nil {
+	empty := !it.First()
+	if err := it.Close(); err != nil {
+		return fmt.Errorf("initialise data directory %q: %w", s.dir, err)
+	}
+	if !empty {
 		return fmt.Errorf("data directory %q holds a database but no %s file", s.dir, formatFile)
 	}
-	err := s.replaceFile(s.dir, formatFile, func(w io.Writer) error {
+	err = s.replaceFile(s.dir, formatFile, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s%d\n", formatPrefix, formatVersion)
 		return err
 	})

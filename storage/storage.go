@@ -139,18 +139,28 @@ func (s *Store) open(o Options) (err error) {
 		// What remains is a refusal by the lock itself, whose errno differs from system to system.
 		return fmt.Errorf("data directory %q is %w", s.dir, ErrLocked)
 	}
-	if err := s.checkFormat(); err != nil {
+	exists, err := s.readFormat()
+	if err != nil {
 		return err
 	}
-	if !s.readOnly {
-		if err := s.prepareFiles(); err != nil {
-			return err
-		}
-	}
-	if s.db, err = pebble.Open(s.path(pebbleDir), s.pebbleOptions(o)); err != nil {
+	po := s.pebbleOptions(o)
+	po.ErrorIfNotExists = exists
+	if s.db, err = pebble.Open(s.path(pebbleDir), po); err != nil {
 		return fmt.Errorf("open database in data directory %q: %w", s.dir, err)
 	}
 	s.Reader = Reader{s.db}
+	if s.readOnly {
+		return nil
+	}
+	if !exists {
+		err = s.writeFormat()
+	}
+	if err == nil {
+		err = s.prepareFiles()
+	}
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
 	return nil
 }
 
@@ -164,7 +174,6 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 	po := &pebble.Options{
 		FS:                 s.fs,
 		ReadOnly:           s.readOnly,
-		ErrorIfNotExists:   s.readOnly,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		CacheSize:          o.CacheBytes,
 		MemTableSize:       uint64(o.MemTableBytes),

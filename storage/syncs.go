@@ -2,14 +2,24 @@ package storage
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// watchSyncs returns fsys, calling report with every failed fsync of a file or directory before its caller learns of it.
+// markerPrefix begins the names of the empty files with which Pebble points at its current manifest.
+const markerPrefix = "marker."
+
+// watchSyncs returns fsys with two rules on top.
 //
-// Watching here, below Pebble, is what makes the promise simple: Pebble retries a flush or compaction whose fsync
-// failed, and a WriteFile has its own, but one rule holds for every file.
+// Every failed fsync of a file or directory goes to report before its caller learns of it. Watching here, below Pebble,
+// makes one rule hold for every file, also where Pebble would try again.
+//
+// Pebble's markers move only between durable states. To move one, Pebble creates the new marker, removes the old one and
+// then syncs the directory; to be right after a power cut that needs a file system which keeps the order of changes
+// within a directory. Where it does not, the new marker could survive without the manifest it names, or the old one be
+// gone before the new one is there: a database that cannot be opened, or seems never to have been. So the directory is
+// synced before either step, which costs two fsyncs at each start and each rotation of the manifest.
 func watchSyncs(fsys vfs.FS, report func(error)) vfs.FS { return &watchedFS{fsys, report} }
 
 type watchedFS struct {
@@ -24,9 +34,27 @@ func (w *watchedFS) watch(f vfs.File, name string, err error) (vfs.File, error) 
 	return &watchedFile{f, name, w.report}, nil
 }
 
+// settle makes the directory of a marker durable before the marker changes.
+func (w *watchedFS) settle(name string) error {
+	if !strings.HasPrefix(w.PathBase(name), markerPrefix) {
+		return nil
+	}
+	return syncDir(w, w.PathDir(name))
+}
+
 func (w *watchedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := w.settle(name); err != nil {
+		return nil, err
+	}
 	f, err := w.FS.Create(name, category)
 	return w.watch(f, name, err)
+}
+
+func (w *watchedFS) Remove(name string) error {
+	if err := w.settle(name); err != nil {
+		return err
+	}
+	return w.FS.Remove(name)
 }
 
 func (w *watchedFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {

@@ -3,6 +3,7 @@ package storagetest
 
 import (
 	"math/rand/v2"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/vectord/vectord/storage"
@@ -90,11 +91,18 @@ func (c *CrashFS) Link(oldName, newName string) error {
 func (c *CrashFS) Remove(name string) error { return c.done(c.FS.Remove(name), "remove "+name) }
 
 // RemoveAll implements storage.FS.
-func (c *CrashFS) RemoveAll(name string) error { return c.done(c.FS.RemoveAll(name), "remove all "+name) }
+func (c *CrashFS) RemoveAll(name string) error {
+	return c.done(c.FS.RemoveAll(name), "remove all "+name)
+}
 
 // Rename implements storage.FS.
 func (c *CrashFS) Rename(oldName, newName string) error {
 	return c.done(c.FS.Rename(oldName, newName), "rename to "+newName)
+}
+
+// MkdirAll implements storage.FS.
+func (c *CrashFS) MkdirAll(dir string, perm os.FileMode) error {
+	return c.done(c.FS.MkdirAll(dir, perm), "mkdir "+dir)
 }
 
 // Unwrap implements storage.FS.
