@@ -53,10 +53,10 @@ func NewReader(name string, r io.Reader, o Options) (Reader, error) {
 // File is a data set on disk. Position may be called from any goroutine, the other methods from one at a time.
 type File struct {
 	Reader
-	file *os.File
-	gzip *gzip.Reader // nil for a plain file
-	size int64
-	read atomic.Int64 // bytes taken from the file so far, compressed ones where it is compressed
+	file     *os.File
+	numbered bool
+	size     int64
+	read     atomic.Int64 // bytes taken from the file so far, compressed ones where it is compressed
 }
 
 // Open opens the data set at path. A name that ends in .gz is decompressed on the way.
@@ -86,14 +86,20 @@ func newFile(f *os.File, path string, o Options) (*File, error) {
 	name := path
 	if strings.EqualFold(filepath.Ext(name), ".gz") {
 		name = name[:len(name)-len(".gz")]
-		if d.gzip, err = gzip.NewReader(r); err != nil {
+		if r, err = gzip.NewReader(r); err != nil {
 			return nil, err
 		}
-		r = d.gzip
 	}
-	d.Reader, err = NewReader(name, r, o)
-	return d, err
+	if d.Reader, err = NewReader(name, r, o); err != nil {
+		return nil, err
+	}
+	_, lines := d.Reader.(*JSONLReader)
+	d.numbered = !lines || o.NumberRows
+	return d, nil
 }
+
+// Numbered reports whether the ids are the numbers of rows instead of the data set's own.
+func (f *File) Numbered() bool { return f.numbered }
 
 // Position returns how many bytes of the file have been read, and its size.
 func (f *File) Position() (read, size int64) { return f.read.Load(), f.size }
