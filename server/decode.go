@@ -1,0 +1,684 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/vectord/vectord"
+)
+
+// The limits of a body's form, beside those of package vectord.
+const (
+	maxPayloadDepth = 128     // brackets within brackets of one payload
+	maxFilterBytes  = 4 << 20 // of one filter's JSON, room for 100,000 UUIDs
+	maxBatchQueries = 1_000   // in one query/batch or search/batch
+	maxOffset       = vectord.MaxLimit
+)
+
+// decodeBody reads a JSON body into dst. null is the same as absent, unknown fields are ignored, and a name that stands
+// twice in one object is an error, in payloads too: readers would not agree on which of the two counts.
+//
+// Nothing in dst refers to body afterwards.
+func decodeBody(body []byte, dst any) error {
+	if len(body) == 0 {
+		return &formError{inBody, vectord.Errorf(vectord.KindInvalid, "the body is empty")}
+	}
+	if err := jsonv2.Unmarshal(body, dst); err != nil {
+		return bodyError(err)
+	}
+	return nil
+}
+
+// list is a JSON array of at most vectord.MaxBatchPoints elements. The bound acts while the array is read: a small body
+// can spell very many elements, each of which takes more memory than its text.
+type list[T any] []T
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (l *list[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*l = nil
+	switch kind := d.PeekKind(); kind {
+	case '[':
+	case 'n':
+		return d.SkipValue()
+	default:
+		raw, err := d.ReadValue()
+		if err != nil {
+			return err
+		}
+		return vectord.Errorf(vectord.KindInvalid, "expected an array, got %s", excerpt(raw))
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	*l = list[T]{}
+	for d.PeekKind() != ']' {
+		if len(*l) == vectord.MaxBatchPoints {
+			return vectord.Errorf(vectord.KindUnprocessable, "more than %d elements", vectord.MaxBatchPoints)
+		}
+		var element T
+		if err := jsonv2.UnmarshalDecode(d, &element); err != nil {
+			return err
+		}
+		*l = append(*l, element)
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// notOffered is a field that would change the answer and that this server does not have. Only null and empty values are
+// accepted.
+type notOffered struct{}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (*notOffered) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch string(raw) {
+	case "null", "[]", "{}", `""`:
+		return nil
+	}
+	return vectord.Errorf(vectord.KindUnsupported, "not offered by this server")
+}
+
+// vectorJSON is a dense vector, bare or as the default vector {"": […]}.
+type vectorJSON struct {
+	values []float32
+	given  bool
+	name   string // of a named vector, which no collection has
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (v *vectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*v = vectorJSON{}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	return v.parse(raw)
+}
+
+func (v *vectorJSON) parse(raw jsontext.Value) (err error) {
+	switch raw.Kind() {
+	case 'n':
+		return nil
+	case '[':
+		if i := skipSpace(raw, 1); raw[i] == '[' {
+			return vectord.Errorf(vectord.KindUnsupported, "multi-vectors are not offered by this server")
+		}
+		v.given = true
+		v.values, err = parseFloats(raw)
+		return err
+	case '{':
+		return v.parseObject(raw)
+	}
+	return vectord.Errorf(vectord.KindInvalid, "expected an array of numbers, got %s", excerpt(raw))
+}
+
+func (v *vectorJSON) parseObject(raw jsontext.Value) error {
+	var named map[string]jsontext.Value
+	if err := jsonv2.Unmarshal(raw, &named); err != nil {
+		return err
+	}
+	if err := refuseKeys(named, "sparse vectors", "indices"); err != nil {
+		return err
+	}
+	if err := refuseKeys(named, "inference", "model", "text", "image", "object"); err != nil {
+		return err
+	}
+	for name := range named {
+		if name != "" {
+			v.given, v.name = true, name
+			return nil
+		}
+	}
+	inner, ok := named[""]
+	if !ok {
+		return nil
+	}
+	if inner.Kind() == '{' {
+		return vectord.Errorf(vectord.KindUnsupported, "sparse vectors and inference are not offered by this server")
+	}
+	return v.parse(inner)
+}
+
+func refuseKeys(object map[string]jsontext.Value, what string, keys ...string) error {
+	for _, key := range keys {
+		if _, ok := object[key]; ok {
+			return vectord.Errorf(vectord.KindUnsupported, "%s (%q) is not offered by this server", what, key)
+		}
+	}
+	return nil
+}
+
+// get returns the vector, or an error if there is none that a collection could hold.
+func (v *vectorJSON) get(field string) ([]float32, error) {
+	switch {
+	case !v.given:
+		return nil, missing(field)
+	case v.name != "":
+		return nil, noVectorName(v.name)
+	case len(v.values) == 0:
+		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: the vector is empty", field)
+	}
+	return v.values, nil
+}
+
+func noVectorName(name string) error {
+	return vectord.Errorf(vectord.KindInvalid, "Not existing vector name error: %s", excerpt([]byte(name)))
+}
+
+// payloadJSON is a payload as it came, or nil for null. Its bytes are its own.
+type payloadJSON []byte
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (p *payloadJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*p = nil
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch raw.Kind() {
+	case 'n':
+		return nil
+	case '{':
+	default:
+		return vectord.Errorf(vectord.KindInvalid, "expected an object or null, got %s", excerpt(raw))
+	}
+	if len(raw) > vectord.MaxPayloadBytes {
+		return vectord.Errorf(vectord.KindUnprocessable, "%d bytes, at most %d are accepted", len(raw), vectord.MaxPayloadBytes)
+	}
+	if depth := depthOf(raw); depth > maxPayloadDepth {
+		return vectord.Errorf(vectord.KindUnprocessable, "nested %d deep, at most %d are accepted", depth, maxPayloadDepth)
+	}
+	*p = bytes.Clone(raw)
+	return nil
+}
+
+// depthOf returns how deep brackets nest in valid JSON.
+func depthOf(b []byte) int {
+	depth, deepest := 0, 0
+	inString := false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// filterJSON is a filter; an empty one selects every point.
+type filterJSON struct{ vectord.Filter }
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (f *filterJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxFilterBytes {
+		return vectord.Errorf(vectord.KindUnprocessable, "%d bytes, at most %d are accepted", len(raw), maxFilterBytes)
+	}
+	parsed, err := vectord.ParseFilter(raw)
+	if err != nil {
+		return err
+	}
+	f.Filter = vectord.Filter{}
+	if parsed != nil {
+		f.Filter = *parsed
+	}
+	return nil
+}
+
+// filter returns the filter, nil for one that is absent or selects every point.
+func (f *filterJSON) filter() *vectord.Filter {
+	if f == nil || f.Empty() {
+		return nil
+	}
+	return &f.Filter
+}
+
+// selectorJSON says which points an operation is for.
+type selectorJSON struct {
+	Points   *list[vectord.PointID] `json:"points"`
+	Filter   *filterJSON            `json:"filter"`
+	ShardKey notOffered             `json:"shard_key"`
+}
+
+// apply puts the selection into op. field is where in the body the selector is.
+func (s *selectorJSON) apply(op *vectord.Operation, field string) error {
+	switch {
+	case s.Points != nil && s.Filter != nil:
+		return vectord.Errorf(vectord.KindUnprocessable, "%spoints: cannot be given together with filter", field)
+	case s.Points != nil:
+		op.IDs = *s.Points
+	case s.Filter != nil:
+		op.Filter = &s.Filter.Filter
+	default:
+		return vectord.Errorf(vectord.KindUnprocessable, "%spoints: either points or filter must be given", field)
+	}
+	return nil
+}
+
+// upsertJSON is the body of an upsert in both its forms: a list of points, or columns.
+type upsertJSON struct {
+	Points       *list[pointJSON] `json:"points"`
+	Batch        *batchJSON       `json:"batch"`
+	ShardKey     notOffered       `json:"shard_key"`
+	UpdateFilter notOffered       `json:"update_filter"`
+	UpdateMode   *string          `json:"update_mode"`
+}
+
+type pointJSON struct {
+	ID      *vectord.PointID `json:"id"`
+	Vector  vectorJSON       `json:"vector"`
+	Payload payloadJSON      `json:"payload"`
+}
+
+type batchJSON struct {
+	IDs      list[vectord.PointID] `json:"ids"`
+	Vectors  batchVectorsJSON      `json:"vectors"`
+	Payloads list[payloadJSON]     `json:"payloads"`
+}
+
+// batchVectorsJSON is an array of vectors, bare or as those of the default vector {"": […]}.
+type batchVectorsJSON struct{ list[vectorJSON] }
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (v *batchVectorsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		return v.list.UnmarshalJSONFrom(d)
+	}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	var named map[string]jsontext.Value
+	if err := jsonv2.Unmarshal(raw, &named); err != nil {
+		return err
+	}
+	for name := range named {
+		if name != "" {
+			return noVectorName(name)
+		}
+	}
+	inner, ok := named[""]
+	if !ok {
+		return nil
+	}
+	return jsonv2.Unmarshal(inner, &v.list)
+}
+
+// decodeUpsert reads the body of PUT points.
+func decodeUpsert(body []byte) (vectord.Operation, error) {
+	var u upsertJSON
+	if err := decodeBody(body, &u); err != nil {
+		return vectord.Operation{}, err
+	}
+	return u.operation("")
+}
+
+func (u *upsertJSON) operation(field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: vectord.OpUpsert}
+	if u.UpdateMode != nil && *u.UpdateMode != "upsert" {
+		return op, vectord.Errorf(vectord.KindUnsupported, "%supdate_mode: %s is not offered by this server", field, excerpt([]byte(*u.UpdateMode)))
+	}
+	var err error
+	switch {
+	case u.Points != nil && u.Batch != nil:
+		return op, vectord.Errorf(vectord.KindUnprocessable, "%spoints: cannot be given together with batch", field)
+	case u.Points != nil:
+		op.Points, err = pointsOf(*u.Points, field+"points")
+	case u.Batch != nil:
+		op.Points, err = u.Batch.points(field + "batch")
+	default:
+		return op, missing(field + "points")
+	}
+	return op, err
+}
+
+func pointsOf(points []pointJSON, field string) ([]vectord.Point, error) {
+	out := make([]vectord.Point, len(points))
+	for i := range points {
+		p := &points[i]
+		if p.ID == nil {
+			return nil, missing(fmt.Sprintf("%s[%d].id", field, i))
+		}
+		vector, err := p.Vector.get("vector")
+		if err != nil {
+			return nil, inElement(err, field, i)
+		}
+		out[i] = vectord.Point{ID: *p.ID, Vector: vector, Payload: p.Payload}
+	}
+	return out, refuseDuplicates(out, field)
+}
+
+func (b *batchJSON) points(field string) ([]vectord.Point, error) {
+	switch {
+	case b.IDs == nil:
+		return nil, missing(field + ".ids")
+	case b.Vectors.list == nil:
+		return nil, missing(field + ".vectors")
+	case len(b.Vectors.list) != len(b.IDs):
+		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: number of ids and vectors must be equal, got %d and %d",
+			field, len(b.IDs), len(b.Vectors.list))
+	case b.Payloads != nil && len(b.Payloads) != len(b.IDs):
+		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: number of ids and payloads must be equal, got %d and %d",
+			field, len(b.IDs), len(b.Payloads))
+	}
+	out := make([]vectord.Point, len(b.IDs))
+	for i, id := range b.IDs {
+		vector, err := b.Vectors.list[i].get("vector")
+		if err != nil {
+			return nil, inElement(err, field+".vectors", i)
+		}
+		out[i] = vectord.Point{ID: id, Vector: vector}
+		if b.Payloads != nil {
+			out[i].Payload = b.Payloads[i]
+		}
+	}
+	return out, refuseDuplicates(out, field+".ids")
+}
+
+// inElement says in which element of a list a form error is. An error about a vector's name is passed on as it is: its
+// text is one that clients look for.
+func inElement(err error, field string, i int) error {
+	if own, ok := err.(*vectord.Error); ok && own.Kind == vectord.KindInvalid {
+		return err
+	}
+	return &formError{inBody, vectord.Errorf(vectord.KindOf(err), "%s[%d]: %v", field, i, err)}
+}
+
+// refuseDuplicates refuses a list that holds an id twice: which of the two points was meant is not for the server to guess.
+func refuseDuplicates(points []vectord.Point, field string) error {
+	seen := make(map[vectord.PointID]int, len(points))
+	for i := range points {
+		if first, ok := seen[points[i].ID]; ok {
+			return vectord.Errorf(vectord.KindInvalid, "%s[%d]: id %s is already at %s[%d]", field, i, points[i].ID, field, first)
+		}
+		seen[points[i].ID] = i
+	}
+	return nil
+}
+
+// vectorsJSON is the body of PUT points/vectors.
+type vectorsJSON struct {
+	Points       *list[pointVectorJSON] `json:"points"`
+	ShardKey     notOffered             `json:"shard_key"`
+	UpdateFilter notOffered             `json:"update_filter"`
+}
+
+type pointVectorJSON struct {
+	ID     *vectord.PointID `json:"id"`
+	Vector vectorJSON       `json:"vector"`
+}
+
+func decodeUpdateVectors(body []byte) (vectord.Operation, error) {
+	var u vectorsJSON
+	if err := decodeBody(body, &u); err != nil {
+		return vectord.Operation{}, err
+	}
+	return u.operation("")
+}
+
+func (u *vectorsJSON) operation(field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: vectord.OpUpdateVectors}
+	if u.Points == nil {
+		return op, missing(field + "points")
+	}
+	points := make([]pointJSON, len(*u.Points))
+	for i, p := range *u.Points {
+		points[i] = pointJSON{ID: p.ID, Vector: p.Vector}
+	}
+	var err error
+	op.Points, err = pointsOf(points, field+"points")
+	return op, err
+}
+
+// operation returns an operation that has nothing but a selector: delete and clear payload.
+func (s *selectorJSON) operation(kind vectord.OperationKind, field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: kind}
+	return op, s.apply(&op, field)
+}
+
+func decodeDelete(body []byte) (vectord.Operation, error) {
+	return decodeSelected(body, vectord.OpDelete)
+}
+
+func decodeClearPayload(body []byte) (vectord.Operation, error) {
+	return decodeSelected(body, vectord.OpClearPayload)
+}
+
+func decodeSelected(body []byte, kind vectord.OperationKind) (vectord.Operation, error) {
+	var s selectorJSON
+	if err := decodeBody(body, &s); err != nil {
+		return vectord.Operation{}, err
+	}
+	return s.operation(kind, "")
+}
+
+// setPayloadJSON is the body of POST and PUT points/payload.
+type setPayloadJSON struct {
+	selectorJSON
+	Payload payloadJSON `json:"payload"`
+	Key     string      `json:"key"`
+}
+
+func decodeSetPayload(body []byte) (vectord.Operation, error) {
+	return decodePayload(body, vectord.OpSetPayload)
+}
+
+func decodeOverwritePayload(body []byte) (vectord.Operation, error) {
+	return decodePayload(body, vectord.OpOverwritePayload)
+}
+
+func decodePayload(body []byte, kind vectord.OperationKind) (vectord.Operation, error) {
+	var s setPayloadJSON
+	if err := decodeBody(body, &s); err != nil {
+		return vectord.Operation{}, err
+	}
+	return s.operation(kind, "")
+}
+
+func (s *setPayloadJSON) operation(kind vectord.OperationKind, field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: kind, Payload: s.Payload, Key: s.Key}
+	if s.Payload == nil {
+		return op, missing(field + "payload")
+	}
+	if s.Key != "" && kind != vectord.OpSetPayload {
+		return op, vectord.Errorf(vectord.KindUnsupported, "%skey: not offered where the payload is replaced", field)
+	}
+	return op, s.apply(&op, field)
+}
+
+// deletePayloadJSON is the body of POST points/payload/delete.
+type deletePayloadJSON struct {
+	selectorJSON
+	Keys *list[string] `json:"keys"`
+}
+
+func decodeDeletePayload(body []byte) (vectord.Operation, error) {
+	var d deletePayloadJSON
+	if err := decodeBody(body, &d); err != nil {
+		return vectord.Operation{}, err
+	}
+	return d.operation("")
+}
+
+func (d *deletePayloadJSON) operation(field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: vectord.OpDeletePayload}
+	if d.Keys == nil {
+		return op, missing(field + "keys")
+	}
+	op.Keys = *d.Keys
+	return op, d.apply(&op, field)
+}
+
+// operationJSON is one step of POST points/batch: exactly one of the fields is set.
+type operationJSON struct {
+	Upsert           *upsertJSON        `json:"upsert"`
+	Delete           *selectorJSON      `json:"delete"`
+	SetPayload       *setPayloadJSON    `json:"set_payload"`
+	OverwritePayload *setPayloadJSON    `json:"overwrite_payload"`
+	DeletePayload    *deletePayloadJSON `json:"delete_payload"`
+	ClearPayload     *selectorJSON      `json:"clear_payload"`
+	UpdateVectors    *vectorsJSON       `json:"update_vectors"`
+	DeleteVectors    notOffered         `json:"delete_vectors"`
+}
+
+func decodeOperations(body []byte) ([]vectord.Operation, error) {
+	var b struct {
+		Operations *list[operationJSON] `json:"operations"`
+	}
+	if err := decodeBody(body, &b); err != nil {
+		return nil, err
+	}
+	if b.Operations == nil {
+		return nil, missing("operations")
+	}
+	ops := make([]vectord.Operation, 0, len(*b.Operations))
+	for i := range *b.Operations {
+		op, err := (*b.Operations)[i].operation(fmt.Sprintf("operations[%d].", i))
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, op)
+	}
+	return ops, nil
+}
+
+func (o *operationJSON) operation(field string) (op vectord.Operation, err error) {
+	set := 0
+	if o.Upsert != nil {
+		op, err = o.Upsert.operation(field + "upsert.")
+		set++
+	}
+	if o.Delete != nil {
+		op, err = o.Delete.operation(vectord.OpDelete, field+"delete.")
+		set++
+	}
+	if o.SetPayload != nil {
+		op, err = o.SetPayload.operation(vectord.OpSetPayload, field+"set_payload.")
+		set++
+	}
+	if o.OverwritePayload != nil {
+		op, err = o.OverwritePayload.operation(vectord.OpOverwritePayload, field+"overwrite_payload.")
+		set++
+	}
+	if o.DeletePayload != nil {
+		op, err = o.DeletePayload.operation(field + "delete_payload.")
+		set++
+	}
+	if o.ClearPayload != nil {
+		op, err = o.ClearPayload.operation(vectord.OpClearPayload, field+"clear_payload.")
+		set++
+	}
+	if o.UpdateVectors != nil {
+		op, err = o.UpdateVectors.operation(field + "update_vectors.")
+		set++
+	}
+	if set != 1 {
+		return op, &formError{inBody, vectord.Errorf(vectord.KindInvalid, "%.*s: exactly one of upsert, delete, set_payload, "+
+			"overwrite_payload, delete_payload, clear_payload, update_vectors must be given, got %d", len(field)-1, field, set)}
+	}
+	return op, err
+}
+
+// decodeAliases reads the body of POST /collections/aliases.
+func decodeAliases(body []byte) ([]vectord.AliasAction, error) {
+	var b struct {
+		Actions *list[struct {
+			Create *struct {
+				Collection string `json:"collection_name"`
+				Alias      string `json:"alias_name"`
+			} `json:"create_alias"`
+			Delete *struct {
+				Alias string `json:"alias_name"`
+			} `json:"delete_alias"`
+			Rename *struct {
+				Old string `json:"old_alias_name"`
+				New string `json:"new_alias_name"`
+			} `json:"rename_alias"`
+		}] `json:"actions"`
+	}
+	if err := decodeBody(body, &b); err != nil {
+		return nil, err
+	}
+	if b.Actions == nil {
+		return nil, missing("actions")
+	}
+	actions := make([]vectord.AliasAction, 0, len(*b.Actions))
+	for i, a := range *b.Actions {
+		var action vectord.AliasAction
+		var names []string
+		set := 0
+		if a.Create != nil {
+			action.Create = &vectord.Alias{Name: a.Create.Alias, Collection: a.Create.Collection}
+			names = []string{a.Create.Alias, a.Create.Collection}
+			set++
+		}
+		if a.Delete != nil {
+			action.Delete = a.Delete.Alias
+			names = []string{a.Delete.Alias}
+			set++
+		}
+		if a.Rename != nil {
+			action.Rename = &vectord.AliasRename{Old: a.Rename.Old, New: a.Rename.New}
+			names = []string{a.Rename.Old, a.Rename.New}
+			set++
+		}
+		if set != 1 {
+			return nil, &formError{inBody, vectord.Errorf(vectord.KindInvalid,
+				"actions[%d]: exactly one of create_alias, delete_alias, rename_alias must be given, got %d", i, set)}
+		}
+		for _, name := range names {
+			if err := vectord.CheckCollectionName(name); err != nil {
+				return nil, vectord.Errorf(vectord.KindOf(err), "actions[%d]: %v", i, err)
+			}
+		}
+		actions = append(actions, action)
+	}
+	return actions, nil
+}
+
+// setInt stores *v in *dst if v is given. 1<<40 is the largest number that any setting takes.
+func setInt(dst *int, v *uint64, field string) error {
+	if v == nil {
+		return nil
+	}
+	if *v > min(1<<40, math.MaxInt) {
+		return outOfRange(field, *v, "at most 1099511627776")
+	}
+	*dst = int(*v)
+	return nil
+}
+
+// rawObject checks that raw is a JSON object and returns a compact copy of it.
+func rawObject(raw jsontext.Value, field string) (json.RawMessage, error) {
+	if raw.Kind() != '{' {
+		return nil, &formError{inBody, vectord.Errorf(vectord.KindInvalid, "%s: expected an object, got %s", field, excerpt(raw))}
+	}
+	if depth := depthOf(raw); depth > maxPayloadDepth {
+		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: nested %d deep, at most %d are accepted", field, depth, maxPayloadDepth)
+	}
+	compact := raw.Clone()
+	if err := compact.Compact(); err != nil {
+		return nil, bodyError(err)
+	}
+	return json.RawMessage(compact), nil
+}

@@ -1,0 +1,461 @@
+package server
+
+import (
+	"fmt"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/vectord/vectord"
+)
+
+// The numbers of hits and points of an answer where the body does not say.
+const (
+	defaultQueryLimit  = 10
+	defaultScrollLimit = 10
+)
+
+// selection is what an answer carries. payload says that each point has a payload in the answer, if only an empty one.
+type selection struct {
+	vectord.Selection
+	payload bool
+}
+
+// withPayloadJSON is with_payload: a bool, the paths to keep, {"include": paths} or {"exclude": paths}.
+type withPayloadJSON struct {
+	all     bool
+	include []string
+	exclude []string
+	listed  bool // include or exclude was given, possibly empty
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (w *withPayloadJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*w = withPayloadJSON{}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	var paths list[string]
+	switch raw.Kind() {
+	case 't':
+		w.all = true
+	case 'f':
+	case '[':
+		if err := jsonv2.Unmarshal(raw, &paths); err != nil {
+			return err
+		}
+		w.include, w.listed = paths, true
+	case '{':
+		var object map[string]list[string]
+		if err := jsonv2.Unmarshal(raw, &object); err != nil {
+			return err
+		}
+		include, hasInclude := object["include"]
+		exclude, hasExclude := object["exclude"]
+		if len(object) != 1 || !hasInclude && !hasExclude {
+			return vectord.Errorf(vectord.KindInvalid, "expected exactly one of include and exclude, got %s", excerpt(raw))
+		}
+		w.include, w.exclude, w.listed = include, exclude, hasInclude
+		w.all = hasExclude && len(exclude) == 0
+	default:
+		return vectord.Errorf(vectord.KindInvalid, "expected a bool, an array of paths, include or exclude, got %s", excerpt(raw))
+	}
+	return nil
+}
+
+// withVectorJSON is with_vector: a bool, or the names of the vectors, of which there is one, "".
+type withVectorJSON struct {
+	all  bool
+	name string // of a vector that no collection has
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (w *withVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*w = withVectorJSON{}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch raw.Kind() {
+	case 't':
+		w.all = true
+	case 'f':
+	case '[':
+		var names list[string]
+		if err := jsonv2.Unmarshal(raw, &names); err != nil {
+			return err
+		}
+		for _, name := range names {
+			if name != "" {
+				w.name = name
+			}
+			w.all = true
+		}
+	default:
+		return vectord.Errorf(vectord.KindInvalid, "expected a bool or an array of names, got %s", excerpt(raw))
+	}
+	return nil
+}
+
+// selectJSON are the fields of a body that say what the answer carries.
+type selectJSON struct {
+	WithPayload *withPayloadJSON `json:"with_payload"`
+	WithVector  *withVectorJSON  `json:"with_vector"`
+	WithVectors *withVectorJSON  `json:"with_vectors"` // an older name of with_vector
+}
+
+// selection returns what was selected; payload is what holds if the body does not say.
+func (s *selectJSON) selection(payload bool) (selection, error) {
+	out := selection{payload: payload}
+	out.Payload = payload
+	if w := s.WithPayload; w != nil {
+		out.Include, out.Exclude = w.include, w.exclude
+		out.payload = w.all || w.listed || len(w.exclude) > 0
+		out.Payload = w.all || len(w.include) > 0 || len(w.exclude) > 0
+	}
+	v := s.WithVector
+	if v == nil {
+		v = s.WithVectors
+	}
+	if v != nil {
+		if v.name != "" {
+			return out, noVectorName(v.name)
+		}
+		out.Vector = v.all
+	}
+	return out, nil
+}
+
+// paramsJSON are the parameters of a search. quantization and acorn choose a way to the same answer: scores are always
+// computed with the vectors themselves, so these two are accepted and change nothing.
+type paramsJSON struct {
+	HNSWEf      *uint64    `json:"hnsw_ef"`
+	Exact       bool       `json:"exact"`
+	IndexedOnly bool       `json:"indexed_only"`
+	IDF         notOffered `json:"idf"`
+}
+
+func (p *paramsJSON) params(field string) (out vectord.SearchParams, err error) {
+	if p == nil {
+		return out, nil
+	}
+	if p.HNSWEf != nil {
+		if *p.HNSWEf < 1 || *p.HNSWEf > vectord.MaxLimit {
+			return out, outOfRange(field+"params.hnsw_ef", *p.HNSWEf, fmt.Sprintf("from 1 to %d", vectord.MaxLimit))
+		}
+		out.HNSWEf = int(*p.HNSWEf)
+	}
+	out.Exact, out.IndexedOnly = p.Exact, p.IndexedOnly
+	return out, nil
+}
+
+func limitOf(v *uint64, otherwise int, field string) (int, error) {
+	switch {
+	case v == nil:
+		return otherwise, nil
+	case *v < 1:
+		return 0, outOfRange(field, *v, "1 or larger")
+	case *v > vectord.MaxLimit:
+		return 0, outOfRange(field, *v, fmt.Sprintf("%d or less", vectord.MaxLimit))
+	}
+	return int(*v), nil
+}
+
+func offsetOf(v *uint64, field string) (int, error) {
+	switch {
+	case v == nil:
+		return 0, nil
+	case *v > maxOffset:
+		return 0, outOfRange(field, *v, fmt.Sprintf("%d or less; page through more points with scroll", maxOffset))
+	}
+	return int(*v), nil
+}
+
+// thresholdOf rounds a score threshold to the precision of scores.
+func thresholdOf(v *float64, field string) (*float32, error) {
+	if v == nil {
+		return nil, nil
+	}
+	threshold := float32(*v)
+	if float64(threshold)-float64(threshold) != 0 { // an infinity
+		return nil, outOfRange(field, *v, "within the range of a 32-bit float")
+	}
+	return &threshold, nil
+}
+
+// nearestJSON is what a query asks to be near to: a vector, or the vector of a point.
+type nearestJSON struct {
+	vector vectorJSON
+	id     *vectord.PointID
+	given  bool
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom. The form is decided by the shape of the JSON.
+func (n *nearestJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*n = nearestJSON{}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	if raw.Kind() != '{' {
+		return n.parse(raw)
+	}
+	var object map[string]jsontext.Value
+	if err := jsonv2.Unmarshal(raw, &object); err != nil {
+		return err
+	}
+	for _, form := range []string{"recommend", "discover", "context", "order_by", "fusion", "rrf", "formula", "sample", "relevance_feedback"} {
+		if _, ok := object[form]; ok {
+			return vectord.Errorf(vectord.KindUnsupported, "%s is not offered by this server", form)
+		}
+	}
+	if mmr, ok := object["mmr"]; ok && mmr.Kind() != 'n' {
+		return vectord.Errorf(vectord.KindUnsupported, "mmr is not offered by this server")
+	}
+	nearest, ok := object["nearest"]
+	if !ok {
+		return n.parse(raw)
+	}
+	return n.parse(nearest)
+}
+
+func (n *nearestJSON) parse(raw jsontext.Value) error {
+	switch raw.Kind() {
+	case 'n':
+		return nil
+	case '0', '"':
+		n.given, n.id = true, new(vectord.PointID)
+		return n.id.UnmarshalJSON(raw)
+	}
+	n.given = true
+	return n.vector.parse(raw)
+}
+
+// nearJSON are the fields that a query and a search have in common.
+type nearJSON struct {
+	selectJSON
+	ShardKey       notOffered  `json:"shard_key"`
+	Filter         *filterJSON `json:"filter"`
+	Params         *paramsJSON `json:"params"`
+	ScoreThreshold *float64    `json:"score_threshold"`
+	Limit          *uint64     `json:"limit"`
+	Offset         *uint64     `json:"offset"`
+}
+
+// complete checks the fields and puts them into out. field is where in the body they are.
+func (n *nearJSON) complete(out *query, field string) (err error) {
+	out.Filter = n.Filter.filter()
+	if out.Limit, err = limitOf(n.Limit, defaultQueryLimit, field+"limit"); err != nil {
+		return err
+	}
+	if out.Offset, err = offsetOf(n.Offset, field+"offset"); err != nil {
+		return err
+	}
+	if out.Params, err = n.Params.params(field); err != nil {
+		return err
+	}
+	if out.ScoreThreshold, err = thresholdOf(n.ScoreThreshold, field+"score_threshold"); err != nil {
+		return err
+	}
+	out.answer, err = n.selection(false)
+	out.Select = out.answer.Selection
+	return err
+}
+
+// queryJSON is the body of POST points/query.
+type queryJSON struct {
+	nearJSON
+	Query      nearestJSON `json:"query"`
+	Prefetch   notOffered  `json:"prefetch"`
+	Using      string      `json:"using"`
+	LookupFrom notOffered  `json:"lookup_from"`
+	GroupBy    notOffered  `json:"group_by"`
+}
+
+// query is a decoded query with what its answer carries.
+type query struct {
+	vectord.Query
+	answer selection
+}
+
+func decodeQuery(body []byte) (query, error) {
+	var q queryJSON
+	if err := decodeBody(body, &q); err != nil {
+		return query{}, err
+	}
+	return q.query("")
+}
+
+func (q *queryJSON) query(field string) (query, error) {
+	out := query{}
+	if q.Using != "" {
+		return out, noVectorName(q.Using)
+	}
+	if q.Query.given {
+		if out.ID = q.Query.id; out.ID == nil {
+			var err error
+			if out.Vector, err = q.Query.vector.get(field + "query"); err != nil {
+				return out, err
+			}
+		}
+	} else if q.ScoreThreshold != nil {
+		return out, vectord.Errorf(vectord.KindInvalid, "%sscore_threshold: cannot be given without query", field)
+	}
+	return out, q.complete(&out, field)
+}
+
+// searchJSON is the body of POST points/search, the older form of a query.
+type searchJSON struct {
+	nearJSON
+	Vector searchVectorJSON `json:"vector"`
+	Top    *uint64          `json:"top"` // an older name of limit
+}
+
+// searchVectorJSON is a vector, bare or as {"name": …, "vector": […]}.
+type searchVectorJSON struct{ vectorJSON }
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (v *searchVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		return v.vectorJSON.UnmarshalJSONFrom(d)
+	}
+	var named struct {
+		Name   string     `json:"name"`
+		Vector vectorJSON `json:"vector"`
+	}
+	if err := jsonv2.UnmarshalDecode(d, &named); err != nil {
+		return err
+	}
+	v.vectorJSON = named.Vector
+	if named.Name != "" {
+		v.given, v.name = true, named.Name
+	}
+	return nil
+}
+
+func decodeSearch(body []byte) (query, error) {
+	var s searchJSON
+	if err := decodeBody(body, &s); err != nil {
+		return query{}, err
+	}
+	return s.query("")
+}
+
+func (s *searchJSON) query(field string) (out query, err error) {
+	if out.Vector, err = s.Vector.get(field + "vector"); err != nil {
+		return out, err
+	}
+	if s.Limit == nil {
+		s.Limit = s.Top
+	}
+	if s.Limit == nil {
+		return out, missing(field + "limit")
+	}
+	return out, s.complete(&out, field)
+}
+
+// decodeQueryBatch reads the body of POST points/query/batch.
+func decodeQueryBatch(body []byte) ([]query, error) {
+	var b struct {
+		Searches *list[queryJSON] `json:"searches"`
+	}
+	if err := decodeBody(body, &b); err != nil {
+		return nil, err
+	}
+	if b.Searches == nil {
+		return nil, missing("searches")
+	}
+	return queriesOf(len(*b.Searches), func(i int, field string) (query, error) { return (*b.Searches)[i].query(field) })
+}
+
+// decodeSearchBatch reads the body of POST points/search/batch.
+func decodeSearchBatch(body []byte) ([]query, error) {
+	var b struct {
+		Searches *list[searchJSON] `json:"searches"`
+	}
+	if err := decodeBody(body, &b); err != nil {
+		return nil, err
+	}
+	if b.Searches == nil {
+		return nil, missing("searches")
+	}
+	return queriesOf(len(*b.Searches), func(i int, field string) (query, error) { return (*b.Searches)[i].query(field) })
+}
+
+func queriesOf(n int, get func(i int, field string) (query, error)) ([]query, error) {
+	if n > maxBatchQueries {
+		return nil, outOfRange("searches", n, fmt.Sprintf("%d elements or fewer", maxBatchQueries))
+	}
+	out := make([]query, n)
+	for i := range out {
+		var err error
+		if out[i], err = get(i, fmt.Sprintf("searches[%d].", i)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// retrieveRequest is a decoded POST points.
+type retrieveRequest struct {
+	ids    []vectord.PointID
+	answer selection
+}
+
+func decodeRetrieve(body []byte) (out retrieveRequest, err error) {
+	var r struct {
+		selectJSON
+		IDs      *list[vectord.PointID] `json:"ids"`
+		ShardKey notOffered             `json:"shard_key"`
+	}
+	if err := decodeBody(body, &r); err != nil {
+		return out, err
+	}
+	if r.IDs == nil {
+		return out, missing("ids")
+	}
+	out.ids = *r.IDs
+	out.answer, err = r.selection(true)
+	return out, err
+}
+
+// scrollRequest is a decoded POST points/scroll.
+type scrollRequest struct {
+	vectord.ScrollRequest
+	answer selection
+}
+
+func decodeScroll(body []byte) (out scrollRequest, err error) {
+	var r struct {
+		selectJSON
+		Offset   *vectord.PointID `json:"offset"`
+		Limit    *uint64          `json:"limit"`
+		Filter   *filterJSON      `json:"filter"`
+		OrderBy  notOffered       `json:"order_by"`
+		ShardKey notOffered       `json:"shard_key"`
+	}
+	if err := decodeBody(body, &r); err != nil {
+		return out, err
+	}
+	out.Offset, out.Filter = r.Offset, r.Filter.filter()
+	if out.Limit, err = limitOf(r.Limit, defaultScrollLimit, "limit"); err != nil {
+		return out, err
+	}
+	out.answer, err = r.selection(true)
+	out.Select = out.answer.Selection
+	return out, err
+}
+
+// decodeCount reads the body of POST points/count. The count is exact whatever "exact" says.
+func decodeCount(body []byte) (*vectord.Filter, error) {
+	var c struct {
+		Filter   *filterJSON `json:"filter"`
+		ShardKey notOffered  `json:"shard_key"`
+		Exact    *bool       `json:"exact"`
+	}
+	if err := decodeBody(body, &c); err != nil {
+		return nil, err
+	}
+	return c.Filter.filter(), nil
+}
