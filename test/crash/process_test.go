@@ -32,6 +32,7 @@ var buildDir string
 var buildServer = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(buildDir, "vectord")
 	build := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/vectord/vectord/cmd/vectord")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does it
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the server: %w\n%s", err, out)
 	}
