@@ -14,7 +14,7 @@ import (
 // kernelEnv is the environment variable that names the kernels to use instead of the best.
 const kernelEnv = "VECTORD_KERNEL"
 
-// A level is a set of instructions that kernels are written in. A machine that has one has those before it.
+// A level is a set of instructions that kernels are written in. A machine that has one has those before it too.
 type level int
 
 const (
@@ -40,7 +40,7 @@ func choose(name string, best level) (level, error) {
 		switch {
 		case n != name:
 		case level(l) > best:
-			return best, fmt.Errorf("%s=%s: not available on this machine or in this build, using %s", kernelEnv, name, best)
+			return best, fmt.Errorf("%s=%s: not available on this machine, using %s", kernelEnv, name, best)
 		default:
 			return level(l), nil
 		}
@@ -49,12 +49,12 @@ func choose(name string, best level) (level, error) {
 }
 
 // KernelName returns the name of the kernels in use: "avx512vnni", "avx2" or "go". They are the best that the machine has,
-// or those that the environment variable VECTORD_KERNEL names. All give the same distances. A build for the race detector
-// has only those in Go, because the detector does not see what assembly reads.
+// or those that the environment variable VECTORD_KERNEL names. All give the same distances. In a
+// build for the race detector they report what they read and write, so that it sees through assembly too.
 func KernelName() string { return chosen.String() }
 
-// KernelError returns an error if VECTORD_KERNEL names kernels that this machine or build does not have, so that the best
-// are in use instead.
+// KernelError returns an error if VECTORD_KERNEL names kernels that do not exist or that this machine does not have, so that
+// the best are in use instead.
 func KernelError() error { return chosenErr }
 
 // compare runs the kernel of the Scalar's distance:

@@ -1,5 +1,3 @@
-//go:build amd64 && !race
-
 package quant
 
 import (
@@ -26,6 +24,7 @@ func (s *Scalar) compareAt(l level, dst []int32, q *Query, rows []byte, slots []
 		s.comparePortable(dst, q, rows, slots)
 		return
 	}
+	reportAccesses(dst, q, rows, s.rowSize, slots)
 	wide := l == levelAVX512VNNI
 	d, n, c, r, size, p := &dst[0], len(dst), &q.codes[0], &rows[0], s.rowSize, &slots[0]
 	switch s.distance {

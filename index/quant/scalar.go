@@ -226,8 +226,8 @@ func (s *Scalar) Scan(dst []int32, q *Query, rows []byte) {
 	}
 }
 
-// callBytes bounds the work of one call of a kernel, some 10 microseconds. Go cannot stop a goroutine within assembly, so a
-// longer call would hold up a garbage collection.
+// callBytes bounds what one call of a kernel reads, and so its time to some ten microseconds. Go cannot stop a goroutine
+// within assembly: a longer call would hold up a garbage collection, and with it everybody.
 const callBytes = 128 << 10
 
 // callRows returns how many rows one call of a kernel may compare, at least 1.

@@ -142,6 +142,41 @@ func TestDistancesFollowTheCodes(t *testing.T) {
 	}
 }
 
+// TestManyRows compares more rows than one call of a kernel may.
+func TestManyRows(t *testing.T) {
+	f := func(d vectord.Distance, dim, count int) {
+		t.Helper()
+		s := newScalar(d, dim, 1, nil)
+		if d != vectord.Manhattan && count <= s.callRows() {
+			t.Fatalf("dimension %d: %d rows fit into one call", dim, count)
+		}
+		rows := make([]byte, count*s.RowSize())
+		v := make([]float32, dim)
+		for i := range count {
+			v[0], v[dim-1] = float32(i%100), float32(i/100)
+			s.EncodeRow(rows[i*s.RowSize():], v)
+		}
+		var q Query
+		s.EncodeQuery(&q, v)
+		slots := make([]uint32, count)
+		for i := range slots {
+			slots[i] = uint32(count - 1 - i)
+		}
+		scan, gathered := make([]int32, count), make([]int32, count)
+		s.Scan(scan, &q, rows)
+		s.Distances(gathered, &q, rows, slots)
+		for i := range count {
+			if want := int32(exactDistance(d, &q, rows[i*s.RowSize():][:s.RowSize()])); scan[i] != want || gathered[count-1-i] != want {
+				t.Fatalf("%s, dimension %d, row %d: Scan gives %d, Distances %d, want %d", d, dim, i, scan[i], gathered[count-1-i], want)
+			}
+		}
+	}
+	f(vectord.Dot, 64, 2500)
+	f(vectord.Euclid, 100, 1300)
+	f(vectord.Dot, vectord.MaxDimension, 5)
+	f(vectord.Manhattan, 64, 257)
+}
+
 func TestRowQueryIsSymmetric(t *testing.T) {
 	for _, d := range distances {
 		vectors := clusters(rand.New(rand.NewPCG(5, 5)), d, 30, 70)

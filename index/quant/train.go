@@ -12,21 +12,21 @@ const (
 	trainRowsMax       = 10_000  // vectors looked at
 	trainComponentsMax = 1 << 24 // components looked at, which leaves fewer vectors beyond 1,677 dimensions
 	judgeRowsMin       = 1_000   // with fewer vectors nothing is cut off
-	judgeRowsMax       = 4_096   // vectors that the candidates are judged by
-	judgeQueries       = 200     // queries among them
+	judgeRowsMax       = 2_048   // vectors that the candidates are judged by
+	judgeQueries       = 100     // queries among them
 	judgeNearest       = 10      // neighbors per query
 )
 
-// quantiles are the shares of the components that the range of the codes may cover. The outermost components of real
-// vectors are few and far out. Cutting the last ones off gives all others finer steps; cutting off as much as a hundredth
-// costs a tenth of the neighbors.
-var quantiles = [...]float64{1, 0.9999, 0.9995, 0.999}
+// quantiles are the shares of the components that the range of the codes may cover instead of all. The outermost
+// components of real vectors are few and far out. Cutting the last ones off gives all others finer steps; cutting off as
+// much as a hundredth costs a tenth of the neighbors.
+var quantiles = [...]float64{0.9999, 0.9995, 0.999}
 
 // Train returns a Scalar for vectors of length dim compared by d, fitted to a sample of at least one. Some ten thousand
 // vectors are enough; of more, or of very long ones, Train looks at an even choice. The same sample gives the same Scalar.
 // The vectors of Cosine must be normalised. It returns an error of kind KindInvalid if d, dim or the sample is not usable.
 //
-// The scale covers one of the quantiles of the sample's components, namely that by which the codes' neighbors agree best
+// The scale covers all components of the sample or one of their outer quantiles, namely that by which the codes' neighbors agree best
 // with the exact ones. A small sample says nothing about tails and is covered whole. For Euclid and Manhattan the mean of
 // the sample is subtracted first, which leaves all distances as they are and makes the range smaller.
 func Train(d vectord.Distance, dim int, sample [][]float32) (*Scalar, error) {
@@ -73,7 +73,8 @@ func fit(d vectord.Distance, dim int, peak float32, center []float32) *Scalar {
 	return newScalar(d, dim, scale, center)
 }
 
-// judge returns the Scalar of the quantile with the most true neighbors, the largest of equals.
+// judge returns the Scalar of the quantile with the most true neighbors, the largest of equals. Agreement rises while
+// the steps get finer and falls once too much is cut off, so the first fall ends the search.
 func judge(d vectord.Distance, dim int, sample [][]float32, sizes *magnitudes, center []float32) *Scalar {
 	sample = thin(sample, judgeRowsMax)
 	queries := thin(sample, judgeQueries)
@@ -86,17 +87,18 @@ func judge(d vectord.Distance, dim int, sample [][]float32, sizes *magnitudes, c
 		truth[i] = flat.Search(nil, q, judgeNearest, nil)
 	}
 
-	var best *Scalar
-	bestFound := -1
-	var peak float32
+	best := fit(d, dim, sizes.peak, center)
+	bestFound := best.agreement(sample, queries, truth)
 	for _, q := range quantiles {
-		p := sizes.quantile(q)
-		if p == peak {
+		s := fit(d, dim, sizes.quantile(q), center)
+		if s.scale == best.scale {
 			continue
 		}
-		peak = p
-		s := fit(d, dim, peak, center)
-		if found := s.agreement(sample, queries, truth); found > bestFound {
+		found := s.agreement(sample, queries, truth)
+		if found < bestFound {
+			break
+		}
+		if found > bestFound {
 			best, bestFound = s, found
 		}
 	}

@@ -30,7 +30,6 @@ var (
 )
 
 func main() {
-	ConstraintExpr("amd64,!race")
 	for _, d := range []distance{dot, euclid, manhattan} {
 		kernel(d, newAVX512(d))
 		kernel(d, newAVX2(d))
