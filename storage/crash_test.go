@@ -27,9 +27,9 @@ func fileVersion(n uint64) []byte { return bytes.Repeat(fmt.Appendf(nil, "versio
 // every batch whose durable had returned: batches are all or nothing, and acknowledged means durable. The derived file is
 // the last one written, or the one being written, whole.
 func TestPowerCut(t *testing.T) {
-	batches := uint64(60)
+	batches := uint64(40)
 	if testing.Short() {
-		batches = 20
+		batches = 15
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -11,7 +11,7 @@ import (
 // Metrics tells how the store is doing. Counters count from Open.
 type Metrics struct {
 	DiskBytes           uint64 // of tables and logs; derived files are not counted
-	WALBytes            uint64 // of the write-ahead log on disk
+	WALBytes            uint64 // of the write-ahead log, not yet in tables
 	MemTableBytes       uint64
 	L0Sublevels         int    // tables that a read may have to look into before the sorted levels
 	CompactionDebtBytes uint64 // yet to be rewritten until the tables are in order
@@ -29,7 +29,7 @@ func (s *Store) Metrics() Metrics {
 	stalls, stalled := s.stalls.read()
 	return Metrics{
 		DiskBytes:           m.DiskSpaceUsage(),
-		WALBytes:            m.WAL.PhysicalSize,
+		WALBytes:            m.WAL.Size,
 		MemTableBytes:       m.MemTable.Size,
 		L0Sublevels:         int(m.Levels[0].Sublevels),
 		CompactionDebtBytes: m.Compact.EstimatedDebt,
