@@ -1,0 +1,602 @@
+// Package model is a vector database in maps: it does what a vectord engine must do, exactly and slowly. It is the oracle
+// of model tests and the double in the server's tests.
+//
+// It is written from the API's description and shares no code with the engine beyond the vocabulary, so that agreement
+// of the two means something. Where a choice was open it takes the plain one.
+package model
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/vectord/vectord"
+)
+
+// Model keeps collections in memory. Its methods may be called at the same time.
+type Model struct {
+	mu          sync.Mutex // guards all below
+	collections map[string]*collection
+	aliases     map[string]string // alias → collection
+	attempts    map[string]attempt
+	operations  uint64 // the id of the last operation
+}
+
+type collection struct {
+	config vectord.CollectionConfig
+	points map[vectord.PointID]point
+}
+
+// point is never changed in place, so that copies of the map of points may share it.
+type point struct {
+	version uint64
+	vector  []float32
+	payload map[string]any // nil if there is none; numbers are json.Number
+}
+
+// attempt is a write that came with an idempotency key.
+type attempt struct {
+	collection string
+	ops        []vectord.Operation
+	results    []vectord.UpdateResult
+}
+
+// New returns an empty model.
+func New() *Model {
+	return &Model{collections: map[string]*collection{}, aliases: map[string]string{}, attempts: map[string]attempt{}}
+}
+
+func noCollection(name string) error {
+	return vectord.Errorf(vectord.KindNotFound, "Collection `%s` doesn't exist!", name)
+}
+
+func noPoint(id vectord.PointID) error {
+	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
+}
+
+// find returns the collection of that name or alias. m.mu is held.
+func (m *Model) find(name string) (*collection, error) {
+	if target, ok := m.aliases[name]; ok {
+		name = target
+	}
+	if c, ok := m.collections[name]; ok {
+		return c, nil
+	}
+	return nil, noCollection(name)
+}
+
+// CreateCollection creates an empty collection.
+func (m *Model) CreateCollection(_ context.Context, name string, config vectord.CollectionConfig) error {
+	if err := vectord.CheckCollectionName(name); err != nil {
+		return err
+	}
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.collections[name]; ok {
+		return vectord.Errorf(vectord.KindExists, "Collection `%s` already exists!", name)
+	}
+	if _, ok := m.aliases[name]; ok {
+		return vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", name)
+	}
+	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}}
+	return nil
+}
+
+// UpdateCollection changes settings; the new ones must be valid together.
+func (m *Model) UpdateCollection(_ context.Context, name string, u vectord.CollectionUpdate) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.collections[name]
+	if !ok {
+		return noCollection(name)
+	}
+	config := c.config
+	for _, s := range []struct{ dst, v *int }{
+		{&config.HNSW.EfSearch, u.EfSearch},
+		{&config.HNSW.EfConstruct, u.EfConstruct},
+		{&config.HNSW.FullScanThreshold, u.FullScanThreshold},
+		{&config.HNSW.MaxIndexingThreads, u.MaxIndexingThreads},
+		{&config.Optimizer.IndexingThreshold, u.IndexingThreshold},
+	} {
+		if s.v != nil {
+			*s.dst = *s.v
+		}
+	}
+	if u.OnDiskPayload != nil {
+		config.Params.OnDiskPayload = *u.OnDiskPayload
+	}
+	if u.Quantization != nil {
+		config.Quantization = u.Quantization
+	}
+	if u.Metadata != nil {
+		merged, err := mergeMetadata(config.Metadata, u.Metadata)
+		if err != nil {
+			return err
+		}
+		config.Metadata = merged
+	}
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	c.config = config
+	return nil
+}
+
+func mergeMetadata(old, update []byte) ([]byte, error) {
+	base, err := decodePayload(old)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := decodePayload(update)
+	if err != nil {
+		return nil, err
+	}
+	return encodePayload(merge(base, changes)), nil
+}
+
+// DeleteCollection removes a collection, its points and the aliases that point to it.
+func (m *Model) DeleteCollection(_ context.Context, name string) (existed bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.collections[name]; !ok {
+		return false, nil
+	}
+	delete(m.collections, name)
+	maps.DeleteFunc(m.aliases, func(_, target string) bool { return target == name })
+	return true, nil
+}
+
+// Collections returns the names of the collections, sorted.
+func (m *Model) Collections() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.collections))
+}
+
+// CollectionInfo describes a collection. The model has no index that could lag, so all points count as indexed.
+func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(name)
+	if err != nil {
+		return vectord.CollectionInfo{}, err
+	}
+	return vectord.CollectionInfo{Status: vectord.StatusGreen, Points: len(c.points), IndexedVectors: len(c.points), Config: c.config}, nil
+}
+
+// CollectionExists reports whether a collection or an alias has this name.
+func (m *Model) CollectionExists(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err := m.find(name)
+	return err == nil
+}
+
+// UpdateAliases does all of the actions, in order, or none.
+func (m *Model) UpdateAliases(_ context.Context, actions []vectord.AliasAction) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	aliases := maps.Clone(m.aliases)
+	for _, a := range actions {
+		if err := m.updateAlias(aliases, a); err != nil {
+			return err
+		}
+	}
+	m.aliases = aliases
+	return nil
+}
+
+func (m *Model) updateAlias(aliases map[string]string, a vectord.AliasAction) error {
+	free := func(name string) error {
+		if err := vectord.CheckCollectionName(name); err != nil {
+			return err
+		}
+		if _, ok := m.collections[name]; ok {
+			return vectord.Errorf(vectord.KindExists, "Collection `%s` already exists!", name)
+		}
+		return nil
+	}
+	switch {
+	case a.Create != nil:
+		if _, ok := m.collections[a.Create.Collection]; !ok {
+			return noCollection(a.Create.Collection)
+		}
+		if err := free(a.Create.Name); err != nil {
+			return err
+		}
+		aliases[a.Create.Name] = a.Create.Collection
+	case a.Rename != nil:
+		target, ok := aliases[a.Rename.Old]
+		if !ok {
+			return vectord.Errorf(vectord.KindNotFound, "Alias %s does not exists!", a.Rename.Old)
+		}
+		if err := free(a.Rename.New); err != nil {
+			return err
+		}
+		delete(aliases, a.Rename.Old)
+		aliases[a.Rename.New] = target
+	default:
+		if _, ok := aliases[a.Delete]; !ok {
+			return vectord.Errorf(vectord.KindNotFound, "Alias %s does not exists!", a.Delete)
+		}
+		delete(aliases, a.Delete)
+	}
+	return nil
+}
+
+// Aliases returns all aliases, sorted by name.
+func (m *Model) Aliases() []vectord.Alias {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]vectord.Alias, 0, len(m.aliases))
+	for _, name := range slices.Sorted(maps.Keys(m.aliases)) {
+		out = append(out, vectord.Alias{Name: name, Collection: m.aliases[name]})
+	}
+	return out
+}
+
+// Write does all of the operations, in order, or none.
+func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if first, ok := m.attempts[o.IdempotencyKey]; ok && o.IdempotencyKey != "" {
+		if first.collection != name || !reflect.DeepEqual(first.ops, ops) {
+			return nil, vectord.Errorf(vectord.KindInvalid, "Idempotency-Key %q was used with another request", o.IdempotencyKey)
+		}
+		return first.results, nil
+	}
+	c, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	points, id := maps.Clone(c.points), m.operations
+	results := make([]vectord.UpdateResult, 0, len(ops))
+	for i := range ops {
+		id++
+		if err := c.apply(points, &ops[i], id); err != nil {
+			return nil, err
+		}
+		results = append(results, vectord.UpdateResult{OperationID: id})
+	}
+	c.points, m.operations = points, id
+	if o.IdempotencyKey != "" {
+		m.attempts[o.IdempotencyKey] = attempt{name, ops, results}
+	}
+	return results, nil
+}
+
+// apply changes points as one operation says.
+func (c *collection) apply(points map[vectord.PointID]point, op *vectord.Operation, id uint64) error {
+	switch op.Kind {
+	case vectord.OpUpsert, vectord.OpUpdateVectors:
+		return c.put(points, op, id)
+	case vectord.OpDelete:
+		ids, err := selected(points, op, false)
+		for _, id := range ids {
+			delete(points, id)
+		}
+		return err
+	}
+	change, err := payloadChange(op)
+	if err != nil {
+		return err
+	}
+	ids, err := selected(points, op, op.Kind != vectord.OpClearPayload)
+	if err != nil {
+		return err
+	}
+	for _, pointID := range ids {
+		p := points[pointID]
+		points[pointID] = point{version: id, vector: p.vector, payload: change(p.payload)}
+	}
+	return nil
+}
+
+func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation, id uint64) error {
+	for _, p := range op.Points {
+		vector, err := c.vector(p.Vector)
+		if err != nil {
+			return err
+		}
+		kept := point{version: id, vector: vector}
+		if op.Kind == vectord.OpUpdateVectors {
+			old, ok := points[p.ID]
+			if !ok {
+				return noPoint(p.ID)
+			}
+			kept.payload = old.payload
+		} else if kept.payload, err = decodePayload(p.Payload); err != nil {
+			return err
+		}
+		points[p.ID] = kept
+	}
+	return nil
+}
+
+// vector checks a vector given by a client and returns it as the collection keeps it.
+func (c *collection) vector(v []float32) ([]float32, error) {
+	if want := c.config.Params.Vectors.Size; len(v) != want {
+		return nil, vectord.Errorf(vectord.KindInvalid, "Vector dimension error: expected dim: %d, got %d", want, len(v))
+	}
+	for i, x := range v {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return nil, vectord.Errorf(vectord.KindInvalid, "vector component %d is %v, must be finite", i, x)
+		}
+	}
+	v = slices.Clone(v)
+	if c.config.Params.Vectors.Distance == vectord.Cosine {
+		vectord.Normalize(v)
+	}
+	return v, nil
+}
+
+// selected returns the ids of the points that op is for. Ids that do not exist are an error if they must exist, and are
+// left out otherwise.
+func selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
+	var out []vectord.PointID
+	if op.Filter != nil {
+		if err := checkPaths(op.Filter); err != nil {
+			return nil, err
+		}
+		for id, p := range points {
+			if matches(op.Filter, id, p.payload) {
+				out = append(out, id)
+			}
+		}
+		return out, nil
+	}
+	for _, id := range op.IDs {
+		if _, ok := points[id]; ok {
+			out = append(out, id)
+		} else if mustExist {
+			return nil, noPoint(id)
+		}
+	}
+	return out, nil
+}
+
+// payloadChange returns what op does to a payload. The function leaves its argument as it is.
+func payloadChange(op *vectord.Operation) (func(map[string]any) map[string]any, error) {
+	given, err := decodePayload(op.Payload)
+	if err != nil {
+		return nil, err
+	}
+	switch op.Kind {
+	case vectord.OpSetPayload:
+		if op.Key == "" {
+			return func(p map[string]any) map[string]any { return merge(p, given) }, nil
+		}
+		path, err := parsePath(op.Key)
+		if err != nil {
+			return nil, err
+		}
+		return func(p map[string]any) map[string]any { return setAt(p, path, given) }, nil
+	case vectord.OpOverwritePayload:
+		return func(map[string]any) map[string]any { return given }, nil
+	case vectord.OpDeletePayload:
+		paths, err := parsePaths(op.Keys)
+		if err != nil {
+			return nil, err
+		}
+		return func(p map[string]any) map[string]any { return removeAll(p, paths) }, nil
+	case vectord.OpClearPayload:
+		return func(map[string]any) map[string]any { return nil }, nil
+	}
+	return nil, vectord.Errorf(vectord.KindInvalid, "operation of unknown kind %d", op.Kind)
+}
+
+// Retrieve returns the points of ids that exist, in the order of ids.
+func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, s vectord.Selection) ([]vectord.Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	pick, err := picker(s)
+	if err != nil {
+		return nil, err
+	}
+	var out []vectord.Record
+	for _, id := range ids {
+		if p, ok := c.points[id]; ok {
+			out = append(out, pick(id, p))
+		}
+	}
+	return out, nil
+}
+
+// picker returns the function that makes a record with the selected parts of a point.
+func picker(s vectord.Selection) (func(vectord.PointID, point) vectord.Record, error) {
+	include, err := parsePaths(s.Include)
+	if err != nil {
+		return nil, err
+	}
+	exclude, err := parsePaths(s.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	return func(id vectord.PointID, p point) vectord.Record {
+		r := vectord.Record{ID: id, Version: p.version}
+		if s.Vector {
+			r.Vector = slices.Clone(p.vector)
+		}
+		if s.Payload && p.payload != nil {
+			payload := p.payload
+			if len(include) > 0 {
+				payload = keepAll(payload, include)
+			}
+			r.Payload = encodePayload(removeAll(payload, exclude))
+		}
+		return r
+	}, nil
+}
+
+// matching returns the ids of the points that match, ascending.
+func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
+	var out []vectord.PointID
+	for id, p := range c.points {
+		if matches(f, id, p.payload) {
+			out = append(out, id)
+		}
+	}
+	slices.SortFunc(out, vectord.PointID.Compare)
+	return out
+}
+
+// Scroll returns a page of the matching points by ascending id.
+func (m *Model) Scroll(_ context.Context, name string, r vectord.ScrollRequest) (vectord.ScrollPage, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(name)
+	if err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	pick, err := picker(r.Select)
+	if err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	if err := checkPaths(r.Filter); err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	var page vectord.ScrollPage
+	for _, id := range c.matching(r.Filter) {
+		if r.Offset != nil && id.Compare(*r.Offset) < 0 {
+			continue
+		}
+		if len(page.Points) == r.Limit {
+			page.Next = &id
+			break
+		}
+		page.Points = append(page.Points, pick(id, c.points[id]))
+	}
+	return page, nil
+}
+
+// Count returns the number of matching points.
+func (m *Model) Count(_ context.Context, name string, f *vectord.Filter) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := checkPaths(f); err != nil {
+		return 0, err
+	}
+	return len(c.matching(f)), nil
+}
+
+// Search compares the query with every matching point. Points of equal score are in ascending order of id.
+func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(name)
+	if err != nil {
+		return nil, err
+	}
+	pick, err := picker(q.Select)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPaths(q.Filter); err != nil {
+		return nil, err
+	}
+	vector := q.Vector
+	if q.ID != nil {
+		p, ok := c.points[*q.ID]
+		if !ok {
+			return nil, noPoint(*q.ID)
+		}
+		vector = p.vector
+	}
+	distance := c.config.Params.Vectors.Distance
+	if vector != nil {
+		if vector, err = c.vector(vector); err != nil {
+			return nil, err
+		}
+	}
+	var hits []vectord.Hit
+	for _, id := range c.matching(q.Filter) {
+		if q.ID != nil && id == *q.ID {
+			continue
+		}
+		hit := vectord.Hit{Record: pick(id, c.points[id])}
+		if vector != nil {
+			hit.Score = float32(score(distance, vector, c.points[id].vector))
+			if q.ScoreThreshold != nil && !distance.Nearer(hit.Score, *q.ScoreThreshold) {
+				continue
+			}
+		}
+		hits = append(hits, hit)
+	}
+	if vector != nil {
+		slices.SortStableFunc(hits, func(a, b vectord.Hit) int {
+			if distance.LargerIsNearer() {
+				return cmp.Compare(b.Score, a.Score)
+			}
+			return cmp.Compare(a.Score, b.Score)
+		})
+	}
+	hits = hits[min(q.Offset, len(hits)):]
+	return hits[:min(q.Limit, len(hits))], nil
+}
+
+// score is the textbook formula of each distance.
+func score(d vectord.Distance, a, b []float32) float64 {
+	var sum float64
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		switch d {
+		case vectord.Euclid:
+			sum += (x - y) * (x - y)
+		case vectord.Manhattan:
+			sum += math.Abs(x - y)
+		default:
+			sum += x * y
+		}
+	}
+	if d == vectord.Euclid {
+		return math.Sqrt(sum)
+	}
+	return sum
+}
+
+// Ready returns nil: a model is always ready.
+func (m *Model) Ready() error { return nil }
+
+// checkPaths returns an error if a payload path in f cannot be read.
+func checkPaths(f *vectord.Filter) error {
+	if f == nil {
+		return nil
+	}
+	lists := [][]vectord.Condition{f.Must, f.Should, f.MustNot}
+	if f.MinShould != nil {
+		lists = append(lists, f.MinShould.Conditions)
+	}
+	for _, list := range lists {
+		for _, c := range list {
+			if err := checkPaths(c.Filter); err != nil {
+				return err
+			}
+			path := c.IsEmpty + c.IsNull // at most one of them is set
+			if c.Field != nil {
+				path = c.Field.Key
+			}
+			if path == "" {
+				continue
+			}
+			if _, err := parsePath(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

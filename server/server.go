@@ -1,0 +1,186 @@
+// Package server speaks HTTP for an Engine: it decodes a request, makes one call and encodes the answer, in the forms of
+// Qdrant's REST API.
+//
+// Every request takes the same way, in this order: the limits on connections, sizes and concurrency; who asks (the key);
+// whether they may (the permission that the route declares); and only then the body, the call, the answer. The route
+// table in routes.go is the only list of routes.
+//
+// Bytes of a request are fasthttp's and are reused after the handler: what is handed to the Engine is a copy.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"github.com/vectord/vectord"
+)
+
+// Engine is what the server serves. Its methods may be called at the same time. Errors carry a vectord.Kind. Names are
+// those of collections; where a method reads or writes points or information, an alias is as good.
+//
+// A write has been applied, durably, when Write returns. Records of ids that do not exist are left out.
+type Engine interface {
+	CreateCollection(ctx context.Context, name string, config vectord.CollectionConfig) error
+	UpdateCollection(ctx context.Context, name string, u vectord.CollectionUpdate) error
+	DeleteCollection(ctx context.Context, name string) (existed bool, err error)
+	Collections() []string // sorted, no aliases
+	CollectionInfo(name string) (vectord.CollectionInfo, error)
+	CollectionExists(name string) bool
+	UpdateAliases(ctx context.Context, actions []vectord.AliasAction) error
+	Aliases() []vectord.Alias // sorted by name
+	Write(ctx context.Context, collection string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error)
+	Retrieve(ctx context.Context, collection string, ids []vectord.PointID, s vectord.Selection) ([]vectord.Record, error)
+	Scroll(ctx context.Context, collection string, r vectord.ScrollRequest) (vectord.ScrollPage, error)
+	Count(ctx context.Context, collection string, f *vectord.Filter) (int, error)
+	Search(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error)
+	Ready() error
+}
+
+// The defaults of Options, and limits that are not options.
+const (
+	DefaultRequestTimeout     = 30 * time.Second
+	DefaultMaxBodyBytes       = 32 << 20
+	DefaultMaxBodiesBytes     = 512 << 20
+	DefaultIdleTimeout        = 90 * time.Second
+	DefaultMaxConnections     = 4096
+	DefaultMaxConcurrentCalls = 1024
+
+	maxHeaderBytes         = 16 << 10
+	maxIdempotencyKeyBytes = 255
+)
+
+// Options tune a Server. The zero value serves everyone, without a key.
+type Options struct {
+	APIKey         string // opens every route; if both keys are empty no key is asked for
+	ReadOnlyAPIKey string // opens the routes that read
+
+	RequestTimeout     time.Duration // of a request, from its first byte to the answer; 0 means DefaultRequestTimeout
+	IdleTimeout        time.Duration // of a connection between requests; 0 means DefaultIdleTimeout
+	MaxBodyBytes       int           // of one body, before and after decompression; 0 means DefaultMaxBodyBytes
+	MaxBodiesBytes     int           // of all bodies in memory together; 0 means DefaultMaxBodiesBytes
+	MaxConnections     int           // 0 means DefaultMaxConnections
+	MaxConcurrentCalls int           // requests served at the same time; 0 means DefaultMaxConcurrentCalls
+
+	Version string // of this build; empty means vectord.Version
+	Commit  string // of this build, shown if not empty
+
+	Logger  *slog.Logger         // nil means slog.Default()
+	Metrics *prometheus.Registry // where the metrics are registered and what /metrics shows; nil means a registry of its own
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.RequestTimeout, DefaultRequestTimeout)
+	setDefault(&o.IdleTimeout, DefaultIdleTimeout)
+	setDefault(&o.MaxBodyBytes, DefaultMaxBodyBytes)
+	setDefault(&o.MaxBodiesBytes, DefaultMaxBodiesBytes)
+	setDefault(&o.MaxConnections, DefaultMaxConnections)
+	setDefault(&o.MaxConcurrentCalls, DefaultMaxConcurrentCalls)
+	setDefault(&o.Version, vectord.Version)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
+	}
+}
+
+func setDefault[T comparable](v *T, otherwise T) {
+	var zero T
+	if *v == zero {
+		*v = otherwise
+	}
+}
+
+// Server serves an Engine over HTTP. Its methods may be called at the same time.
+type Server struct {
+	engine  Engine
+	options Options
+	keys    keys
+	http    *fasthttp.Server
+	router  *router.Router
+	metrics *metrics
+	log     *slog.Logger
+
+	calls    atomic.Int64 // requests being served, open routes not counted
+	bodies   atomic.Int64 // bytes reserved for bodies in memory
+	draining atomic.Bool
+
+	buffers sync.Pool // of *[]byte, for bodies
+	gunzip  sync.Pool // of *gzip.Reader
+}
+
+// New returns a server of e. It panics if the metrics are registered already, that is, if o.Metrics serves two Servers.
+func New(e Engine, o Options) *Server {
+	o.setDefaults()
+	s := &Server{engine: e, options: o, keys: newKeys(o.APIKey, o.ReadOnlyAPIKey), log: o.Logger}
+	s.metrics = newMetrics(&s.options)
+	s.router = s.newRouter()
+	s.http = &fasthttp.Server{
+		Name:                         "vectord",
+		Handler:                      s.handle,
+		ErrorHandler:                 s.handleMalformed,
+		HeaderReceived:               s.headerReceived,
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		MaxRequestBodySize:           o.MaxBodyBytes,
+		ReadBufferSize:               maxHeaderBytes,
+		ReadTimeout:                  o.RequestTimeout,
+		WriteTimeout:                 o.RequestTimeout,
+		IdleTimeout:                  o.IdleTimeout,
+		Concurrency:                  o.MaxConnections,
+		TCPKeepalive:                 true,
+		CloseOnShutdown:              true,
+		NoDefaultContentType:         true,
+		SecureErrorLogMessage:        true,
+		Logger:                       slogPrinter{o.Logger},
+	}
+	return s
+}
+
+// Serve accepts connections from ln until Shutdown, and then returns nil. It closes ln.
+func (s *Server) Serve(ln net.Listener) error {
+	return s.serve(&lingeringListener{ln})
+}
+
+// ServeTLS is Serve over TLS. config must hold or get a certificate.
+func (s *Server) ServeTLS(ln net.Listener, config *tls.Config) error {
+	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+		return errors.New("serve TLS: the configuration has no certificate")
+	}
+	return s.serve(tls.NewListener(&lingeringListener{ln}, config))
+}
+
+func (s *Server) serve(ln net.Listener) error {
+	if err := s.http.Serve(ln); err != nil {
+		return fmt.Errorf("serve HTTP on %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops accepting, lets the requests that are being served finish and closes their connections. It returns
+// ctx's error if that takes longer than ctx lasts.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	if err := s.http.ShutdownWithContext(ctx); err != nil {
+		return fmt.Errorf("shut down HTTP: %w", err)
+	}
+	return nil
+}
+
+// slogPrinter takes the log lines of fasthttp, which are about single connections.
+type slogPrinter struct{ log *slog.Logger }
+
+func (p slogPrinter) Printf(format string, args ...any) {
+	p.log.Debug("http connection", "event", fmt.Sprintf(format, args...))
+}
