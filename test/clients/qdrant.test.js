@@ -35,6 +35,11 @@ async function refused(promise, status, pattern) {
     });
 }
 
+/** Returns records as the points that were sent: numbers of vectors come back with as few digits as float32 needs. */
+function asSent(records) {
+    return records.map(({id, vector, payload}) => ({id, vector: vector.map(Math.fround), payload}));
+}
+
 describe('@qdrant/js-client-rest', () => {
     let server;
     let client;
@@ -127,7 +132,7 @@ describe('@qdrant/js-client-rest', () => {
         await refused(client.query(name, {query: [1, 2]}), 400, /expected dim: 16, got 2/);
         await refused(client.query(name, {query: points[0].vector, limit: 0}), 422, /limit/);
         const {points: left} = await client.scroll(name, {with_vector: true});
-        assert.deepEqual(left.map(({id, vector}) => ({id, vector})), points.map(({id, vector}) => ({id, vector})));
+        assert.deepEqual(asSent(left), points);
     });
 
     for (const distance of ['Cosine', 'Dot', 'Euclid', 'Manhattan']) {
@@ -205,9 +210,9 @@ describe('@qdrant/js-client-rest', () => {
         assert.deepEqual((await one({with_payload: ['colour', 'nested.flag']})).payload, {colour: best.payload.colour, nested: best.payload.nested});
         const {colour, ...others} = best.payload;
         assert.deepEqual((await one({with_payload: {exclude: ['colour']}})).payload, others);
-        assert.deepEqual((await one({with_vector: true})).vector, best.vector);
+        assert.deepEqual((await one({with_vector: true})).vector.map(Math.fround), best.vector);
         const [record] = await client.retrieve(name, {ids: [3], with_payload: false, with_vector: true});
-        assert.deepEqual(record.vector, points[2].vector);
+        assert.deepEqual(record.vector.map(Math.fround), points[2].vector);
         assert.equal(record.payload ?? null, null);
     });
 
@@ -224,12 +229,11 @@ describe('@qdrant/js-client-rest', () => {
             },
         });
         const {points: stored} = await client.scroll(name, {with_vector: true});
-        assert.deepEqual(stored.map(({id, vector, payload}) => ({id, vector, payload})), points);
+        assert.deepEqual(asSent(stored), points);
 
         await client.upsert(name, {points: [{id: 1, vector: points[5].vector, payload: {now: 'else'}}]});
         const [first] = await client.retrieve(name, {ids: [1], with_vector: true});
-        assert.deepEqual(first.payload, {now: 'else'});
-        assert.deepEqual(first.vector, points[5].vector);
+        assert.deepEqual(asSent([first]), [{id: 1, vector: points[5].vector, payload: {now: 'else'}}]);
         assert.deepEqual(await client.count(name), {count: 6});
     });
 
@@ -238,8 +242,7 @@ describe('@qdrant/js-client-rest', () => {
         const name = await collection(points);
         await client.updateVectors(name, {points: [{id: 1, vector: points[1].vector}]});
         const [first] = await client.retrieve(name, {ids: [1], with_vector: true});
-        assert.deepEqual(first.vector, points[1].vector);
-        assert.deepEqual(first.payload, points[0].payload);
+        assert.deepEqual(asSent([first]), [{...points[0], vector: points[1].vector}]);
     });
 
     test('scroll page by page', async () => {
@@ -401,7 +404,7 @@ describe('@qdrant/js-client-rest with keys', () => {
         for (const write of writes) {
             await refused(write(), 403, /./);
         }
-        for (const key of [undefined, '', 'all-of-i', 'all-of-it ', 'ALL-OF-IT']) {
+        for (const key of [undefined, '', 'all-of-i', 'all-of-it2', 'ALL-OF-IT']) {
             await refused(open(key).count('kept'), 401, /./);
         }
         assert.deepEqual(await writer.count('kept'), {count: 10});

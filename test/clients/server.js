@@ -8,6 +8,7 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
 
+// SERVER_BINARY tests another build than the one of `make build`, say one with the race detector.
 const binary = process.env.SERVER_BINARY ?? join(import.meta.dirname, '../../bin/vectord');
 const startLimitMillis = 60_000;
 const stopLimitMillis = 10_000;
