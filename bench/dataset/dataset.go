@@ -101,6 +101,9 @@ func newFile(f *os.File, path string, o Options) (*File, error) {
 // Numbered reports whether the ids are the numbers of rows instead of the data set's own.
 func (f *File) Numbered() bool { return f.numbered }
 
+// Name returns the path as it was given to Open.
+func (f *File) Name() string { return f.file.Name() }
+
 // Position returns how many bytes of the file have been read, and its size.
 func (f *File) Position() (read, size int64) { return f.read.Load(), f.size }
 

@@ -1,0 +1,320 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/bench/dataset"
+	"github.com/vectord/vectord/client"
+)
+
+const (
+	// ServeConcurrencyMax bounds the connections of a measurement.
+	ServeConcurrencyMax = 4096
+
+	// rateMax bounds the requests per second of an open loop: beyond, the load generator would measure itself.
+	rateMax = 1_000_000
+
+	// requestTimeout ends a request that gets no answer; it counts as an error.
+	requestTimeout = 30 * time.Second
+
+	answerBytesMax = 16 << 20
+)
+
+// Serve measures the searches of a running server over HTTP.
+type Serve struct {
+	URL         string
+	APIKey      string
+	Collection  string
+	Queries     *dataset.Vectors
+	Truth       [][]int32 // ids nearest to each query, nearest first; nil: found by asking the server for exact searches
+	K           int
+	Ef          int   // 0: the collection's own
+	Concurrency []int // connections, one measurement each
+	Duration    time.Duration
+
+	// Rate, if not 0, makes the loop an open one: so many requests are to start each second, whether or not earlier ones
+	// have been answered, and a latency counts from when the request should have started. A server that stalls is charged
+	// with the requests that wait meanwhile. With 0 each connection sends when its last answer has come.
+	Rate float64
+}
+
+// ServeReport is what Serve found.
+type ServeReport struct {
+	URL        string     `json:"url"`
+	Collection string     `json:"collection"`
+	K          int        `json:"k"`
+	Ef         int        `json:"ef"`
+	Recall     float64    `json:"recall"`
+	Rate       float64    `json:"rate"` // asked for; 0 is a closed loop
+	Rows       []ServeRow `json:"rows"`
+}
+
+// ServeRow is the measurement at one number of connections. Latencies are seen from the client.
+type ServeRow struct {
+	Concurrency int     `json:"concurrency"`
+	Requests    int64   `json:"requests"` // answered well
+	Errors      int64   `json:"errors"`
+	QPS         float64 `json:"qps"`
+	Latency
+	P999 float64 `json:"p999_us"`
+	Max  float64 `json:"max_us"`
+}
+
+func (s *Serve) validate() error {
+	switch {
+	case s.K < 1 || s.K > vectord.MaxLimit:
+		return fmt.Errorf("k: %d invalid, must be from 1 to %d", s.K, vectord.MaxLimit)
+	case s.Ef < 0 || s.Ef > vectord.MaxLimit:
+		return fmt.Errorf("ef: %d invalid, must be from 0 to %d", s.Ef, vectord.MaxLimit)
+	case s.Duration <= 0:
+		return fmt.Errorf("duration: %v invalid, must be positive", s.Duration)
+	case !(s.Rate >= 0 && s.Rate <= rateMax):
+		return fmt.Errorf("rate: %v invalid, must be from 0 to %d", s.Rate, rateMax)
+	case len(s.Concurrency) == 0:
+		return errors.New("concurrency: none given")
+	}
+	for _, n := range s.Concurrency {
+		if n < 1 || n > ServeConcurrencyMax {
+			return fmt.Errorf("concurrency: %d invalid, must be from 1 to %d", n, ServeConcurrencyMax)
+		}
+	}
+	return nil
+}
+
+// Run does the measurement: each query once for the recall, which also warms the server up, then the load. progress is
+// told about each step. When ctx ends, Run returns its error.
+func (s *Serve) Run(ctx context.Context, progress func(step string)) (ServeReport, error) {
+	if err := s.validate(); err != nil {
+		return ServeReport{}, err
+	}
+	c, err := client.New(s.URL, client.Options{APIKey: s.APIKey})
+	if err != nil {
+		return ServeReport{}, err
+	}
+	report := ServeReport{URL: s.URL, Collection: s.Collection, K: s.K, Ef: s.Ef, Rate: s.Rate}
+	progress(fmt.Sprintf("recall of %d queries", s.Queries.Len()))
+	if report.Recall, err = s.recall(ctx, c); err != nil {
+		return report, err
+	}
+	requests, err := s.prepare()
+	if err != nil {
+		return report, err
+	}
+	for _, n := range s.Concurrency {
+		progress(fmt.Sprintf("%d connections for %v", n, s.Duration))
+		row, err := requests.measure(ctx, s, n)
+		if err != nil {
+			return report, err
+		}
+		report.Rows = append(report.Rows, row)
+	}
+	return report, nil
+}
+
+// recall asks each query once and compares the answer with the truth.
+func (s *Serve) recall(ctx context.Context, c *client.Client) (float64, error) {
+	info, err := c.Collection(ctx, s.Collection)
+	if err != nil {
+		return 0, err
+	}
+	if s.Truth != nil && len(s.Truth) < s.Queries.Len() {
+		return 0, fmt.Errorf("the truth has %d rows for %d queries", len(s.Truth), s.Queries.Len())
+	}
+	distance := info.Config.Params.Vectors.Distance
+	right, wanted := 0, 0
+	for i := range s.Queries.Len() {
+		q := vectord.Query{Vector: s.Queries.At(i), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}}
+		hits, err := c.Query(ctx, s.Collection, q)
+		if err != nil {
+			return 0, err
+		}
+		if s.Truth != nil {
+			if len(s.Truth[i]) < s.K {
+				return 0, fmt.Errorf("the truth of query %d has %d neighbors, recall@%d needs %d", i, len(s.Truth[i]), s.K, s.K)
+			}
+			right += countIDs(hits, s.Truth[i][:s.K])
+			wanted += s.K
+			continue
+		}
+		q.Params = vectord.SearchParams{Exact: true}
+		exact, err := c.Query(ctx, s.Collection, q)
+		if err != nil {
+			return 0, err
+		}
+		if len(exact) == 0 {
+			return 0, fmt.Errorf("collection %q is empty", s.Collection)
+		}
+		last := exact[len(exact)-1].Score
+		for _, h := range hits {
+			if !distance.Nearer(last, h.Score) {
+				right++
+			}
+		}
+		wanted += len(exact)
+	}
+	return float64(right) / float64(wanted), nil
+}
+
+// countIDs returns how many of the hits have one of the ids.
+func countIDs(hits []vectord.Hit, ids []int32) (n int) {
+	set := make(map[vectord.PointID]bool, len(ids))
+	for _, id := range ids {
+		set[vectord.NumberID(uint64(id))] = true
+	}
+	for _, h := range hits {
+		if set[h.ID] {
+			n++
+		}
+	}
+	return n
+}
+
+// requests are the queries ready to be sent, so that while the clock runs nothing is encoded.
+type requests struct {
+	url    string
+	apiKey string
+	bodies [][]byte
+}
+
+func (s *Serve) prepare() (*requests, error) {
+	r := &requests{url: strings.TrimRight(s.URL, "/") + "/collections/" + url.PathEscape(s.Collection) + "/points/query", apiKey: s.APIKey}
+	for i := range s.Queries.Len() {
+		body, err := client.AppendQuery(nil, vectord.Query{Vector: s.Queries.At(i), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}})
+		if err != nil {
+			return nil, err
+		}
+		r.bodies = append(r.bodies, body)
+	}
+	return r, nil
+}
+
+// measure sends requests over the given number of connections.
+func (r *requests) measure(ctx context.Context, s *Serve, connections int) (ServeRow, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	web := &http.Client{Transport: transport, Timeout: requestTimeout}
+
+	var next, failed atomic.Int64
+	var firstError atomic.Pointer[error]
+	histograms := make([]*hdrhistogram.Histogram, connections)
+	var callers sync.WaitGroup
+	begin := time.Now()
+	end := begin.Add(s.Duration)
+	for i := range histograms {
+		h := newHistogram()
+		histograms[i] = h
+		callers.Go(func() {
+			var answer bytes.Buffer
+			for ctx.Err() == nil {
+				n := next.Add(1) - 1
+				start := time.Now()
+				if s.Rate > 0 { // the n-th request has its time, and is late if that has passed
+					start = begin.Add(time.Duration(float64(n) / s.Rate * float64(time.Second)))
+				}
+				if !start.Before(end) {
+					return
+				}
+				if !sleepUntil(ctx, start) {
+					return
+				}
+				if err := r.send(ctx, web, r.bodies[n%int64(len(r.bodies))], &answer); err != nil {
+					if ctx.Err() == nil {
+						failed.Add(1)
+						firstError.CompareAndSwap(nil, &err)
+					}
+					continue
+				}
+				record(h, time.Since(start))
+			}
+		})
+	}
+	callers.Wait()
+	if ctx.Err() != nil {
+		return ServeRow{}, ctx.Err()
+	}
+	seconds := time.Since(begin).Seconds()
+	all := newHistogram()
+	for _, h := range histograms {
+		all.Merge(h)
+	}
+	if err := firstError.Load(); all.TotalCount() == 0 && err != nil {
+		return ServeRow{}, fmt.Errorf("no request succeeded, the first failed with: %w", *err)
+	}
+	return ServeRow{Concurrency: connections, Requests: all.TotalCount(), Errors: failed.Load(), QPS: float64(all.TotalCount()) / seconds,
+		Latency: latencyOfHistogram(all), P999: float64(all.ValueAtPercentile(99.9)), Max: float64(all.Max())}, nil
+}
+
+// sleepUntil returns at the given time, or at once if that has passed. It reports whether ctx still lasts.
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	d := time.Until(t)
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// send sends one request and reads the answer whole, so that the connection can be used again.
+func (r *requests) send(ctx context.Context, web *http.Client, body []byte, answer *bytes.Buffer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if r.apiKey != "" {
+		req.Header.Set("api-key", r.apiKey)
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer.Reset()
+	if _, err := io.Copy(answer, io.LimitReader(resp.Body, answerBytesMax)); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("server answered %d: %.200s", resp.StatusCode, answer.Bytes())
+	}
+	return nil
+}
+
+// WriteTable writes the report for people.
+func (r *ServeReport) WriteTable(w io.Writer) error {
+	loop := "closed loop"
+	if r.Rate > 0 {
+		loop = fmt.Sprintf("open loop at %g requests/s", r.Rate)
+	}
+	ef := "default"
+	if r.Ef > 0 {
+		ef = strconv.Itoa(r.Ef)
+	}
+	fmt.Fprintf(w, "%s · collection %s · k %d · ef %s · recall %.4f · %s\n\n", r.URL, r.Collection, r.K, ef, r.Recall, loop)
+	rows := make([][]string, len(r.Rows))
+	for i, row := range r.Rows {
+		cells := append([]string{strconv.Itoa(row.Concurrency), fmt.Sprintf("%.0f", row.QPS)}, row.cells()...)
+		rows[i] = append(cells, fmt.Sprintf("%.0f", row.P999), fmt.Sprintf("%.0f", row.Max), strconv.FormatInt(row.Requests, 10), strconv.FormatInt(row.Errors, 10))
+	}
+	header := append([]string{"connections", "queries/s"}, latencyHeader...)
+	return table(w, append(header, "p99.9 µs", "max µs", "requests", "errors"), rows)
+}

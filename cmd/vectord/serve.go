@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
+	"github.com/vectord/vectord"
+)
+
+const (
+	// exitWithin bounds the time from a signal to the end of the process; drainWithin is the part of it in which requests
+	// may end, so that closing the data directory has the rest.
+	exitWithin  = 10 * time.Second
+	drainWithin = 6 * time.Second
+
+	// memoryShare is the part of the machine's or container's memory that a server takes unless told otherwise.
+	memoryShare = 0.75
+
+	// memoryLimitMin is what a server needs to hold anything at all.
+	memoryLimitMin = 32 << 20
+)
+
+type serveCmd struct {
+	DataDir            string   `help:"Directory of the data, created if missing." default:"./data" setting:"" placeholder:"DIR"`
+	HTTP               string   `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:"" placeholder:"HOST:PORT"`
+	APIKey             string   `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
+	APIKeyFile         string   `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
+	ReadOnlyAPIKey     string   `help:"Key that permits reading only." name:"read-only-api-key" setting:"" placeholder:"KEY"`
+	ReadOnlyAPIKeyFile string   `help:"File with that key in its first line." name:"read-only-api-key-file" setting:"" placeholder:"FILE"`
+	TLSCert            string   `help:"PEM file with the certificate; read again when it changes." name:"tls-cert" setting:"" placeholder:"FILE"`
+	TLSKey             string   `help:"PEM file with the certificate's key." name:"tls-key" setting:"" placeholder:"FILE"`
+	MemoryLimit        byteSize `help:"Memory to use, such as 2GiB; three quarters of what there is unless given." setting:"" placeholder:"SIZE"`
+	LogFormat          string   `help:"text or json." enum:"text,json" default:"text" setting:""`
+	LogLevel           string   `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" setting:""`
+	Insecure           bool     `help:"Listen beyond this machine without a key." setting:""`
+}
+
+// Help is shown by serve --help.
+func (serveCmd) Help() string {
+	return `Examples:
+
+    vectord serve
+    vectord serve --http 0.0.0.0:6333 --api-key-file /run/secrets/key --tls-cert cert.pem --tls-key key.pem
+    VECTORD_API_KEY=secret vectord serve --http :6333 --memory-limit 4GiB --log-format json
+    vectord serve --config vectord.yaml
+
+SIGTERM or SIGINT ends the server: it answers what it has accepted and is gone within 10 seconds; a second signal ends it at
+once. Nothing that was acknowledged is lost either way.`
+}
+
+// service answers requests until it is shut down.
+type service interface {
+	Serve(net.Listener) error
+	ServeTLS(net.Listener, *tls.Config) error
+	Shutdown(context.Context) error
+}
+
+// Run serves until a signal comes.
+func (c *serveCmd) Run(s *session) error {
+	return c.run(s, openService, func(code int) { os.Exit(code) })
+}
+
+// opener opens the data directory and returns what answers requests, and closes it after that.
+type opener func(o serviceOptions) (service, io.Closer, error)
+
+// serviceOptions are the settings in the form in which the service wants them.
+type serviceOptions struct {
+	dataDir                string
+	memoryLimit            int64
+	apiKey, readOnlyAPIKey string
+	logger                 *slog.Logger
+}
+
+func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
+	logger := c.logger(s.stderr)
+	options := serviceOptions{dataDir: c.DataDir, logger: logger}
+	var err error
+	if options.apiKey, err = secret("api-key", c.APIKey, c.APIKeyFile); err != nil {
+		return err
+	}
+	if options.readOnlyAPIKey, err = secret("read-only-api-key", c.ReadOnlyAPIKey, c.ReadOnlyAPIKeyFile); err != nil {
+		return err
+	}
+	if err := c.checkExposure(options); err != nil {
+		return err
+	}
+	if options.memoryLimit, err = c.memoryLimit(); err != nil {
+		return err
+	}
+	secure, err := c.tls(logger)
+	if err != nil {
+		return err
+	}
+
+	// A watchdog and not a context, for there is no telling where something that hangs would hang.
+	finished := make(chan struct{})
+	defer close(finished)
+	context.AfterFunc(s.ctx, func() {
+		select {
+		case <-finished:
+		case <-time.After(exitWithin):
+			logger.Error("shutting down took too long, exiting", "after", exitWithin.String())
+			exit(exitError)
+		}
+	})
+
+	// The port comes first: that it is taken should be known before the data directory is opened and locked.
+	listener, err := net.Listen("tcp", c.HTTP)
+	if err != nil {
+		return fmt.Errorf("--http: %w", err)
+	}
+	defer listener.Close()
+	logger.Info("starting", "version", vectord.Version, "commit", commit(), "data", c.DataDir, "memory", byteSize(options.memoryLimit).String())
+	begin := time.Now()
+	service, closer, err := open(options)
+	if err != nil {
+		return err
+	}
+	scheme := "http"
+	serve := service.Serve
+	if secure != nil {
+		scheme = "https"
+		serve = func(l net.Listener) error { return service.ServeTLS(l, secure) }
+	}
+	served := make(chan error, 1)
+	go func() { served <- serve(listener) }()
+	logger.Info("listening", "url", fmt.Sprintf("%s://%s", scheme, listener.Addr()), "started_in", time.Since(begin).Round(time.Millisecond).String())
+
+	select {
+	case err = <-served: // without having been told to
+		if err == nil {
+			err = errors.New("the listener closed")
+		}
+		return errors.Join(fmt.Errorf("serve %s: %w", c.HTTP, err), closer.Close())
+	case <-s.ctx.Done():
+	}
+	logger.Info("shutting down")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), drainWithin)
+	defer cancel()
+	if err := service.Shutdown(ctx); err != nil {
+		logger.Warn("some requests were cut off", "error", err)
+	}
+	if err := closer.Close(); err != nil {
+		return err
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+func (c *serveCmd) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		panic(fmt.Sprintf("--log-level lets %q pass: %v", c.LogLevel, err))
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// checkExposure refuses to open the data to the network by oversight.
+func (c *serveCmd) checkExposure(o serviceOptions) error {
+	if o.apiKey == "" && o.readOnlyAPIKey != "" {
+		return errors.New("--read-only-api-key without --api-key would leave writing open to everybody")
+	}
+	if o.apiKey != "" && o.apiKey == o.readOnlyAPIKey {
+		return errors.New("--api-key and --read-only-api-key are the same")
+	}
+	if o.apiKey != "" || c.Insecure {
+		return nil
+	}
+	addr, err := net.ResolveTCPAddr("tcp", c.HTTP)
+	if err != nil {
+		return fmt.Errorf("--http: %w", err)
+	}
+	if !addr.IP.IsLoopback() {
+		return fmt.Errorf("--http %s can be reached from other machines, and there is no key: give --api-key, or --insecure to allow it", c.HTTP)
+	}
+	return nil
+}
+
+// memoryLimit returns the limit given, or the share of what the container or the machine has.
+func (c *serveCmd) memoryLimit() (int64, error) {
+	limit := int64(c.MemoryLimit)
+	if limit == 0 {
+		system, err := memlimit.FromSystem()
+		if err != nil {
+			return 0, fmt.Errorf("--memory-limit: the machine's memory cannot be told, give a number: %w", err)
+		}
+		if group, err := memlimit.FromCgroup(); err == nil {
+			system = min(system, group)
+		}
+		limit = int64(float64(system) * memoryShare)
+	}
+	if limit < memoryLimitMin {
+		return 0, fmt.Errorf("--memory-limit: %v is too little, at least %v is needed", byteSize(limit), byteSize(memoryLimitMin))
+	}
+	return limit, nil
+}
+
+// tls returns the configuration of TLS, or nil for a server without.
+func (c *serveCmd) tls(logger *slog.Logger) (*tls.Config, error) {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return nil, errors.New("--tls-cert and --tls-key belong together, only one is given")
+	}
+	if c.TLSCert == "" {
+		return nil, nil
+	}
+	cert, err := loadCertificate(c.TLSCert, c.TLSKey, logger)
+	if err != nil {
+		return nil, err
+	}
+	return cert.config(), nil
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"io"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/vectord/vectord/internal/node"
+	"github.com/vectord/vectord/server"
+)
+
+// openService opens a node and puts an HTTP server before it. It implements opener.
+func openService(o serviceOptions) (service, io.Closer, error) {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n, err := node.Open(node.Config{DataDir: o.dataDir, MemoryLimit: o.memoryLimit, Logger: o.logger, Metrics: metrics})
+	if err != nil {
+		return nil, nil, err
+	}
+	return server.New(n.Engine(), server.Options{APIKey: o.apiKey, ReadOnlyAPIKey: o.readOnlyAPIKey, Commit: commit(),
+		Logger: o.logger, Metrics: metrics}), n, nil
+}
