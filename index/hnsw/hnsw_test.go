@@ -27,7 +27,7 @@ func clustered(seed uint64, n, dim int) [][]float32 {
 		center := centers[rng.IntN(len(centers))]
 		vectors[i] = make([]float32, dim)
 		for j := range vectors[i] {
-			vectors[i][j] = center[j] + 0.6*float32(rng.NormFloat64())
+			vectors[i][j] = center[j] + float32(rng.NormFloat64())
 		}
 	}
 	return vectors

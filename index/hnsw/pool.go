@@ -122,6 +122,16 @@ func (p *pool) expand() (uint32, bool) {
 	return 0, false
 }
 
+// peek returns what expand would, and marks nothing.
+func (p *pool) peek() (uint32, bool) {
+	for ; p.next < len(p.keys); p.next++ {
+		if k := p.keys[p.next]; k&expandedBit == 0 {
+			return keySlot(k), true
+		}
+	}
+	return 0, false
+}
+
 // visited is the set of slots that a walk has met.
 type visited struct {
 	words   []uint64

@@ -2,6 +2,7 @@ package hnsw
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,11 +17,17 @@ const (
 	efMax = 1 << 16
 
 	// plainShareMin is the share of visible nodes from which a walk goes through the hidden ones as if there were no filter.
-	plainShareMin = 0.9
+	plainShareMin = 0.5
 
-	// sparseShare is the inverse, in units of M, of the share of visible nodes below which they do not hang together: a node
-	// has some 2M links and (2M)² links of links, of which about half are distinct, and a graph wants M/2 of them visible.
-	sparseShare = 4
+	// sparseShare times M is the number of nodes of which at least one must be visible for the visible ones to hang together:
+	// a node has some 2M links and (2M)² links of links, of which about half are distinct, and a graph as good as the whole
+	// one wants M of them visible.
+	sparseShare = 2
+
+	// probeNodes is the number of nodes around the query that tell whether the filter has made a hole there, namely if fewer
+	// than one in holeRatio are visible of those that would be by chance. At least four of them would.
+	probeNodes = 128
+	holeRatio  = 4
 
 	// expansionsPerEf bounds the nodes that a walk expands, in units of ef. One that has not come to its end by then is lost
 	// among hidden nodes.
@@ -156,18 +163,44 @@ func (s *searcher) shouldScan(ef, matches int) bool {
 	return ef > efMax || matches <= ef*s.graph.scanRows || matches*sparseShare*m < s.graph.Len()
 }
 
-// searchGraph fills the pool with the nearest visible nodes that a walk finds. It reports false if the walk got lost.
+// searchGraph fills the pool with the nearest visible nodes that a walk finds. It reports false if the result is in doubt:
+// if the walk got lost, or if the filter has made a hole around the query. Then the nearest visible nodes lie on all sides
+// of the hole, far from each other, and no walk meets them all. A hole that deletes have made is put up with until Unlink
+// closes it: a filter's matches are few, the rest of a graph is not.
 func (s *searcher) searchGraph(ef, matches int, see *visibility) bool {
 	nearest := s.descend(0)
-	if !see.filtered || float64(matches) >= plainShareMin*float64(s.graph.Len()) {
+	share := float64(matches) / float64(s.graph.Len())
+	if !see.filtered || share >= plainShareMin {
 		s.start(ef, nearest, see)
-		if s.walk(0, ef*expansionsPerEf, see) {
+		if s.walk(0, ef*expansionsPerEf, see) && !(see.filtered && s.isHole(s.pool.keys[:min(ef, len(s.pool.keys))], share, see)) {
 			return true
 		}
 	}
+	s.start(probeNodes, nearest, &visibility{})
+	s.walk(0, probeNodes*expansionsPerEf, &visibility{})
+	if see.filtered && s.isHole(s.pool.keys, share, see) {
+		return false
+	}
+	s.keys = append(s.keys[:0], s.pool.keys...)
 	s.start(ef, nearest, see)
+	for _, k := range s.keys {
+		if slot := keySlot(k); !see.hides(slot) && s.visited.add(slot) {
+			s.offer(k&^expandedBit, see)
+		}
+	}
 	s.seed(see)
 	return s.walkVisible(ef*expansionsPerEf, see)
+}
+
+// isHole reports whether far fewer of the nodes nearest to the query are visible than of all nodes, of which share is.
+func (s *searcher) isHole(nearest []uint64, share float64, see *visibility) bool {
+	visible := 0
+	for _, k := range nearest {
+		if !see.hides(keySlot(k)) {
+			visible++
+		}
+	}
+	return float64(visible)*holeRatio < share*float64(len(nearest))
 }
 
 // descend goes greedily from the entry point down to the given layer, and returns the key of the nearest node met above it.
@@ -239,6 +272,9 @@ func (s *searcher) walk(layer, expansions int, see *visibility) bool {
 			return true
 		}
 		s.batch = s.appendUnvisited(s.batch[:0], s.arena.links(slot, layer))
+		if next, ok := s.pool.peek(); ok {
+			touch(s.arena.links(next, layer))
+		}
 		s.score()
 		for i, d := range s.scores {
 			s.offer(key(d, s.batch[i]), see)
@@ -247,8 +283,22 @@ func (s *searcher) walk(layer, expansions int, see *visibility) bool {
 	return false
 }
 
+// touch reads one word of each cache line of a row that is likely to be needed next, so that it is on its way while the
+// processor compares codes. The loads are atomic because the compiler would drop plain ones.
+func touch(row []uint32) {
+	for i := 0; i < len(row); i += 16 {
+		atomic.LoadUint32(&row[i])
+	}
+}
+
 // appendUnvisited appends the links of a row that were not visited, which they are now.
+//
+// Every link is written and only the unvisited ones are kept, so that the one thing that cannot be predicted is an addition
+// and not a jump.
 func (s *searcher) appendUnvisited(dst, row []uint32) []uint32 {
+	n := len(dst)
+	dst = slices.Grow(dst, len(row))[:n+len(row)]
+	words := s.visited.words
 	for i := range row {
 		slot := atomic.LoadUint32(&row[i])
 		if slot >= s.limit {
@@ -257,11 +307,16 @@ func (s *searcher) appendUnvisited(dst, row []uint32) []uint32 {
 			}
 			continue
 		}
-		if s.visited.add(slot) {
-			dst = append(dst, slot)
+		w := &words[slot/64]
+		old := *w
+		*w = old | 1<<(slot%64)
+		dst[n] = slot
+		n += int(^old >> (slot % 64) & 1)
+		if s.visited.tracked && old == 0 {
+			s.visited.touched = append(s.visited.touched, slot/64)
 		}
 	}
-	return dst
+	return dst[:n]
 }
 
 // walkVisible is walk on layer 0 for when few nodes are visible: it scores the visible neighbors of a node and, in place of
