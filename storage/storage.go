@@ -188,6 +188,7 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 		Logger:        pebbleLogger{s},
 		EventListener: s.events(),
 	}
+	// Value separation stays off: docs/FORMAT.md has the figures.
 	for i := range po.Levels {
 		po.Levels[i].BlockSize = blockBytes
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
