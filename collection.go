@@ -12,7 +12,7 @@ type CollectionConfig struct {
 	HNSW         HNSWConfig       `json:"hnsw_config"`
 	Optimizer    OptimizerConfig  `json:"optimizer_config"`
 	WAL          WALConfig        `json:"wal_config"`
-	Quantization json.RawMessage  `json:"quantization_config"` // scalar int8 settings as given, or null
+	Quantization json.RawMessage  `json:"quantization_config"` // scalar int8 settings as given; nil is null
 	Metadata     json.RawMessage  `json:"metadata,omitempty"`  // an object of the user's own
 }
 
@@ -125,16 +125,17 @@ type CollectionInfo struct {
 	Config         CollectionConfig
 }
 
-// CollectionUpdate changes a collection's settings at run time; nil fields stay as they are.
+// CollectionUpdate changes a collection's settings at run time; absent fields stay as they are. Its JSON form is part of
+// the log's format.
 type CollectionUpdate struct {
-	EfSearch           *int
-	EfConstruct        *int // for points indexed from now on
-	FullScanThreshold  *int
-	MaxIndexingThreads *int
-	IndexingThreshold  *int
-	OnDiskPayload      *bool
-	Quantization       json.RawMessage // nil: as it is; "null": none
-	Metadata           json.RawMessage // merged key by key; a null value removes the key
+	EfSearch           *int            `json:"ef_search,omitempty"`
+	EfConstruct        *int            `json:"ef_construct,omitempty"` // for points indexed from now on
+	FullScanThreshold  *int            `json:"full_scan_threshold,omitempty"`
+	MaxIndexingThreads *int            `json:"max_indexing_threads,omitempty"`
+	IndexingThreshold  *int            `json:"indexing_threshold,omitempty"`
+	OnDiskPayload      *bool           `json:"on_disk_payload,omitempty"`
+	Quantization       json.RawMessage `json:"quantization,omitempty"` // empty: as it is; "null": none
+	Metadata           json.RawMessage `json:"metadata,omitempty"`     // merged key by key; a null value removes the key
 }
 
 // CheckCollectionName returns an error unless name may name a collection or an alias.

@@ -39,21 +39,22 @@ type WriteOptions struct {
 	IdempotencyKey string
 }
 
-// AliasAction is one step of an atomic change of aliases. Exactly one of the fields is set.
+// AliasAction is one step of an atomic change of aliases. Exactly one of the fields is set. Its JSON form is part of the
+// log's format.
 type AliasAction struct {
-	Create *Alias
-	Delete string // alias name
-	Rename *AliasRename
+	Create *Alias       `json:"create,omitempty"`
+	Delete string       `json:"delete,omitempty"` // alias name
+	Rename *AliasRename `json:"rename,omitempty"`
 }
 
 // Alias is a second name of a collection.
 type Alias struct {
-	Name       string
-	Collection string
+	Name       string `json:"name"`
+	Collection string `json:"collection"`
 }
 
 // AliasRename gives an alias another name.
 type AliasRename struct {
-	Old string
-	New string
+	Old string `json:"old"`
+	New string `json:"new"`
 }

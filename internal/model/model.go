@@ -223,9 +223,6 @@ func (m *Model) updateAlias(aliases map[string]string, a vectord.AliasAction) er
 		delete(aliases, a.Rename.Old)
 		aliases[a.Rename.New] = target
 	default:
-		if _, ok := aliases[a.Delete]; !ok {
-			return vectord.Errorf(vectord.KindNotFound, "Alias %s does not exists!", a.Delete)
-		}
 		delete(aliases, a.Delete)
 	}
 	return nil
@@ -242,7 +239,7 @@ func (m *Model) Aliases() []vectord.Alias {
 	return out
 }
 
-// Write does all of the operations, in order, or none.
+// Write checks all of the operations, then does them in order until one is refused: those before it stay.
 func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -256,20 +253,52 @@ func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o
 	if err != nil {
 		return nil, err
 	}
-	points, id := maps.Clone(c.points), m.operations
-	results := make([]vectord.UpdateResult, 0, len(ops))
 	for i := range ops {
-		id++
-		if err := c.apply(points, &ops[i], id); err != nil {
+		if err := c.check(&ops[i]); err != nil {
 			return nil, err
 		}
-		results = append(results, vectord.UpdateResult{OperationID: id})
 	}
-	c.points, m.operations = points, id
+	results := make([]vectord.UpdateResult, 0, len(ops))
+	for i := range ops {
+		m.operations++
+		points := maps.Clone(c.points)
+		if err := c.apply(points, &ops[i], m.operations); err != nil {
+			return nil, err
+		}
+		c.points = points
+		results = append(results, vectord.UpdateResult{OperationID: m.operations})
+	}
 	if o.IdempotencyKey != "" {
 		m.attempts[o.IdempotencyKey] = attempt{name, ops, results}
 	}
 	return results, nil
+}
+
+// check refuses an operation that is wrong whatever points there are.
+func (c *collection) check(op *vectord.Operation) error {
+	if op.Filter != nil {
+		if err := checkPaths(op.Filter); err != nil {
+			return err
+		}
+	}
+	seen := map[vectord.PointID]bool{}
+	for _, p := range op.Points {
+		if seen[p.ID] {
+			return vectord.Errorf(vectord.KindInvalid, "point %s is given twice", p.ID)
+		}
+		seen[p.ID] = true
+		if _, err := c.vector(p.Vector); err != nil {
+			return err
+		}
+		if _, err := decodePayload(p.Payload); err != nil {
+			return err
+		}
+	}
+	if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors || op.Kind == vectord.OpDelete {
+		return nil
+	}
+	_, err := payloadChange(op)
+	return err
 }
 
 // apply changes points as one operation says.
@@ -288,7 +317,7 @@ func (c *collection) apply(points map[vectord.PointID]point, op *vectord.Operati
 	if err != nil {
 		return err
 	}
-	ids, err := selected(points, op, op.Kind != vectord.OpClearPayload)
+	ids, err := selected(points, op, true)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,442 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/storage"
+)
+
+const (
+	sessionLifetime = 24 * time.Hour
+	// sessionsExpiredPerBatch bounds the housekeeping that one batch does.
+	sessionsExpiredPerBatch = 256
+)
+
+// applier turns the entries of one Apply into one batch.
+type applier struct {
+	db      *DB
+	batch   *storage.Batch
+	changes []*shardChanges
+	byShard map[uint32]*shardChanges
+	dropped []*collection
+	changed []*collection
+}
+
+// Apply applies entries in order, in one atomic commit, and returns a result for each. Effects are visible on return;
+// durable waits until they survive a power cut. An error means that nothing can be promised any more.
+//
+// Only the log calls Apply, from one goroutine. It is a function of the entries and of what was applied before: it reads
+// no clock, no randomness and no configuration, so every replica that applies the same log holds the same bytes.
+func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable func() error, err error) {
+	a := &applier{db: db, batch: db.store.NewBatch(), byShard: map[uint32]*shardChanges{}}
+	results = make([]vectord.Result, len(entries))
+	sessions := map[uint32]bool{}
+	for i, e := range entries {
+		results[i].Index = e.Index
+		if e.Index <= db.applied[e.Group].Index {
+			continue // applied before a restart: the log offers it again
+		}
+		value, refusal, err := a.apply(e)
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("apply entry %d of group %d: %w", e.Index, e.Group, err), a.batch.Close())
+		}
+		results[i].Value, results[i].Err = value, refusal
+		if refusal == nil {
+			db.metrics.applied.WithLabelValues("ok").Inc()
+		} else {
+			db.metrics.applied.WithLabelValues("refused").Inc()
+		}
+		at := storage.Applied{Index: e.Index, Time: e.Time}
+		db.applied[e.Group] = at
+		a.batch.SetApplied(e.Group, at)
+		if !sessions[e.Group] {
+			sessions[e.Group] = true
+			if _, err := a.batch.ExpireSessions(e.Group, e.Time-sessionLifetime.Milliseconds(), sessionsExpiredPerBatch); err != nil {
+				return nil, nil, errors.Join(err, a.batch.Close())
+			}
+		}
+	}
+	for _, c := range a.changes {
+		c.begin()
+	}
+	durable, err = a.batch.Commit()
+	for _, c := range a.changes {
+		c.finish()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range a.changed {
+		db.followConfig(c)
+	}
+	for _, c := range a.dropped {
+		db.release(c)
+	}
+	return results, durable, nil
+}
+
+// apply applies one entry to the batch. refusal is the client's error; err is ours, and ends everything.
+func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
+	kind, body, err := splitCommand(e.Command)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch kind {
+	case commandWrite:
+		w, err := decodeWrite(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.write(e, w)
+	case commandCreateCollection:
+		var c createCollection
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.createCollection(c)
+	case commandUpdateCollection:
+		var c updateCollection
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.updateCollection(c)
+	case commandDeleteCollection:
+		var c deleteCollection
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.deleteCollection(c), nil, nil
+	case commandUpdateAliases:
+		var c updateAliases
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.updateAliases(c)
+	}
+	return nil, nil, fmt.Errorf("command of unknown kind %d: a newer vectord wrote it", kind)
+}
+
+func (a *applier) putMeta(key string, value any) error {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	a.batch.PutMeta(key, b)
+	return nil
+}
+
+func (a *applier) createCollection(c createCollection) (value any, refusal, err error) {
+	cat := a.db.catalog
+	if _, ok := cat.collections[c.Name]; ok {
+		return nil, vectord.Errorf(vectord.KindExists, "Collection `%s` already exists!", c.Name), nil
+	}
+	if _, ok := cat.aliases[c.Name]; ok {
+		return nil, vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", c.Name), nil
+	}
+	col := &collection{id: cat.next.Collection, name: c.Name, config: c.Config}
+	cat.next.Collection++
+	for range c.Config.Params.ShardNumber {
+		id := cat.next.Shard
+		cat.next.Shard++
+		col.shards = append(col.shards, a.db.newShard(shardMeta{ID: id, Group: id}, &col.config))
+	}
+	if err := errors.Join(a.putMeta(collectionKey(col.id), col.meta()), a.putMeta(metaCounters, cat.next)); err != nil {
+		return nil, nil, err
+	}
+	cat.put(col)
+	return nil, nil, nil
+}
+
+func (a *applier) updateCollection(c updateCollection) (value any, refusal, err error) {
+	col := a.db.catalog.lookup(c.Name)
+	if col == nil {
+		return nil, noCollection(c.Name), nil
+	}
+	changed := *col
+	u := c.Update
+	set := func(field *int, value *int) {
+		if value != nil {
+			*field = *value
+		}
+	}
+	set(&changed.config.HNSW.EfSearch, u.EfSearch)
+	set(&changed.config.HNSW.EfConstruct, u.EfConstruct)
+	set(&changed.config.HNSW.FullScanThreshold, u.FullScanThreshold)
+	set(&changed.config.HNSW.MaxIndexingThreads, u.MaxIndexingThreads)
+	set(&changed.config.Optimizer.IndexingThreshold, u.IndexingThreshold)
+	if u.OnDiskPayload != nil {
+		changed.config.Params.OnDiskPayload = *u.OnDiskPayload
+	}
+	if len(u.Quantization) > 0 {
+		changed.config.Quantization = u.Quantization
+	}
+	if changed.config.Metadata, err = mergeMetadata(changed.config.Metadata, u.Metadata); err != nil {
+		return nil, nil, err
+	}
+	if err := changed.config.Validate(); err != nil {
+		return nil, err, nil
+	}
+	if err := a.putMeta(collectionKey(col.id), changed.meta()); err != nil {
+		return nil, nil, err
+	}
+	a.db.catalog.put(&changed)
+	a.changed = append(a.changed, &changed)
+	return nil, nil, nil
+}
+
+// deleteCollection reports whether there was one.
+func (a *applier) deleteCollection(c deleteCollection) (existed bool) {
+	cat := a.db.catalog
+	col := cat.collections[c.Name]
+	if col == nil {
+		return false
+	}
+	for _, alias := range cat.remove(col) {
+		a.batch.DeleteMeta(aliasKey(alias))
+	}
+	a.batch.DeleteMeta(collectionKey(col.id))
+	for _, s := range col.shards {
+		a.batch.DropShard(s.id)
+	}
+	a.dropped = append(a.dropped, col)
+	return true
+}
+
+func (a *applier) updateAliases(c updateAliases) (value any, refusal, err error) {
+	cat := a.db.catalog
+	aliases, refusal := cat.changeAliases(c.Actions)
+	if refusal != nil {
+		return nil, refusal, nil
+	}
+	for name := range cat.aliases {
+		if _, ok := aliases[name]; !ok {
+			a.batch.DeleteMeta(aliasKey(name))
+		}
+	}
+	for name, target := range aliases {
+		if cat.aliases[name] != target {
+			if err := a.putMeta(aliasKey(name), aliasMeta{Collection: target}); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	cat.setAliases(aliases)
+	return nil, nil, nil
+}
+
+// write applies the operations of one write in order. An operation is refused as a whole; those before it stay, those
+// after it are not tried.
+func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err error) {
+	col := a.db.catalog.get(w.Collection)
+	if col == nil {
+		return nil, vectord.Errorf(vectord.KindNotFound, "the collection was deleted while the write waited"), nil
+	}
+	s := col.shard(w.Shard)
+	if s == nil || s.group != e.Group {
+		return nil, nil, fmt.Errorf("shard %d is not one of collection %q in group %d", w.Shard, col.name, e.Group)
+	}
+	if w.Session != ([16]byte{}) {
+		refusal, seen, err := a.repeated(e, w)
+		if err != nil || seen {
+			return nil, refusal, err
+		}
+	}
+	pw := &pointWriter{batch: a.batch, changes: a.changesOf(s), index: e.Index}
+	pw.changes.through = e.Index
+	before := len(pw.changes.touched)
+	for i := range w.Operations {
+		if refusal, err = pw.operation(&w.Operations[i], col.config.Params.Vectors.Size); refusal != nil || err != nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if touched := pw.changes.touched[before:]; len(touched) > 0 {
+		a.batch.AppendChange(s.id, e.Index, touched)
+	}
+	if w.Session != ([16]byte{}) {
+		a.batch.PutSession(e.Group, w.Session, storage.Session{Time: e.Time, Fingerprint: w.Fingerprint, Result: encodeRefusal(refusal)})
+	}
+	return nil, refusal, nil
+}
+
+// repeated reports whether the write's idempotency key was used before, and how that ended.
+func (a *applier) repeated(e vectord.Entry, w *write) (refusal error, seen bool, err error) {
+	session, ok, err := a.batch.Session(e.Group, w.Session)
+	if err != nil || !ok || session.Time < e.Time-sessionLifetime.Milliseconds() {
+		return nil, false, err
+	}
+	a.db.metrics.applied.WithLabelValues("repeated").Inc()
+	return sessionOutcome(session, w.Fingerprint), true, nil
+}
+
+// sessionOutcome returns what the first attempt under an idempotency key answered, or a refusal if it asked for something
+// else.
+func sessionOutcome(session storage.Session, fingerprint uint64) error {
+	if session.Fingerprint != fingerprint {
+		return vectord.Errorf(vectord.KindUnprocessable, "this idempotency key was used for another request before")
+	}
+	return decodeRefusal(session.Result)
+}
+
+// encodeRefusal keeps a refusal for whoever repeats the write: its kind and text, nothing for success.
+func encodeRefusal(err error) []byte {
+	if err == nil {
+		return nil
+	}
+	return append([]byte{byte(vectord.KindOf(err))}, err.Error()...)
+}
+
+func decodeRefusal(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	return &vectord.Error{Kind: vectord.Kind(b[0]), Text: string(b[1:])}
+}
+
+func (a *applier) changesOf(s *shard) *shardChanges {
+	c := a.byShard[s.id]
+	if c == nil {
+		c = &shardChanges{shard: s}
+		a.byShard[s.id] = c
+		a.changes = append(a.changes, c)
+	}
+	return c
+}
+
+func (c *collection) shard(id uint32) *shard {
+	for _, s := range c.shards {
+		if s.id == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// operation applies one operation, or refuses it before it has changed anything.
+func (w *pointWriter) operation(op *vectord.Operation, dim int) (refusal, err error) {
+	shard := w.changes.shard.id
+	switch op.Kind {
+	case vectord.OpUpsert:
+		for _, p := range op.Points {
+			if len(p.Vector) != dim {
+				return wrongDimension(dim, len(p.Vector)), nil
+			}
+		}
+		for _, p := range op.Points {
+			if err := w.upsert(p); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	case vectord.OpUpdateVectors:
+		for _, p := range op.Points {
+			if len(p.Vector) != dim {
+				return wrongDimension(dim, len(p.Vector)), nil
+			}
+			if _, ok, err := w.batch.Point(shard, p.ID); err != nil {
+				return nil, err
+			} else if !ok {
+				return noPoint(p.ID), nil
+			}
+		}
+		for _, p := range op.Points {
+			row, _, err := w.batch.Point(shard, p.ID)
+			if err != nil {
+				return nil, err
+			}
+			w.setVector(p.ID, row, p.Vector)
+		}
+		return nil, nil
+	}
+	selected, refusal, err := w.selected(op)
+	if refusal != nil || err != nil {
+		return refusal, err
+	}
+	var at path
+	var paths []path
+	switch op.Kind {
+	case vectord.OpSetPayload:
+		if op.Key != "" {
+			at, refusal = parsePath(op.Key)
+		}
+	case vectord.OpDeletePayload:
+		paths, refusal = parsePaths(op.Keys)
+	}
+	if refusal != nil {
+		return refusal, nil
+	}
+	for _, p := range selected {
+		payload := p.row.Payload
+		switch op.Kind {
+		case vectord.OpDelete:
+			w.delete(p.id, p.row)
+			continue
+		case vectord.OpSetPayload:
+			payload, err = setPayload(payload, op.Payload, at)
+		case vectord.OpOverwritePayload:
+			payload = op.Payload
+		case vectord.OpDeletePayload:
+			payload, err = deletePayload(payload, paths)
+		case vectord.OpClearPayload:
+			payload = nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		w.setPayload(p.id, p.row, payload)
+	}
+	return nil, nil
+}
+
+type selectedPoint struct {
+	id  vectord.PointID
+	row storage.PointRow
+}
+
+// selected returns the points that an operation is for: those of its ids that exist and, where it has a filter, still
+// match it. An id without a point is refused where the client named it, unless the point shall be deleted anyway.
+func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, refusal, err error) {
+	m, refusal := compileFilter(op.Filter)
+	if refusal != nil {
+		return nil, refusal, nil
+	}
+	seen := make(map[vectord.PointID]struct{}, len(op.IDs))
+	for _, id := range op.IDs {
+		if _, twice := seen[id]; twice {
+			continue
+		}
+		seen[id] = struct{}{}
+		row, ok, err := w.batch.Point(w.changes.shard.id, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			if op.Kind == vectord.OpDelete || op.Filter != nil {
+				continue
+			}
+			return nil, noPoint(id), nil
+		}
+		matches, err := m.matches(id, row.Payload)
+		if err != nil {
+			return nil, nil, err
+		}
+		if matches {
+			points = append(points, selectedPoint{id, row})
+		}
+	}
+	return points, nil, nil
+}
+
+func noPoint(id vectord.PointID) error {
+	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
+}
+
+func wrongDimension(want, got int) error {
+	return vectord.Errorf(vectord.KindInvalid, "Vector dimension error: expected dim: %d, got %d", want, got)
+}

@@ -1,0 +1,210 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vectord/vectord"
+)
+
+// metaGroup is the replication group of the catalog. The group of a shard is told by the shard's metadata.
+const metaGroup uint32 = 0
+
+// collection is one collection as the catalog has it. It is immutable; an update makes a new one with the same shards.
+type collection struct {
+	id     uint32
+	name   string
+	config vectord.CollectionConfig
+	shards []*shard
+}
+
+// shardOf returns the shard that keeps the point.
+func (c *collection) shardOf(id vectord.PointID) *shard {
+	if len(c.shards) == 1 {
+		return c.shards[0]
+	}
+	return c.shards[id.Hash()%uint64(len(c.shards))]
+}
+
+// catalog knows collections by name and aliases. Apply is its only writer.
+type catalog struct {
+	mu          sync.RWMutex // guards what is below
+	collections map[string]*collection
+	byID        map[uint32]*collection
+	aliases     map[string]string // to collection names
+	next        catalogCounters
+}
+
+// catalogCounters give out ids, each once: a dropped shard's keys never come back under a new one.
+type catalogCounters struct {
+	Collection uint32 `json:"collection"`
+	Shard      uint32 `json:"shard"`
+}
+
+// Keys and values of the catalog in storage. Values are JSON.
+const (
+	metaCounters         = "counters"
+	metaCollectionPrefix = "collection/" // + id in decimal
+	metaAliasPrefix      = "alias/"      // + name
+)
+
+type collectionMeta struct {
+	ID     uint32                   `json:"id"`
+	Name   string                   `json:"name"`
+	Config vectord.CollectionConfig `json:"config"`
+	Shards []shardMeta              `json:"shards"`
+}
+
+type shardMeta struct {
+	ID    uint32 `json:"id"`
+	Group uint32 `json:"group"`
+}
+
+type aliasMeta struct {
+	Collection string `json:"collection"`
+}
+
+func collectionKey(id uint32) string { return fmt.Sprintf("%s%d", metaCollectionPrefix, id) }
+func aliasKey(name string) string    { return metaAliasPrefix + name }
+
+func newCatalog() *catalog {
+	return &catalog{collections: map[string]*collection{}, byID: map[uint32]*collection{}, aliases: map[string]string{},
+		next: catalogCounters{Collection: 1, Shard: 1}}
+}
+
+func (c *collection) meta() collectionMeta {
+	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config}
+	for _, s := range c.shards {
+		m.Shards = append(m.Shards, shardMeta{ID: s.id, Group: s.group})
+	}
+	return m
+}
+
+// resolve returns the collection called name, by its own name or an alias.
+func (c *catalog) resolve(name string) (*collection, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if found := c.lookup(name); found != nil {
+		return found, nil
+	}
+	return nil, noCollection(name)
+}
+
+func (c *catalog) lookup(name string) *collection {
+	if target, ok := c.aliases[name]; ok {
+		name = target
+	}
+	return c.collections[name]
+}
+
+func noCollection(name string) error {
+	return vectord.Errorf(vectord.KindNotFound, "Collection `%s` doesn't exist!", name)
+}
+
+func (c *catalog) get(id uint32) *collection {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[id]
+}
+
+func (c *catalog) put(col *collection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.collections[col.name] = col
+	c.byID[col.id] = col
+}
+
+// remove drops the collection and returns the aliases that pointed to it, which go with it.
+func (c *catalog) remove(col *collection) (aliases []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.collections, col.name)
+	delete(c.byID, col.id)
+	for alias, target := range c.aliases {
+		if target == col.name {
+			aliases = append(aliases, alias)
+			delete(c.aliases, alias)
+		}
+	}
+	slices.Sort(aliases)
+	return aliases
+}
+
+func (c *catalog) all() []*collection {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]*collection, 0, len(c.collections))
+	for _, col := range c.collections {
+		all = append(all, col)
+	}
+	slices.SortFunc(all, func(a, b *collection) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+func (c *catalog) allAliases() []vectord.Alias {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]vectord.Alias, 0, len(c.aliases))
+	for name, target := range c.aliases {
+		all = append(all, vectord.Alias{Name: name, Collection: target})
+	}
+	slices.SortFunc(all, func(a, b vectord.Alias) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// changeAliases applies the actions to a copy of the aliases and returns it, or the first refusal.
+func (c *catalog) changeAliases(actions []vectord.AliasAction) (map[string]string, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	changed := make(map[string]string, len(c.aliases)+len(actions))
+	for name, target := range c.aliases {
+		changed[name] = target
+	}
+	create := func(name, target string) error {
+		if _, ok := c.collections[name]; ok {
+			return vectord.Errorf(vectord.KindExists, "Collection `%s` already exists!", name)
+		}
+		changed[name] = target
+		return nil
+	}
+	for _, a := range actions {
+		switch {
+		case a.Create != nil:
+			if _, ok := c.collections[a.Create.Collection]; !ok {
+				return nil, noCollection(a.Create.Collection)
+			}
+			if err := create(a.Create.Name, a.Create.Collection); err != nil {
+				return nil, err
+			}
+		case a.Rename != nil:
+			target, ok := changed[a.Rename.Old]
+			if !ok {
+				return nil, vectord.Errorf(vectord.KindNotFound, "Alias %s does not exist!", a.Rename.Old)
+			}
+			delete(changed, a.Rename.Old)
+			if err := create(a.Rename.New, target); err != nil {
+				return nil, err
+			}
+		default:
+			delete(changed, a.Delete)
+		}
+	}
+	return changed, nil
+}
+
+func (c *catalog) setAliases(aliases map[string]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aliases = aliases
+}
+
+// mergeMetadata returns the object old with the keys of update set, and those whose value is null removed.
+func mergeMetadata(old, update json.RawMessage) (json.RawMessage, error) {
+	if len(update) == 0 {
+		return old, nil
+	}
+	return setPayload(old, update, nil)
+}

@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/vectord/vectord/index/hnsw"
+)
+
+// A checkpoint file keeps a shard's graph, so that a start does not build it again:
+//
+//	"vdgraph" · format u8 = 1 · shard u32 · through u64 · CRC32C of the 20 bytes before u32 · the graph's own format
+//
+// through is the index in the log up to which all changes are in the graph, or wait in the change feed, or are of points
+// that the graph does not hold. The file is derived: without it, or when it is damaged, the graph is built again.
+const (
+	checkpointMagic      = "vdgraph\x01"
+	checkpointHeaderSize = len(checkpointMagic) + 4 + 8 + 4
+	checkpointSuffix     = ".graph"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// fileStore keeps derived files; storage implements it.
+type fileStore interface {
+	WriteFile(name string, write func(io.Writer) error) error
+	OpenFile(name string) (io.ReadCloser, int64, error)
+	RemoveFile(name string) error
+	// SyncAndTrim makes all commits so far durable and trims the shard's change feed up to an index.
+	SyncAndTrim(shard uint32, upTo uint64) error
+}
+
+func checkpointName(shard uint32) string { return fmt.Sprintf("shard-%d%s", shard, checkpointSuffix) }
+
+// checkpointShard returns the shard whose checkpoint a file is.
+func checkpointShard(name string) (uint32, bool) {
+	digits, ok := strings.CutSuffix(strings.TrimPrefix(name, "shard-"), checkpointSuffix)
+	if !ok {
+		return 0, false
+	}
+	shard, err := strconv.ParseUint(digits, 10, 32)
+	return uint32(shard), err == nil && checkpointName(uint32(shard)) == name
+}
+
+// checkpoint writes the graph. The goroutine that inserts and unlinks calls it, so neither happens meanwhile; searches and
+// deletes go on.
+func (x *vectorIndex) checkpoint() error {
+	g := x.graph.Load()
+	if g == nil {
+		return nil
+	}
+	start := time.Now()
+	x.savedAt.Store(start.UnixMilli())
+	// Read before the graph is: a change after this index is replayed from the feed, whether the file has it or not.
+	through, unsaved := x.through.Load(), x.unsaved.Load()
+	err := x.files.WriteFile(checkpointName(x.shard), func(w io.Writer) error {
+		header := append([]byte(nil), checkpointMagic...)
+		header = binary.LittleEndian.AppendUint32(header, x.shard)
+		header = binary.LittleEndian.AppendUint64(header, through)
+		header = binary.LittleEndian.AppendUint32(header, crc32.Checksum(header, castagnoli))
+		if _, err := w.Write(header); err != nil {
+			return err
+		}
+		if err := g.Save(w); err != nil {
+			return err
+		}
+		// The graph may hold changes that are visible and not yet durable. They must be before the file is: else a
+		// power cut would leave codes of vectors that storage never had. What is trimmed is what the file in place
+		// covers already.
+		return x.files.SyncAndTrim(x.shard, x.savedThrough)
+	})
+	if err != nil {
+		return fmt.Errorf("write checkpoint of shard %d: %w", x.shard, err)
+	}
+	x.savedThrough = through
+	x.unsaved.Add(-unsaved)
+	x.metrics.checkpointSeconds.Observe(time.Since(start).Seconds())
+	return nil
+}
+
+// errCheckpoint is why a checkpoint could not be used.
+type errCheckpoint struct{ why error }
+
+func (e *errCheckpoint) Error() string { return e.why.Error() }
+func (e *errCheckpoint) Unwrap() error { return e.why }
+
+// readCheckpoint loads the graph of the shard's checkpoint. Without one it returns nil.
+func (x *vectorIndex) readCheckpoint() (g *hnsw.Graph, through uint64, err error) {
+	f, _, err := x.files.OpenFile(checkpointName(x.shard))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, &errCheckpoint{err}
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	header := make([]byte, checkpointHeaderSize)
+	if _, err := io.ReadFull(f, header); err != nil {
+		return nil, 0, &errCheckpoint{fmt.Errorf("read header: %w", err)}
+	}
+	body, sum := header[:checkpointHeaderSize-4], binary.LittleEndian.Uint32(header[checkpointHeaderSize-4:])
+	fields := body[len(checkpointMagic):]
+	switch {
+	case string(body[:len(checkpointMagic)]) != checkpointMagic:
+		return nil, 0, &errCheckpoint{fmt.Errorf("header % x is not one of this format", body[:len(checkpointMagic)])}
+	case crc32.Checksum(body, castagnoli) != sum:
+		return nil, 0, &errCheckpoint{errors.New("header does not fit its checksum")}
+	case binary.LittleEndian.Uint32(fields) != x.shard:
+		return nil, 0, &errCheckpoint{fmt.Errorf("written for shard %d", binary.LittleEndian.Uint32(fields))}
+	}
+	if g, err = hnsw.Load(f, hnsw.Limits{}); err != nil {
+		return nil, 0, &errCheckpoint{err}
+	}
+	return g, binary.LittleEndian.Uint64(fields[4:]), nil
+}
+
+// load brings the index up at start: the graph from its checkpoint, corrected by the change feed since, and into fresh
+// or cold whatever the graph does not have. live are the shard's slots, applied the last index that storage has.
+func (x *vectorIndex) load(live *roaring.Bitmap, applied uint64) error {
+	x.through.Store(applied)
+	x.savedAt.Store(time.Now().UnixMilli())
+	g, through, err := x.readCheckpoint()
+	if err == nil && g != nil && through > applied {
+		g.Close()
+		g, err = nil, &errCheckpoint{fmt.Errorf("covers the log to %d, storage ends at %d", through, applied)}
+	}
+	if err == nil && g != nil && (g.Codec().Dim() != x.dim || g.Codec().Distance() != x.distance) {
+		g.Close()
+		g, err = nil, &errCheckpoint{fmt.Errorf("holds %s vectors of %d dimensions", g.Codec().Distance(), g.Codec().Dim())}
+	}
+	if unusable := (*errCheckpoint)(nil); errors.As(err, &unusable) {
+		x.log.Warn("the graph's checkpoint cannot be used and the graph is built again, searches scan meanwhile",
+			"shard", x.shard, "error", err)
+		x.metrics.rebuilds.Inc()
+		g = nil
+	} else if err != nil {
+		return err
+	}
+	missing := live
+	if g != nil {
+		x.savedThrough = through
+		changed := int64(0)
+		err := x.vectors.Changes(x.shard, through, func(_ uint64, slots []uint32) error {
+			for _, slot := range slots {
+				g.Delete(slot)
+				changed++
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read the change feed of shard %d: %w", x.shard, err)
+		}
+		x.unsaved.Store(changed)
+		inGraph := roaring.New()
+		for _, slot := range g.AppendLive(nil) {
+			if live.Contains(slot) {
+				inGraph.Add(slot)
+			} else {
+				g.Delete(slot)
+			}
+		}
+		missing = roaring.AndNot(live, inGraph)
+		x.graph.Store(g)
+	}
+	if missing.GetCardinality() > freshVectorsMax {
+		x.cold.Or(missing)
+		return nil
+	}
+	return x.vectors.Vectors(x.shard, missing.ToArray(), func(slot uint32, v []float32) error {
+		x.fresh.Add(slot, v)
+		return nil
+	})
+}

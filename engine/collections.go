@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/vectord/vectord"
+)
+
+// CreateCollection makes an empty collection.
+func (db *DB) CreateCollection(ctx context.Context, name string, config vectord.CollectionConfig) error {
+	if err := vectord.CheckCollectionName(name); err != nil {
+		return err
+	}
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	if err := checkPayload("metadata", config.Metadata); err != nil {
+		return err
+	}
+	return db.proposeCatalog(ctx, commandCreateCollection, createCollection{Name: name, Config: config})
+}
+
+// UpdateCollection changes settings of a collection; searches and writes go on meanwhile.
+func (db *DB) UpdateCollection(ctx context.Context, name string, u vectord.CollectionUpdate) error {
+	if err := checkPayload("metadata", u.Metadata); err != nil {
+		return err
+	}
+	return db.proposeCatalog(ctx, commandUpdateCollection, updateCollection{Name: name, Update: u})
+}
+
+// DeleteCollection removes a collection, its points and the aliases that point to it, and reports whether there was one.
+func (db *DB) DeleteCollection(ctx context.Context, name string) (existed bool, err error) {
+	command, err := encodeCatalogCommand(commandDeleteCollection, deleteCollection{Name: name})
+	if err != nil {
+		return false, err
+	}
+	r, err := db.log.Propose(ctx, metaGroup, command)
+	if err != nil {
+		return false, err
+	}
+	existed, _ = r.Value.(bool)
+	return existed, r.Err
+}
+
+// UpdateAliases applies all actions or none.
+func (db *DB) UpdateAliases(ctx context.Context, actions []vectord.AliasAction) error {
+	for _, a := range actions {
+		var name string
+		switch {
+		case a.Create != nil:
+			name = a.Create.Name
+		case a.Rename != nil:
+			name = a.Rename.New
+		default:
+			continue
+		}
+		if err := vectord.CheckCollectionName(name); err != nil {
+			return err
+		}
+	}
+	return db.proposeCatalog(ctx, commandUpdateAliases, updateAliases{Actions: actions})
+}
+
+func (db *DB) proposeCatalog(ctx context.Context, kind commandKind, body any) error {
+	command, err := encodeCatalogCommand(kind, body)
+	if err != nil {
+		return err
+	}
+	r, err := db.log.Propose(ctx, metaGroup, command)
+	if err != nil {
+		return err
+	}
+	return r.Err
+}
+
+// Collections returns the names of all collections, sorted, without aliases.
+func (db *DB) Collections() []string {
+	all := db.catalog.all()
+	names := make([]string, len(all))
+	for i, c := range all {
+		names[i] = c.name
+	}
+	return names
+}
+
+// CollectionExists reports whether a collection or an alias has the name.
+func (db *DB) CollectionExists(name string) bool {
+	_, err := db.catalog.resolve(name)
+	return err == nil
+}
+
+// Aliases returns all aliases, sorted by name.
+func (db *DB) Aliases() []vectord.Alias { return db.catalog.allAliases() }
+
+// CollectionInfo returns the configuration and state of a collection.
+func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
+	c, err := db.catalog.resolve(name)
+	if err != nil {
+		return vectord.CollectionInfo{}, err
+	}
+	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config}
+	for _, s := range c.shards {
+		info.Points += int(s.points.Load())
+		info.IndexedVectors += s.index.indexed()
+		threshold := s.index.buildThreshold()
+		if waiting := s.index.waiting(); threshold >= 0 && waiting > 0 && (s.index.indexed() > 0 || waiting >= threshold) {
+			info.Status = vectord.StatusYellow
+		}
+	}
+	return info, nil
+}

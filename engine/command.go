@@ -1,0 +1,280 @@
+package engine
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/vectord/vectord"
+)
+
+// A command is one change in the log:
+//
+//	version u8 = 1 · kind u8 · body
+//
+// Bodies of catalog commands are JSON. The body of a write is binary, integers as uvarints unless a width is given, all
+// fixed widths little-endian; docs/FORMAT.md has it byte by byte. Commands are a format: a kind keeps its meaning for
+// ever, and a change of a body takes a new version.
+const commandVersion = 1
+
+type commandKind uint8
+
+const (
+	commandCreateCollection commandKind = 1
+	commandUpdateCollection commandKind = 2
+	commandDeleteCollection commandKind = 3
+	commandUpdateAliases    commandKind = 4
+	commandWrite            commandKind = 5
+)
+
+type createCollection struct {
+	Name   string                   `json:"name"`
+	Config vectord.CollectionConfig `json:"config"`
+}
+
+type updateCollection struct {
+	Name   string                   `json:"name"`
+	Update vectord.CollectionUpdate `json:"update"`
+}
+
+type deleteCollection struct {
+	Name string `json:"name"`
+}
+
+type updateAliases struct {
+	Actions []vectord.AliasAction `json:"actions"`
+}
+
+// write changes points of one shard. Session, if it is not zero, is the hash of the client's idempotency key, and
+// Fingerprint the hash of what the client asked for under it.
+type write struct {
+	Collection  uint32
+	Shard       uint32
+	Session     [16]byte
+	Fingerprint uint64
+	Operations  []vectord.Operation
+}
+
+func encodeCatalogCommand(kind commandKind, body any) ([]byte, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode command of kind %d: %w", kind, err)
+	}
+	return append([]byte{commandVersion, byte(kind)}, b...), nil
+}
+
+// splitCommand returns a command's kind and body.
+func splitCommand(b []byte) (commandKind, []byte, error) {
+	if len(b) < 2 {
+		return 0, nil, fmt.Errorf("command of %d bytes", len(b))
+	}
+	if b[0] != commandVersion {
+		return 0, nil, fmt.Errorf("command of version %d, this server reads version %d", b[0], commandVersion)
+	}
+	return commandKind(b[1]), b[2:], nil
+}
+
+func (w *write) append(dst []byte) ([]byte, error) {
+	dst = append(dst, commandVersion, byte(commandWrite))
+	dst = binary.LittleEndian.AppendUint32(dst, w.Collection)
+	dst = binary.LittleEndian.AppendUint32(dst, w.Shard)
+	dst = append(dst, w.Session[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, w.Fingerprint)
+	return appendOperations(dst, w.Operations)
+}
+
+func appendOperations(dst []byte, ops []vectord.Operation) ([]byte, error) {
+	dst = binary.AppendUvarint(dst, uint64(len(ops)))
+	for i := range ops {
+		var err error
+		if dst, err = appendOperation(dst, &ops[i]); err != nil {
+			return nil, err
+		}
+	}
+	return dst, nil
+}
+
+func appendOperation(dst []byte, op *vectord.Operation) ([]byte, error) {
+	dst = append(dst, byte(op.Kind))
+	if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors {
+		dst = binary.AppendUvarint(dst, uint64(len(op.Points)))
+		for _, p := range op.Points {
+			dst = p.ID.AppendBinary(dst)
+			dst = binary.AppendUvarint(dst, uint64(len(p.Vector)))
+			for _, x := range p.Vector {
+				dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(x))
+			}
+			dst = appendBytes(dst, p.Payload)
+		}
+		return dst, nil
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(op.IDs)))
+	for _, id := range op.IDs {
+		dst = id.AppendBinary(dst)
+	}
+	var filter []byte
+	if op.Filter != nil {
+		var err error
+		if filter, err = json.Marshal(op.Filter); err != nil {
+			return nil, fmt.Errorf("encode filter: %w", err)
+		}
+	}
+	dst = appendBytes(dst, filter)
+	dst = appendBytes(dst, op.Payload)
+	dst = appendBytes(dst, []byte(op.Key))
+	dst = binary.AppendUvarint(dst, uint64(len(op.Keys)))
+	for _, key := range op.Keys {
+		dst = appendBytes(dst, []byte(key))
+	}
+	return dst, nil
+}
+
+func appendBytes(dst, b []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
+}
+
+// decodeWrite reads the body of a write. The result shares no memory with b.
+func decodeWrite(b []byte) (*write, error) {
+	r := reader{b: b}
+	w := &write{Collection: r.uint32(), Shard: r.uint32()}
+	copy(w.Session[:], r.take(16))
+	w.Fingerprint = r.uint64()
+	n := r.count(1)
+	for range n {
+		w.Operations = append(w.Operations, r.operation())
+		if r.err != nil {
+			break
+		}
+	}
+	if r.err == nil && len(r.b) > 0 {
+		r.err = fmt.Errorf("%d bytes after the end", len(r.b))
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("decode write: %w", r.err)
+	}
+	return w, nil
+}
+
+// reader takes values off the front of b. After the first error it returns zero values.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) take(n int) []byte {
+	if r.err == nil && n > len(r.b) {
+		r.err = fmt.Errorf("%d bytes expected, %d left", n, len(r.b))
+	}
+	if r.err != nil {
+		return nil
+	}
+	taken := r.b[:n]
+	r.b = r.b[n:]
+	return taken
+}
+
+func (r *reader) uint32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+// count reads the number of items that follow, each at least itemSize bytes, so that a damaged number cannot make the
+// caller allocate more than the input could hold.
+func (r *reader) count(itemSize int) int {
+	if r.err != nil {
+		return 0
+	}
+	n, size := binary.Uvarint(r.b)
+	if size <= 0 || n > uint64(len(r.b)-size)/uint64(itemSize) {
+		r.err = fmt.Errorf("malformed count")
+		return 0
+	}
+	r.b = r.b[size:]
+	return int(n)
+}
+
+func (r *reader) bytes() []byte {
+	b := r.take(r.count(1))
+	if len(b) == 0 {
+		return nil
+	}
+	return append([]byte(nil), b...)
+}
+
+func (r *reader) id() vectord.PointID {
+	if r.err != nil {
+		return vectord.PointID{}
+	}
+	var id vectord.PointID
+	id, r.b, r.err = vectord.DecodePointID(r.b)
+	return id
+}
+
+const encodedIDSizeMin = 9
+
+func (r *reader) operation() vectord.Operation {
+	var op vectord.Operation
+	if b := r.take(1); b != nil {
+		op.Kind = vectord.OperationKind(b[0])
+	}
+	switch op.Kind {
+	case vectord.OpUpsert, vectord.OpUpdateVectors:
+		n := r.count(encodedIDSizeMin + 2)
+		op.Points = make([]vectord.Point, 0, n)
+		for range n {
+			p := vectord.Point{ID: r.id()}
+			dim := r.count(4)
+			raw := r.take(4 * dim)
+			p.Vector = make([]float32, len(raw)/4)
+			for i := range p.Vector {
+				p.Vector[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+			}
+			p.Payload = r.bytes()
+			op.Points = append(op.Points, p)
+		}
+	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload:
+		n := r.count(encodedIDSizeMin)
+		op.IDs = make([]vectord.PointID, 0, n)
+		for range n {
+			op.IDs = append(op.IDs, r.id())
+		}
+		if filter := r.bytes(); filter != nil && r.err == nil {
+			op.Filter, r.err = vectord.ParseFilter(filter)
+		}
+		op.Payload = r.bytes()
+		op.Key = string(r.bytes())
+		n = r.count(1)
+		for range n {
+			op.Keys = append(op.Keys, string(r.bytes()))
+		}
+	default:
+		if r.err == nil {
+			r.err = fmt.Errorf("operation of unknown kind %d", op.Kind)
+		}
+	}
+	return op
+}
+
+// sessionKey hashes a client's idempotency key within one collection.
+func sessionKey(collection uint32, key string) [16]byte {
+	h := xxh3.HashString128Seed(key, uint64(collection))
+	return h.Bytes()
+}
+
+// fingerprint hashes what a client asked for, so that its key cannot be used for something else.
+func fingerprint(ops []vectord.Operation) (uint64, error) {
+	b, err := appendOperations(nil, ops)
+	return xxh3.Hash(b), err
+}

@@ -1,0 +1,296 @@
+// Package engine keeps points, their vectors' index and the caches of a node in step: it applies the log's commands and
+// answers reads.
+//
+// Everything that changes state is a command in the log (Log), proposed by Write and the collection methods and applied
+// by Apply, in one goroutine, each batch in one atomic commit. Points in storage are the truth; the slot tables, indexes,
+// filter caches and the hot set are derived from them and may be dropped at any time.
+//
+// Lock order: shard.applying before vectorIndex.mu and filterCache.mu, which nobody holds together; catalog.mu is held
+// alone.
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/storage"
+)
+
+// Log puts commands in one order and has every replica apply them. Propose returns once the command is applied and
+// durable; with an error the outcome is unknown unless the error's kind says that the command was not taken.
+type Log interface {
+	Propose(ctx context.Context, group uint32, command []byte) (vectord.Result, error)
+}
+
+// Options configure Open.
+type Options struct {
+	MemoryLimit  int64                 // bytes for everything; 0: none
+	IndexWorkers int                   // goroutines that build graphs; 0: one a core
+	Logger       *slog.Logger          // nil: slog.Default()
+	Metrics      prometheus.Registerer // nil: none
+}
+
+// maintenanceInterval is how often memory is measured and idle shards are looked after.
+const maintenanceInterval = time.Second
+
+// DB is the engine of one node. Its methods may be called from any goroutine, Apply from the log's alone.
+type DB struct {
+	store   *storage.Store
+	log     Log // set by Start
+	logger  *slog.Logger
+	catalog *catalog
+	hot     *hotSet
+	budget  *budget
+	workers *workerTokens
+	metrics *metrics
+
+	applied map[uint32]storage.Applied // by group; Apply's own
+
+	started    atomic.Bool
+	stop       context.Context // ends background work
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+}
+
+// Open loads what storage has. The caller closes the store after the DB.
+func Open(store *storage.Store, o Options) (*DB, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.IndexWorkers <= 0 {
+		o.IndexWorkers = runtime.GOMAXPROCS(0)
+	}
+	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+		workers: newWorkerTokens(o.IndexWorkers)}
+	db.stop, db.cancel = context.WithCancel(context.Background())
+	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes)
+	db.metrics = newMetrics(db, o.Metrics)
+	if err := db.load(); err != nil {
+		db.cancel()
+		db.background.Wait()
+		return nil, err
+	}
+	db.budget.refresh()
+	return db, nil
+}
+
+// load reads the catalog and brings up every shard.
+func (db *DB) load() error {
+	aliases := map[string]string{}
+	err := db.store.ScanMeta(func(key string, value []byte) error {
+		var err error
+		switch {
+		case key == metaCounters:
+			err = json.Unmarshal(value, &db.catalog.next)
+		case strings.HasPrefix(key, metaCollectionPrefix):
+			var m collectionMeta
+			if err = json.Unmarshal(value, &m); err == nil {
+				err = db.loadCollection(m)
+			}
+		case strings.HasPrefix(key, metaAliasPrefix):
+			var m aliasMeta
+			err = json.Unmarshal(value, &m)
+			aliases[strings.TrimPrefix(key, metaAliasPrefix)] = m.Collection
+		default:
+			err = errors.New("unknown key: a newer vectord wrote it")
+		}
+		if err != nil {
+			return fmt.Errorf("catalog entry %q: %w", key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	db.catalog.setAliases(aliases)
+	if db.applied[metaGroup], err = db.store.Applied(metaGroup); err != nil {
+		return err
+	}
+	return db.removeOrphans()
+}
+
+func (db *DB) loadCollection(m collectionMeta) error {
+	c := &collection{id: m.ID, name: m.Name, config: m.Config}
+	for _, sm := range m.Shards {
+		s := db.newShard(sm, &c.config)
+		if err := db.loadShard(s); err != nil {
+			return fmt.Errorf("load shard %d of collection %q: %w", s.id, c.name, err)
+		}
+		c.shards = append(c.shards, s)
+	}
+	db.catalog.put(c)
+	return nil
+}
+
+func (db *DB) loadShard(s *shard) error {
+	applied, err := db.store.Applied(s.group)
+	if err != nil {
+		return err
+	}
+	db.applied[s.group] = applied
+	live := roaring.New()
+	err = db.store.ScanSlots(s.id, func(slot uint32, row storage.SlotRow) error {
+		s.slots.set(slot, slotPoint{row.ID, row.Version})
+		s.allocator.load(slot)
+		live.Add(slot)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.points.Store(int64(live.GetCardinality()))
+	s.filters.from = applied.Index
+	return s.index.load(live, applied.Index)
+}
+
+// newShard makes a shard without points.
+func (db *DB) newShard(m shardMeta, config *vectord.CollectionConfig) *shard {
+	v := config.Params.Vectors
+	x := &vectorIndex{shard: m.ID, vectors: db.store, files: storeFiles{db.store}, budget: db.budget, workers: db.workers,
+		log: db.logger, metrics: &db.metrics.indexMetrics, distance: v.Distance, dim: v.Size,
+		fresh: index.NewFlat(v.Distance, v.Size), cold: roaring.New(), moving: map[uint32]bool{}}
+	x.stop, x.cancel = context.WithCancel(db.stop)
+	x.config.Store(config)
+	x.savedAt.Store(time.Now().UnixMilli())
+	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x}
+}
+
+// removeOrphans removes checkpoints of shards that are no more.
+func (db *DB) removeOrphans() error {
+	names, err := db.store.ListFiles()
+	if err != nil {
+		return err
+	}
+	known := map[uint32]bool{}
+	db.eachShard(func(s *shard) { known[s.id] = true })
+	for _, name := range names {
+		if shard, ok := checkpointShard(name); ok && !known[shard] {
+			if err := db.store.RemoveFile(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// storeFiles adds to the store what a checkpoint needs of the log of commits.
+type storeFiles struct{ *storage.Store }
+
+func (f storeFiles) SyncAndTrim(shard uint32, upTo uint64) error {
+	b := f.NewBatch()
+	b.TrimChanges(shard, upTo)
+	durable, err := b.Commit()
+	if err != nil {
+		return err
+	}
+	return durable()
+}
+
+// LastApplied returns the index and the time of the last entry that was applied, for the log to go on from.
+func (db *DB) LastApplied() (index uint64, timeMillis int64, err error) {
+	last, err := db.store.LastApplied()
+	return last.Index, last.Time, err
+}
+
+// Start begins to serve with the log that applies its entries to this DB.
+func (db *DB) Start(log Log) {
+	db.log = log
+	db.started.Store(true)
+	db.background.Add(1)
+	go db.maintain()
+	db.eachShard(func(s *shard) { s.index.kick() })
+}
+
+// Ready returns nil when requests can be served.
+func (db *DB) Ready() error {
+	if !db.started.Load() || db.stop.Err() != nil {
+		return vectord.Errorf(vectord.KindClosed, "the server is starting or stopping")
+	}
+	return nil
+}
+
+// Close ends background work and writes the checkpoints that are due at a stop. The log must be closed before, the store
+// after.
+func (db *DB) Close() error {
+	db.cancel()
+	db.background.Wait()
+	var errs []error
+	db.eachShard(func(s *shard) {
+		s.index.halt()
+		if s.index.unsaved.Load() > 0 {
+			if err := s.index.checkpoint(); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		s.index.close()
+	})
+	return errors.Join(errs...)
+}
+
+// maintain looks after what no request looks after.
+func (db *DB) maintain() {
+	defer db.background.Done()
+	tick := time.NewTicker(maintenanceInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			db.budget.refresh()
+			db.eachShard(func(s *shard) { s.index.kick() })
+		case <-db.stop.Done():
+			return
+		}
+	}
+}
+
+func (db *DB) eachShard(fn func(*shard)) {
+	for _, c := range db.catalog.all() {
+		for _, s := range c.shards {
+			fn(s)
+		}
+	}
+}
+
+func (db *DB) memoryBytes() int64 {
+	var sum int64
+	db.eachShard(func(s *shard) { sum += s.index.memoryBytes() + s.slots.memoryBytes() })
+	return sum
+}
+
+// followConfig hands a changed configuration to the indexes.
+func (db *DB) followConfig(c *collection) {
+	for _, s := range c.shards {
+		s.index.config.Store(&c.config)
+		if g := s.index.graph.Load(); g != nil {
+			g.SetEfConstruction(c.config.HNSW.EfConstruct)
+		}
+		s.index.kick()
+	}
+}
+
+// release frees what a dropped collection held in memory and in derived files. Its rows went with the commit.
+func (db *DB) release(c *collection) {
+	db.background.Add(1)
+	go func() {
+		defer db.background.Done()
+		for _, s := range c.shards {
+			s.index.close()
+			if err := db.store.RemoveFile(checkpointName(s.id)); err != nil {
+				db.logger.Error("remove the checkpoint of a dropped shard", "shard", s.id, "error", err)
+			}
+		}
+	}()
+}

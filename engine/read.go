@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/storage"
+)
+
+// cancelCheckRows is how many rows a scan reads between looks at its deadline.
+const cancelCheckRows = 1024
+
+// Retrieve returns the points with the given ids, in that order; ids without a point are left out.
+func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, s vectord.Selection) ([]vectord.Record, error) {
+	col, err := db.catalog.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) > vectord.MaxLimit {
+		return nil, vectord.Errorf(vectord.KindInvalid, "ids: %d ids in one request, at most %d are accepted", len(ids), vectord.MaxLimit)
+	}
+	sel, err := compileSelection(s)
+	if err != nil {
+		return nil, err
+	}
+	snapshot := db.store.NewSnapshot()
+	defer snapshot.Close()
+	records := make([]vectord.Record, 0, len(ids))
+	for i, id := range ids {
+		if i%cancelCheckRows == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		shard := col.shardOf(id)
+		row, ok, err := snapshot.Point(shard.id, id)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		r, err := record(snapshot, shard, id, row, sel)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// record reads what the selection asks for of one point. row.Payload may be reused by the caller.
+func record(snapshot *storage.Snapshot, s *shard, id vectord.PointID, row storage.PointRow, sel selection) (vectord.Record, error) {
+	r := vectord.Record{ID: id}
+	if p, ok := s.slots.get(row.Slot); ok {
+		r.Version = p.version
+	}
+	if sel.payload {
+		payload, err := sel.project(row.Payload)
+		if err != nil {
+			return r, fmt.Errorf("payload of point %s: %w", id, err)
+		}
+		r.Payload = slices.Clone(payload)
+	}
+	if sel.vector {
+		v, ok, err := snapshot.Vector(s.id, row.Slot, nil)
+		if err != nil {
+			return r, err
+		}
+		if !ok {
+			return r, fmt.Errorf("point %s has no vector in slot %d", id, row.Slot)
+		}
+		r.Vector = v
+	}
+	return r, nil
+}
+
+// Scroll returns a page of the points that match, by ascending id.
+func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) (vectord.ScrollPage, error) {
+	col, err := db.catalog.resolve(name)
+	if err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	if r.Limit < 1 || r.Limit > vectord.MaxLimit {
+		return vectord.ScrollPage{}, vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", r.Limit, vectord.MaxLimit)
+	}
+	filter, err := compileFilter(r.Filter)
+	if err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	sel, err := compileSelection(r.Select)
+	if err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	records, err := db.page(ctx, col, r.Offset, r.Limit+1, filter, sel)
+	if err != nil {
+		return vectord.ScrollPage{}, err
+	}
+	page := vectord.ScrollPage{Points: records}
+	if len(records) > r.Limit {
+		next := records[r.Limit].ID
+		page.Points, page.Next = records[:r.Limit], &next
+	}
+	return page, nil
+}
+
+// page returns up to limit matching points by ascending id, from an id on.
+func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, limit int, filter *matcher, sel selection) ([]vectord.Record, error) {
+	snapshot := db.store.NewSnapshot()
+	defer snapshot.Close()
+	var records []vectord.Record
+	for _, s := range col.shards {
+		found := 0
+		err := scanMatching(ctx, snapshot, s, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+			r, err := record(snapshot, s, id, row, sel)
+			if err != nil {
+				return false, err
+			}
+			records = append(records, r)
+			found++
+			return found < limit, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(col.shards) > 1 {
+		slices.SortFunc(records, func(a, b vectord.Record) int { return a.ID.Compare(b.ID) })
+	}
+	return records[:min(len(records), limit)], nil
+}
+
+// scanMatching calls fn with the matching points of a shard by ascending id until it returns false.
+func scanMatching(ctx context.Context, snapshot *storage.Snapshot, s *shard, from *vectord.PointID, filter *matcher,
+	fn func(vectord.PointID, storage.PointRow) (bool, error)) error {
+	n := 0
+	return snapshot.ScanPoints(s.id, from, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+		n++
+		if n%cancelCheckRows == 0 && ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if holds, err := filter.matches(id, row.Payload); err != nil || !holds {
+			return true, err
+		}
+		return fn(id, row)
+	})
+}
+
+// matchingIDs returns the ids of all points that match.
+func (db *DB) matchingIDs(ctx context.Context, col *collection, filter *matcher) ([]vectord.PointID, error) {
+	snapshot := db.store.NewSnapshot()
+	defer snapshot.Close()
+	var ids []vectord.PointID
+	for _, s := range col.shards {
+		err := scanMatching(ctx, snapshot, s, nil, filter, func(id vectord.PointID, _ storage.PointRow) (bool, error) {
+			ids = append(ids, id)
+			return true, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
+// Count returns how many points match. It is exact.
+func (db *DB) Count(_ context.Context, name string, f *vectord.Filter) (int, error) {
+	col, err := db.catalog.resolve(name)
+	if err != nil {
+		return 0, err
+	}
+	filter, err := compileFilter(f)
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, s := range col.shards {
+		if filter == nil {
+			count += int(s.points.Load())
+			continue
+		}
+		found, err := s.matches(db.store, filter)
+		if err != nil {
+			return 0, err
+		}
+		count += found.count
+	}
+	return count, nil
+}

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/vectord/vectord"
+)
+
+func TestSlotTable(t *testing.T) {
+	var table slotTable
+	if p, ok := table.get(0); ok {
+		t.Fatalf("an empty table holds %v", p)
+	}
+	for slot, p := range map[uint32]slotPoint{
+		0:    {vectord.NumberID(0), 1},
+		4095: {vectord.NumberID(1<<64 - 1), 2},
+		4096: {vectord.UUIDID([16]byte{1, 15: 2}), 1 << 40},
+		9000: {vectord.UUIDID([16]byte{}), 3},
+	} {
+		table.set(slot, p)
+		if got, ok := table.get(slot); !ok || got != p {
+			t.Errorf("slot %d holds %v, %v; want %v", slot, got, ok, p)
+		}
+	}
+	table.clear(4095)
+	if p, ok := table.get(4095); ok {
+		t.Errorf("a cleared slot holds %v", p)
+	}
+	if p, ok := table.get(5000); ok {
+		t.Errorf("a slot never set holds %v", p)
+	}
+}
+
+// TestAllocatorIsAFunctionOfTheLiveSlots compares an allocator that lived through a history with one loaded from what is
+// live at its end: a restart must not change which slots come next.
+func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range 50 {
+		lived := newAllocator()
+		live := map[uint32]bool{}
+		for range 500 {
+			if rng.IntN(2) == 0 {
+				slot := lived.allocate()
+				if live[slot] {
+					t.Fatalf("seed %d: slot %d was given twice", seed, slot)
+				}
+				live[slot] = true
+				continue
+			}
+			for slot := range live {
+				lived.release(slot)
+				delete(live, slot)
+				break
+			}
+		}
+		loaded := newAllocator()
+		for slot := range uint32(600) {
+			if live[slot] {
+				loaded.load(slot)
+			}
+		}
+		for range 300 {
+			if a, b := lived.allocate(), loaded.allocate(); a != b {
+				t.Fatalf("seed %d: %d after the history, %d after loading its end", seed, a, b)
+			}
+		}
+	}
+}
+
+func TestHotSetIsBoundedAndForgetsOldVersions(t *testing.T) {
+	const vectors, dim = 1000, 16
+	each := int64(4*dim + hotSetEntryOverhead)
+	h := newHotSet(100 * each)
+	v := make([]float32, dim)
+	for slot := range uint32(vectors) {
+		v[0] = float32(slot)
+		h.add(hotKey{1, slot}, 5, v)
+	}
+	if got := h.memoryBytes(); got > 100*each || got < 50*each {
+		t.Errorf("%d bytes are kept, the bound is %d", got, 100*each)
+	}
+	h = newHotSet(1 << 20)
+	h.add(hotKey{1, 2}, 5, v)
+	v[0] = -1
+	if got, ok := h.get(hotKey{1, 2}, 5); !ok || got[0] != vectors-1 {
+		t.Errorf("got %v, %v; the set must keep a copy", got, ok)
+	}
+	if _, ok := h.get(hotKey{1, 2}, 6); ok {
+		t.Error("a vector of version 5 answered for version 6")
+	}
+	h.add(hotKey{1, 2}, 4, v)
+	if _, ok := h.get(hotKey{1, 2}, 5); !ok {
+		t.Error("an older version took the place of a newer one")
+	}
+	h.setCapacity(0)
+	if got := h.memoryBytes(); got != 0 {
+		t.Errorf("%d bytes are left after the capacity became 0", got)
+	}
+}

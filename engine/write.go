@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/vectord/vectord"
+)
+
+const (
+	// selectedPerCommand bounds the points that one command of a filtered operation changes.
+	selectedPerCommand = 4096
+	// waitingVectorsMax is how far the graph may fall behind before writers wait for it, and backlogWaitMax for how long.
+	waitingVectorsMax = 1_000_000
+	backlogWaitMax    = 10 * time.Second
+	backlogPoll       = 20 * time.Millisecond
+)
+
+// Write applies operations to a collection in order and returns when all are durable and every later read sees them. Each
+// operation is atomic within a shard. When one is refused, those before it stay and those after it are not tried; what
+// can be checked beforehand is checked for all of them before anything changes.
+//
+// An operation that selects by filter changes the points that match when it is proposed and still match when it is
+// applied.
+func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error) {
+	col, err := db.catalog.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	adds := false
+	for i := range ops {
+		if err := checkOperation(&ops[i], &col.config); err != nil {
+			return nil, err
+		}
+		adds = adds || ops[i].Kind == vectord.OpUpsert
+	}
+	if adds {
+		if err := db.budget.admit(); err != nil {
+			return nil, err
+		}
+		if err := db.waitForIndex(ctx, col); err != nil {
+			return nil, err
+		}
+	}
+	p := proposal{db: db, collection: col, everyShard: slices.ContainsFunc(ops, func(op vectord.Operation) bool { return op.Filter != nil })}
+	if o.IdempotencyKey != "" {
+		p.session = sessionKey(col.id, o.IdempotencyKey)
+		if p.fingerprint, err = fingerprint(ops); err != nil {
+			return nil, err
+		}
+		// Filters are resolved below, and a repetition must not resolve them again: what is left to match now is not
+		// what the first attempt asked for.
+		if done, err := p.repeated(ops); done || err != nil {
+			return make([]vectord.UpdateResult, len(ops)), err
+		}
+	}
+	normalize(ops, col.config.Params.Vectors.Distance)
+	return p.run(ctx, ops)
+}
+
+// waitForIndex holds writers back while the graph is too far behind, so that searches never scan without bound.
+func (db *DB) waitForIndex(ctx context.Context, col *collection) error {
+	behind := func() bool {
+		for _, s := range col.shards {
+			if s.index.buildThreshold() >= 0 && s.index.waiting() > waitingVectorsMax {
+				return true
+			}
+		}
+		return false
+	}
+	if !behind() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, backlogWaitMax)
+	defer cancel()
+	tick := time.NewTicker(backlogPoll)
+	defer tick.Stop()
+	for behind() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return &vectord.Error{Kind: vectord.KindOverloaded, RetryAfter: time.Second,
+				Text: "indexing is behind: more than 1000000 vectors of the collection wait for the graph"}
+		}
+	}
+	return nil
+}
+
+// proposal sends the operations of one Write to the log.
+type proposal struct {
+	db          *DB
+	collection  *collection
+	session     [16]byte // of the idempotency key, zero without one
+	fingerprint uint64
+	// everyShard says that an operation selects by filter, so that any shard may be concerned; then the last command
+	// goes to every shard, if only to note the session.
+	everyShard bool
+}
+
+// repeated reports whether every shard that the operations go to has the proposal's key already, and how that ended.
+func (p *proposal) repeated(ops []vectord.Operation) (done bool, err error) {
+	for _, s := range p.targets(ops) {
+		session, ok, err := p.db.store.Session(s.group, p.session)
+		if err != nil || !ok {
+			return false, err
+		}
+		if err := sessionOutcome(session, p.fingerprint); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// targets returns the shards that the operations go to.
+func (p *proposal) targets(ops []vectord.Operation) []*shard {
+	if p.everyShard || len(p.collection.shards) == 1 {
+		return p.collection.shards
+	}
+	var targets []*shard
+	for _, s := range p.collection.shards {
+		if slices.ContainsFunc(ops, func(op vectord.Operation) bool { return !part(op, p.collection, s).empty() }) {
+			targets = append(targets, s)
+		}
+	}
+	return targets
+}
+
+// run proposes runs of operations without a filter as one command a shard. An operation with a filter goes alone: its
+// filter must see what the operations before it did.
+func (p *proposal) run(ctx context.Context, ops []vectord.Operation) ([]vectord.UpdateResult, error) {
+	results := make([]vectord.UpdateResult, 0, len(ops))
+	for len(ops) > 0 {
+		n := slices.IndexFunc(ops, func(op vectord.Operation) bool { return op.Filter != nil })
+		var index uint64
+		var err error
+		switch {
+		case n == 0:
+			n = 1
+			index, err = p.proposeFiltered(ctx, ops[0], len(ops) == 1)
+		case n < 0:
+			n = len(ops)
+			index, err = p.propose(ctx, ops, true)
+		default:
+			index, err = p.propose(ctx, ops[:n], false)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for range n {
+			results = append(results, vectord.UpdateResult{OperationID: index})
+		}
+		ops = ops[n:]
+	}
+	return results, nil
+}
+
+// operationPart is what of an operation concerns one shard.
+type operationPart struct{ vectord.Operation }
+
+func (o operationPart) empty() bool { return len(o.Points) == 0 && len(o.IDs) == 0 }
+
+func part(op vectord.Operation, c *collection, s *shard) operationPart {
+	if len(c.shards) == 1 {
+		return operationPart{op}
+	}
+	whole := op
+	op.Points, op.IDs = nil, nil
+	for _, point := range whole.Points {
+		if c.shardOf(point.ID) == s {
+			op.Points = append(op.Points, point)
+		}
+	}
+	for _, id := range whole.IDs {
+		if c.shardOf(id) == s {
+			op.IDs = append(op.IDs, id)
+		}
+	}
+	return operationPart{op}
+}
+
+// propose sends each shard its part of the operations, all at the same time. last says that nothing follows under the
+// proposal's key, which the log notes with the last command only.
+func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bool) (index uint64, err error) {
+	type outcome struct {
+		result vectord.Result
+		err    error
+	}
+	outcomes := make(chan outcome, len(p.collection.shards))
+	sent := 0
+	for _, s := range p.collection.shards {
+		w := write{Collection: p.collection.id, Shard: s.id}
+		if last {
+			w.Session, w.Fingerprint = p.session, p.fingerprint
+		}
+		for _, op := range ops {
+			if mine := part(op, p.collection, s); !mine.empty() {
+				w.Operations = append(w.Operations, mine.Operation)
+			}
+		}
+		if len(w.Operations) == 0 && !(p.everyShard && w.Session != [16]byte{}) {
+			continue
+		}
+		command, err := w.append(nil)
+		if err != nil {
+			return 0, err
+		}
+		sent++
+		propose := func() {
+			r, err := p.db.log.Propose(ctx, s.group, command)
+			outcomes <- outcome{r, err}
+		}
+		if len(p.collection.shards) == 1 {
+			propose()
+		} else {
+			go propose()
+		}
+	}
+	for range sent {
+		o := <-outcomes
+		index = max(index, o.result.Index)
+		if o.err == nil {
+			o.err = o.result.Err
+		}
+		if err == nil {
+			err = o.err
+		}
+	}
+	return index, err
+}
+
+// proposeFiltered resolves an operation's filter to ids and proposes the operation for them in commands of bounded size.
+// Each carries the filter too, and Apply leaves out the points that no longer match.
+func (p *proposal) proposeFiltered(ctx context.Context, op vectord.Operation, last bool) (index uint64, err error) {
+	m, err := compileFilter(op.Filter)
+	if err != nil {
+		return 0, err
+	}
+	ids, err := p.db.matchingIDs(ctx, p.collection, m)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		n := min(len(ids), selectedPerCommand)
+		op.IDs = ids[:n]
+		ids = ids[n:]
+		index, err = p.propose(ctx, []vectord.Operation{op}, last && len(ids) == 0)
+		if err != nil || len(ids) == 0 {
+			return index, err
+		}
+	}
+}
+
+// normalize scales the vectors of a Cosine collection to length 1, which is how they are kept.
+func normalize(ops []vectord.Operation, d vectord.Distance) {
+	if d != vectord.Cosine {
+		return
+	}
+	for _, op := range ops {
+		for _, p := range op.Points {
+			vectord.Normalize(p.Vector)
+		}
+	}
+}
+
+// checkOperation refuses what can be known to be wrong before the log has it.
+func checkOperation(op *vectord.Operation, config *vectord.CollectionConfig) error {
+	switch op.Kind {
+	case vectord.OpUpsert, vectord.OpUpdateVectors:
+		return checkPoints(op.Points, config)
+	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload:
+	default:
+		return vectord.Errorf(vectord.KindInvalid, "unknown operation %d", op.Kind)
+	}
+	if len(op.IDs) > 0 && op.Filter != nil {
+		return vectord.Errorf(vectord.KindInvalid, "points and filter are both given, expected one of them")
+	}
+	if len(op.IDs) > vectord.MaxBatchPoints {
+		return vectord.Errorf(vectord.KindInvalid, "points: %d ids in one operation, at most %d are accepted", len(op.IDs), vectord.MaxBatchPoints)
+	}
+	if _, err := compileFilter(op.Filter); err != nil {
+		return err
+	}
+	switch op.Kind {
+	case vectord.OpSetPayload, vectord.OpOverwritePayload:
+		if err := checkPayload("payload", op.Payload); err != nil {
+			return err
+		}
+		if op.Key != "" {
+			if _, err := parsePath(op.Key); err != nil {
+				return err
+			}
+		}
+	case vectord.OpDeletePayload:
+		if _, err := parsePaths(op.Keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkPoints(points []vectord.Point, config *vectord.CollectionConfig) error {
+	if len(points) > vectord.MaxBatchPoints {
+		return vectord.Errorf(vectord.KindInvalid, "points: %d points in one operation, at most %d are accepted", len(points), vectord.MaxBatchPoints)
+	}
+	seen := make(map[vectord.PointID]int, len(points))
+	for i, p := range points {
+		if first, twice := seen[p.ID]; twice {
+			return vectord.Errorf(vectord.KindInvalid, "points: id %s is given twice, at positions %d and %d", p.ID, first, i)
+		}
+		seen[p.ID] = i
+		if err := checkVector(p.Vector, config.Params.Vectors.Size); err != nil {
+			return err
+		}
+		if err := checkPayload("payload of point "+p.ID.String(), p.Payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkVector(v []float32, size int) error {
+	if len(v) != size {
+		return wrongDimension(size, len(v))
+	}
+	for i, x := range v {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return vectord.Errorf(vectord.KindInvalid, "vector: component %d is %v, expected a finite number", i, x)
+		}
+	}
+	return nil
+}

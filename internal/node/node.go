@@ -1,0 +1,84 @@
+// Package node assembles a vectord node: storage, the engine on top of it, and the log that orders what the engine is
+// asked to change. Commands, benchmarks and tests all build their nodes here.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vectord/vectord/engine"
+	"github.com/vectord/vectord/replication"
+	"github.com/vectord/vectord/storage"
+)
+
+// Config says where a node keeps its data and what it may use. Only DataDir is required.
+type Config struct {
+	DataDir     string
+	FS          storage.FS           // nil: the operating system's
+	MemoryLimit int64                // bytes; 0: none
+	Logger      *slog.Logger         // nil: slog.Default()
+	Metrics     *prometheus.Registry // nil: none
+	// Fatal is called with the first error after which nothing can be promised; nil logs it and exits with status 1.
+	Fatal func(error)
+}
+
+// Node is a running node.
+type Node struct {
+	store *storage.Store
+	db    *engine.DB
+	log   *replication.Standalone
+}
+
+// Open loads the data directory, creating it if need be, and returns when the node can serve.
+func Open(c Config) (*Node, error) {
+	cache, table := engine.Shares(c.MemoryLimit)
+	store, err := storage.Open(storage.Options{Dir: c.DataDir, FS: c.FS, CacheBytes: cache, MemTableBytes: table,
+		Logger: c.Logger, Fatal: c.Fatal})
+	if err != nil {
+		return nil, err
+	}
+	var registerer prometheus.Registerer // stays a nil interface without a registry
+	if c.Metrics != nil {
+		registerer = c.Metrics
+		c.Metrics.MustRegister(storageCollector{store})
+	}
+	db, err := engine.Open(store, engine.Options{MemoryLimit: c.MemoryLimit, Logger: c.Logger, Metrics: registerer})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), store.Close())
+	}
+	index, millis, err := db.LastApplied()
+	if err != nil {
+		return nil, errors.Join(err, db.Close(), store.Close())
+	}
+	n := &Node{store: store, db: db}
+	n.log = replication.NewStandalone(db, index, millis, replication.StandaloneOptions{Fatal: c.Fatal, Registerer: registerer})
+	db.Start(n.log)
+	return n, nil
+}
+
+// Engine returns what answers requests.
+func (n *Node) Engine() *engine.DB { return n.db }
+
+// Close finishes accepted writes, saves what makes the next start fast, and releases the data directory. Requests must
+// have ended before.
+func (n *Node) Close() error {
+	return errors.Join(n.log.Close(), n.db.Close(), n.store.Close())
+}
+
+// Report is what Check found.
+type Report = storage.Report
+
+// Check reads everything in a data directory that no node has open, without changing it, and reports what is damaged.
+// progress, if not nil, is called now and then with the number of keys read.
+func Check(ctx context.Context, dir string, logger *slog.Logger, progress func(keys uint64)) (report Report, err error) {
+	store, err := storage.Open(storage.Options{Dir: dir, ReadOnly: true, Logger: logger})
+	if err != nil {
+		return Report{}, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return store.Verify(ctx, progress)
+}
