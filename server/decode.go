@@ -34,6 +34,16 @@ func decodeBody(body []byte, dst any) error {
 	return nil
 }
 
+// decodeInner reads a value within the body whose form decides what it is. Its errors tell the place within the value, to
+// which the decoder around it adds the place of the value.
+func decodeInner(raw jsontext.Value, dst any) error {
+	if err := jsonv2.Unmarshal(raw, dst); err != nil {
+		inner := bodyError(err)
+		return vectord.Errorf(vectord.KindOf(inner), "%v", inner)
+	}
+	return nil
+}
+
 // list is a JSON array of at most vectord.MaxBatchPoints elements. The bound acts while the array is read: a small body
 // can spell very many elements, each of which takes more memory than its text.
 type list[T any] []T
@@ -123,7 +133,7 @@ func (v *vectorJSON) parse(raw jsontext.Value) (err error) {
 
 func (v *vectorJSON) parseObject(raw jsontext.Value) error {
 	var named map[string]jsontext.Value
-	if err := jsonv2.Unmarshal(raw, &named); err != nil {
+	if err := decodeInner(raw, &named); err != nil {
 		return err
 	}
 	if err := refuseKeys(named, "sparse vectors", "indices"); err != nil {
@@ -309,7 +319,7 @@ func (v *batchVectorsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return err
 	}
 	var named map[string]jsontext.Value
-	if err := jsonv2.Unmarshal(raw, &named); err != nil {
+	if err := decodeInner(raw, &named); err != nil {
 		return err
 	}
 	for name := range named {
@@ -321,7 +331,7 @@ func (v *batchVectorsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if !ok {
 		return nil
 	}
-	return jsonv2.Unmarshal(inner, &v.list)
+	return decodeInner(inner, &v.list)
 }
 
 // decodeUpsert reads the body of PUT points.
@@ -453,7 +463,8 @@ func (u *vectorsJSON) operation(field string) (vectord.Operation, error) {
 // operation returns an operation that has nothing but a selector: delete and clear payload.
 func (s *selectorJSON) operation(kind vectord.OperationKind, field string) (vectord.Operation, error) {
 	op := vectord.Operation{Kind: kind}
-	return op, s.apply(&op, field)
+	err := s.apply(&op, field)
+	return op, err
 }
 
 func decodeDelete(body []byte) (vectord.Operation, error) {
@@ -503,7 +514,8 @@ func (s *setPayloadJSON) operation(kind vectord.OperationKind, field string) (ve
 	if s.Key != "" && kind != vectord.OpSetPayload {
 		return op, vectord.Errorf(vectord.KindUnsupported, "%skey: not offered where the payload is replaced", field)
 	}
-	return op, s.apply(&op, field)
+	err := s.apply(&op, field)
+	return op, err
 }
 
 // deletePayloadJSON is the body of POST points/payload/delete.
@@ -526,7 +538,8 @@ func (d *deletePayloadJSON) operation(field string) (vectord.Operation, error) {
 		return op, missing(field + "keys")
 	}
 	op.Keys = *d.Keys
-	return op, d.apply(&op, field)
+	err := d.apply(&op, field)
+	return op, err
 }
 
 // operationJSON is one step of POST points/batch: exactly one of the fields is set.

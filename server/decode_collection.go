@@ -1,7 +1,6 @@
 package server
 
 import (
-	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/vectord/vectord"
@@ -35,7 +34,7 @@ func (v *vectorParamsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 
 func (v *vectorParamsJSON) parse(raw jsontext.Value) error {
 	var object map[string]jsontext.Value
-	if err := jsonv2.Unmarshal(raw, &object); err != nil {
+	if err := decodeInner(raw, &object); err != nil {
 		return err
 	}
 	if inner, ok := object[""]; ok && len(object) == 1 && inner.Kind() == '{' {
@@ -56,7 +55,7 @@ func (v *vectorParamsJSON) parse(raw jsontext.Value) error {
 		Datatype     *string           `json:"datatype"`
 		Multi        notOffered        `json:"multivector_config"`
 	}
-	if err := jsonv2.Unmarshal(raw, &p); err != nil {
+	if err := decodeInner(raw, &p); err != nil {
 		return err
 	}
 	if p.Datatype != nil && *p.Datatype != "float32" {

@@ -42,13 +42,13 @@ func (w *withPayloadJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		w.all = true
 	case 'f':
 	case '[':
-		if err := jsonv2.Unmarshal(raw, &paths); err != nil {
+		if err := decodeInner(raw, &paths); err != nil {
 			return err
 		}
 		w.include, w.listed = paths, true
 	case '{':
 		var object map[string]list[string]
-		if err := jsonv2.Unmarshal(raw, &object); err != nil {
+		if err := decodeInner(raw, &object); err != nil {
 			return err
 		}
 		include, hasInclude := object["include"]
@@ -83,7 +83,7 @@ func (w *withVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	case 'f':
 	case '[':
 		var names list[string]
-		if err := jsonv2.Unmarshal(raw, &names); err != nil {
+		if err := decodeInner(raw, &names); err != nil {
 			return err
 		}
 		for _, name := range names {
@@ -202,7 +202,7 @@ func (n *nearestJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return n.parse(raw)
 	}
 	var object map[string]jsontext.Value
-	if err := jsonv2.Unmarshal(raw, &object); err != nil {
+	if err := decodeInner(raw, &object); err != nil {
 		return err
 	}
 	for _, form := range []string{"recommend", "discover", "context", "order_by", "fusion", "rrf", "formula", "sample", "relevance_feedback"} {
@@ -302,7 +302,8 @@ func (q *queryJSON) query(field string) (query, error) {
 	} else if q.ScoreThreshold != nil {
 		return out, vectord.Errorf(vectord.KindInvalid, "%sscore_threshold: cannot be given without query", field)
 	}
-	return out, q.complete(&out, field)
+	err := q.complete(&out, field)
+	return out, err
 }
 
 // searchJSON is the body of POST points/search, the older form of a query.
@@ -352,7 +353,8 @@ func (s *searchJSON) query(field string) (out query, err error) {
 	if s.Limit == nil {
 		return out, missing(field + "limit")
 	}
-	return out, s.complete(&out, field)
+	err = s.complete(&out, field)
+	return out, err
 }
 
 // decodeQueryBatch reads the body of POST points/query/batch.

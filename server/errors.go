@@ -122,7 +122,7 @@ func bodyError(err error) error {
 	if errors.As(semantic.Err, &own) {
 		return &formError{inBody, &vectord.Error{Kind: own.Kind, Text: at(semantic.JSONPointer) + own.Text}}
 	}
-	got := semantic.JSONKind.String()
+	got := describeKind(semantic.JSONKind)
 	if len(semantic.JSONValue) > 0 {
 		got = excerpt(semantic.JSONValue)
 	}
@@ -172,6 +172,24 @@ func describe(t reflect.Type) string {
 		return "an object"
 	case reflect.Pointer:
 		return describe(t.Elem())
+	}
+	return "another value"
+}
+
+func describeKind(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "a bool"
+	case '"':
+		return "a string"
+	case '0':
+		return "a number"
+	case '[':
+		return "an array"
+	case '{':
+		return "an object"
 	}
 	return "another value"
 }

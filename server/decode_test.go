@@ -1,0 +1,283 @@
+package server
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vectord/vectord"
+)
+
+// checkDecoder checks what holds for every decoder and any body: what is refused is refused as the client's fault, and
+// what is accepted keeps nothing of the body, whose memory belongs to the next request.
+func checkDecoder[T any](t *testing.T, decode func([]byte) (T, error), body []byte) (T, bool) {
+	t.Helper()
+	scratch := bytes.Clone(body)
+	got, err := decode(scratch)
+	if err != nil {
+		if status, text := statusOf(err); status != 400 && status != 422 || strings.HasSuffix(text, ": ") {
+			t.Fatalf("%q is refused with status %d: %q", body, status, text)
+		}
+		return got, false
+	}
+	for i := range scratch {
+		scratch[i] = '#'
+	}
+	again, err := decode(bytes.Clone(body))
+	if err != nil || !reflect.DeepEqual(got, again) {
+		t.Fatalf("%q is decoded to %+v and, after its memory was used again, to %+v, %v", body, again, got, err)
+	}
+	return got, true
+}
+
+func checkOperations(t *testing.T, ops ...vectord.Operation) {
+	t.Helper()
+	for _, op := range ops {
+		for _, p := range op.Points {
+			if len(p.Vector) == 0 || len(p.Vector) > vectord.MaxDimension {
+				t.Fatalf("a vector of %d components was accepted", len(p.Vector))
+			}
+			for _, x := range p.Vector {
+				if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+					t.Fatalf("component %v was accepted", x)
+				}
+			}
+			if p.Payload != nil && p.Payload[0] != '{' {
+				t.Fatalf("payload %q was accepted", p.Payload)
+			}
+		}
+		if op.Kind != vectord.OpUpsert && op.Kind != vectord.OpUpdateVectors && (op.IDs == nil) == (op.Filter == nil) {
+			t.Fatalf("%+v selects neither by ids nor by filter, or by both", op)
+		}
+	}
+}
+
+func checkQueries(t *testing.T, queries ...query) {
+	t.Helper()
+	for _, q := range queries {
+		if q.Limit < 1 || q.Limit > vectord.MaxLimit || q.Offset < 0 || q.Offset > maxOffset || q.Vector != nil && q.ID != nil ||
+			q.Params.HNSWEf < 0 || q.Params.HNSWEf > vectord.MaxLimit {
+			t.Fatalf("%+v was accepted", q)
+		}
+	}
+}
+
+func fuzzOperation(f *testing.F, decode func([]byte) (vectord.Operation, error), seeds ...string) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if op, ok := checkDecoder(t, decode, body); ok {
+			checkOperations(t, op)
+		}
+	})
+}
+
+func FuzzDecodeUpsert(f *testing.F) {
+	fuzzOperation(f, decodeUpsert,
+		`{"points":[{"id":1,"vector":[1,2e-3],"payload":{"a":[1,{"b":null}]}},{"id":"550e8400-e29b-41d4-a716-446655440000","vector":{"":[0]}}]}`,
+		`{"batch":{"ids":[1,2],"vectors":[[1],{"":[2]}],"payloads":[null,{"a":"\u00e9"}]},"shard_key":null,"update_mode":"upsert"}`,
+		`{"batch":{"ids":[1],"vectors":{"":[[1,2]]}}}`, `{"points":[{"id":1,"vector":{"text":"x","model":"m"}}]}`)
+}
+
+func FuzzDecodeUpdateVectors(f *testing.F) {
+	fuzzOperation(f, decodeUpdateVectors, `{"points":[{"id":1,"vector":[1,2]},{"id":2,"vector":{"":[3]}}]}`, `{"points":[]}`)
+}
+
+func FuzzDecodeDelete(f *testing.F) {
+	fuzzOperation(f, decodeDelete, `{"points":[1,"550e8400e29b41d4a716446655440000"]}`, `{"filter":{"must":{"key":"a","match":{"value":1}}}}`, `{"filter":{}}`)
+}
+
+func FuzzDecodeClearPayload(f *testing.F) {
+	fuzzOperation(f, decodeClearPayload, `{"points":[1]}`, `{"filter":{"should":[{"is_null":{"key":"a"}}]}}`)
+}
+
+func FuzzDecodeSetPayload(f *testing.F) {
+	fuzzOperation(f, decodeSetPayload, `{"payload":{"a":1},"points":[1],"key":"b.c"}`, `{"payload":{},"filter":{}}`)
+}
+
+func FuzzDecodeOverwritePayload(f *testing.F) {
+	fuzzOperation(f, decodeOverwritePayload, `{"payload":{"a":18446744073709551615},"points":[18446744073709551615]}`)
+}
+
+func FuzzDecodeDeletePayload(f *testing.F) {
+	fuzzOperation(f, decodeDeletePayload, `{"keys":["a","b[].c"],"points":[1]}`, `{"keys":[],"filter":{}}`)
+}
+
+func FuzzDecodeOperations(f *testing.F) {
+	f.Add([]byte(`{"operations":[{"upsert":{"points":[{"id":1,"vector":[1]}]}},{"delete":{"points":[1]}},{"set_payload":{"payload":{},"points":[1]}},
+		{"overwrite_payload":{"payload":{},"filter":{}}},{"delete_payload":{"keys":["a"],"points":[1]}},{"clear_payload":{"points":[1]}},
+		{"update_vectors":{"points":[{"id":1,"vector":[2]}]}}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if ops, ok := checkDecoder(t, decodeOperations, body); ok {
+			checkOperations(t, ops...)
+		}
+	})
+}
+
+func FuzzDecodeQuery(f *testing.F) {
+	for _, s := range []string{`{"query":[1,2],"limit":5,"filter":{"must_not":[{"has_id":[1]}]},"params":{"hnsw_ef":10,"exact":true},"with_payload":["a"]}`,
+		`{"query":{"nearest":7,"mmr":null},"score_threshold":0.5,"offset":3,"with_vector":[""],"with_payload":{"exclude":["b"]}}`,
+		`{"query":"550e8400-e29b-41d4-a716-446655440000","using":""}`, `{}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeQuery, body); ok {
+			checkQueries(t, q)
+		}
+	})
+}
+
+func FuzzDecodeSearch(f *testing.F) {
+	f.Add([]byte(`{"vector":[1,2],"limit":5,"with_vectors":true}`))
+	f.Add([]byte(`{"vector":{"name":"","vector":[1]},"top":5}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeSearch, body); ok {
+			checkQueries(t, q)
+		}
+	})
+}
+
+func FuzzDecodeQueryBatch(f *testing.F) {
+	f.Add([]byte(`{"searches":[{"query":[1]},{"query":1}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeQueryBatch, body); ok {
+			checkQueries(t, q...)
+		}
+	})
+}
+
+func FuzzDecodeSearchBatch(f *testing.F) {
+	f.Add([]byte(`{"searches":[{"vector":[1],"limit":1}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeSearchBatch, body); ok {
+			checkQueries(t, q...)
+		}
+	})
+}
+
+func FuzzDecodeRetrieve(f *testing.F) {
+	f.Add([]byte(`{"ids":[1,"550e8400e29b41d4a716446655440000"],"with_payload":{"include":["a"]},"with_vector":true}`))
+	f.Fuzz(func(t *testing.T, body []byte) { checkDecoder(t, decodeRetrieve, body) })
+}
+
+func FuzzDecodeScroll(f *testing.F) {
+	f.Add([]byte(`{"offset":7,"limit":100,"filter":{"min_should":{"conditions":[{"key":"a","range":{"gt":1}}],"min_count":1}},"order_by":null}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if r, ok := checkDecoder(t, decodeScroll, body); ok && (r.Limit < 1 || r.Limit > vectord.MaxLimit) {
+			t.Fatalf("limit %d was accepted", r.Limit)
+		}
+	})
+}
+
+func FuzzDecodeCount(f *testing.F) {
+	f.Add([]byte(`{"filter":{"must":[{"key":"a","match":{"except":["x"]}},{"key":"b","values_count":{"gte":2}}]},"exact":true}`))
+	f.Fuzz(func(t *testing.T, body []byte) { checkDecoder(t, decodeCount, body) })
+}
+
+func FuzzDecodeAliases(f *testing.F) {
+	f.Add([]byte(`{"actions":[{"create_alias":{"collection_name":"c","alias_name":"a"}},{"delete_alias":{"alias_name":"a"}},
+		{"rename_alias":{"old_alias_name":"a","new_alias_name":"b"}}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) { checkDecoder(t, decodeAliases, body) })
+}
+
+func FuzzDecodeCreateCollection(f *testing.F) {
+	f.Add([]byte(`{"vectors":{"":{"size":4,"distance":"Cosine","hnsw_config":{"m":8}}},"optimizers_config":{"deleted_threshold":0.5,
+		"max_optimization_threads":"auto"},"quantization_config":{"scalar":{"type":"int8"}},"metadata":{"a":1},"wal_config":{"wal_capacity_mb":1}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if c, ok := checkDecoder(t, decodeCreateCollection, body); ok {
+			if err := c.Validate(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func FuzzDecodeUpdateCollection(f *testing.F) {
+	f.Add([]byte(`{"vectors":{"":{"hnsw_config":{"ef_construct":100}}},"hnsw_config":{"ef_search":9},"quantization_config":"Disabled",
+		"optimizers_config":{"indexing_threshold":0},"params":{"on_disk_payload":true},"metadata":{"a":null}}`))
+	f.Fuzz(func(t *testing.T, body []byte) { checkDecoder(t, decodeUpdateCollection, body) })
+}
+
+// TestSmallBodyLargeMemory sends bodies that spell as many elements as they can: what they take while they are read must
+// stay within a small multiple of their size.
+func TestSmallBodyLargeMemory(t *testing.T) {
+	const size = 8 << 20
+	f := func(name string, decode func([]byte) error, begin, element, end string) {
+		t.Helper()
+		body := []byte(begin + strings.Repeat(element+",", size/(len(element)+1)) + element + end)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := decode(body)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		if taken := after.TotalAlloc - before.TotalAlloc; taken > 8*size {
+			t.Errorf("%s: %d bytes of body take %d bytes of memory (%v)", name, len(body), taken, err)
+		}
+	}
+	upsert := func(b []byte) error { _, err := decodeUpsert(b); return err }
+	scroll := func(b []byte) error { _, err := decodeScroll(b); return err }
+	f("points", upsert, `{"points":[`, `{}`, `]}`)
+	f("ids", upsert, `{"batch":{"ids":[`, `1`, `]}}`)
+	f("vectors", upsert, `{"batch":{"ids":[1],"vectors":[`, `[]`, `]}}`)
+	f("named vectors", upsert, `{"batch":{"ids":[1],"vectors":{"":[`, `[]`, `]}}}`)
+	f("components", upsert, `{"points":[{"id":1,"vector":[`, `0`, `]}]}`)
+	f("with_payload", scroll, `{"with_payload":[`, `"a"`, `]}`)
+	f("include", scroll, `{"with_payload":{"include":[`, `"a"`, `]}}`)
+	f("filter", scroll, `{"filter":{"must":{"has_id":[`, `1`, `]}}}`)
+	f("operations", func(b []byte) error { _, err := decodeOperations(b); return err }, `{"operations":[`, `{}`, `]}`)
+	f("searches", func(b []byte) error { _, err := decodeQueryBatch(b); return err }, `{"searches":[`, `{}`, `]}`)
+	f("actions", func(b []byte) error { _, err := decodeAliases(b); return err }, `{"actions":[`, `{}`, `]}`)
+}
+
+func BenchmarkDecodeUpsert(b *testing.B) {
+	vector := floatsAsJSON(384)
+	body := []byte(`{"points":[`)
+	for i := range 256 {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, `{"id":`...)
+		body = appendUint(body, uint64(i))
+		body = append(body, `,"payload":{"city":"Berlin","n":1},"vector":`...)
+		body = append(append(body, vector...), '}')
+	}
+	body = append(body, "]}"...)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeUpsert(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodeQuery(b *testing.B) {
+	body := append([]byte(`{"limit":10,"with_payload":true,"query":`), floatsAsJSON(384)...)
+	body = append(body, '}')
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeQuery(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAppendHits(b *testing.B) {
+	hits := make([]vectord.Hit, 10)
+	for i := range hits {
+		hits[i] = vectord.Hit{Record: vectord.Record{ID: vectord.NumberID(uint64(i)), Version: 7, Payload: []byte(`{"city":"Berlin"}`)}, Score: 0.9123}
+	}
+	with := &selection{payload: true}
+	var out []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		out = appendHits(out[:0], hits, with)
+	}
+}

@@ -1,0 +1,554 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/model"
+)
+
+var _ Engine = (*model.Model)(nil)
+
+// harness is a server on a real socket with an engine behind it.
+type harness struct {
+	t    *testing.T
+	addr string
+	srv  *Server
+	http *http.Client
+}
+
+func start(t *testing.T, e Engine, o Options) *harness {
+	t.Helper()
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &harness{t: t, addr: ln.Addr().String(), srv: New(e, o),
+		http: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
+	served := make(chan error, 1)
+	go func() { served <- h.srv.Serve(ln) }()
+	t.Cleanup(func() {
+		h.http.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := h.srv.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// send makes one request; header holds names and values in turn.
+func (h *harness) send(method, path string, body io.Reader, header ...string) (status int, answer string, got http.Header) {
+	h.t.Helper()
+	req, err := http.NewRequest(method, "http://"+h.addr+path, body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := h.http.Do(req)
+	if err != nil {
+		h.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp.StatusCode, string(b), resp.Header
+}
+
+// result strips the envelope off an answer: what is left is the result, or the error's text.
+func result(t *testing.T, answer string) string {
+	t.Helper()
+	var e struct {
+		Result json.RawMessage
+		Status json.RawMessage
+		Time   *float64
+	}
+	if err := json.Unmarshal([]byte(answer), &e); err != nil {
+		t.Fatalf("answer %q: %v", answer, err)
+	}
+	if e.Time == nil || *e.Time < 0 {
+		t.Errorf("answer %q has no time", answer)
+	}
+	if string(e.Status) == `"ok"` {
+		return string(e.Result)
+	}
+	var failed struct{ Error string }
+	if err := json.Unmarshal(e.Status, &failed); err != nil || e.Result != nil {
+		t.Fatalf("answer %q is neither a result nor an error", answer)
+	}
+	return failed.Error
+}
+
+// ok makes a request that must succeed with this result, if want is not empty.
+func (h *harness) ok(method, path, body, want string) {
+	h.t.Helper()
+	status, answer, header := h.send(method, path, strings.NewReader(body))
+	if status != 200 || header.Get("Content-Type") != "application/json" {
+		h.t.Errorf("%s %s %s: status %d, content type %q: %s", method, path, body, status, header.Get("Content-Type"), answer)
+		return
+	}
+	if got := result(h.t, answer); want != "" && got != want {
+		h.t.Errorf("%s %s %s:\n got %s\nwant %s", method, path, body, got, want)
+	}
+}
+
+// refused makes a request that must fail with this status and text.
+func (h *harness) refused(status int, method, path, body, want string) {
+	h.t.Helper()
+	got, answer, header := h.send(method, path, strings.NewReader(body))
+	if got != status || header.Get("Content-Type") != "application/json" {
+		h.t.Errorf("%s %s %.200s: status %d, want %d: %s", method, path, body, got, status, answer)
+		return
+	}
+	if text := result(h.t, answer); text != want {
+		h.t.Errorf("%s %s %.200s:\n got %s\nwant %s", method, path, body, text, want)
+	}
+}
+
+func withPoints(t *testing.T, o Options) *harness {
+	h := start(t, model.New(), o)
+	h.ok("PUT", "/collections/c", `{"vectors":{"size":2,"distance":"Dot"}}`, "true")
+	h.ok("PUT", "/collections/c/points?wait=true", `{"points":[
+		{"id":1,"vector":[1,0],"payload":{"city":"Berlin","n":1,"big":12345678901234567890}},
+		{"id":18446744073709551615,"vector":[0.05,1e-7],"payload":{"city":"Paris","tags":["a","b"],"at":{"x":1.0,"y":2}}},
+		{"id":"550E8400-e29b-41d4-a716-446655440000","vector":{"":[0,-1]},"payload":null}]}`,
+		`{"operation_id":1,"status":"completed"}`)
+	return h
+}
+
+func TestRoutesOfCollections(t *testing.T) {
+	h := start(t, model.New(), Options{Commit: "abc"})
+	status, answer, _ := h.send("GET", "/", nil)
+	if want := `{"title":"vectord","version":"1.19.0","vectord":"` + vectord.Version + `","commit":"abc"}`; status != 200 || answer != want {
+		t.Errorf("GET /: %d %s, want %s", status, answer, want)
+	}
+	for path, want := range map[string]string{"/healthz": "healthz check passed", "/livez": "healthz check passed", "/readyz": "all shards are ready"} {
+		status, answer, header := h.send("GET", path, nil)
+		if status != 200 || answer != want || !strings.HasPrefix(header.Get("Content-Type"), "text/plain") {
+			t.Errorf("GET %s: %d %s", path, status, answer)
+		}
+	}
+	h.ok("GET", "/collections", "", `{"collections":[]}`)
+	h.ok("GET", "/collections/b/exists", "", `{"exists":false}`)
+	h.ok("PUT", "/collections/b", `{"vectors":{"":{"size":4,"distance":"Cosine","on_disk":true,"datatype":"float32"}},
+		"hnsw_config":{"m":8,"ef_search":77,"max_layers":3,"payload_m":null},"optimizers_config":{"indexing_threshold":5,
+		"max_segment_size":9,"max_optimization_threads":2},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},
+		"on_disk_payload":false,"metadata":{"owner":"me"},"sparse_vectors":{},"strict_mode_config":{"enabled":false},
+		"wal_config":{"wal_capacity_mb":64},"unknown":1}`, "true")
+	h.ok("PUT", "/collections/a%20%C3%A9/?timeout=5", `{"vectors":{"size":4,"distance":"Euclid"}}`, "true")
+	h.ok("GET", "/collections/", "", `{"collections":[{"name":"a é"},{"name":"b"}]}`)
+	h.ok("GET", "/collections/b/exists", "", `{"exists":true}`)
+	h.ok("GET", "/collections/b", "", `{"status":"green","optimizer_status":"ok","points_count":0,"indexed_vectors_count":0,`+
+		`"segments_count":1,"config":{"params":{"vectors":{"size":4,"distance":"Cosine","on_disk":true},"shard_number":1,`+
+		`"replication_factor":1,"write_consistency_factor":1,"on_disk_payload":false},"hnsw_config":{"m":8,"ef_construct":200,`+
+		`"ef_search":77,"max_layers":3,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},`+
+		`"optimizer_config":{"deleted_threshold":0.2,"vacuum_min_vector_number":1000,"default_segment_number":0,`+
+		`"max_segment_size":9,"memmap_threshold":null,"indexing_threshold":5,"flush_interval_sec":5,"max_optimization_threads":2},`+
+		`"wal_config":{"wal_capacity_mb":64,"wal_segments_ahead":0},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},`+
+		`"metadata":{"owner":"me"}},"payload_schema":{}}`)
+	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"ef_construct":99}}},"optimizers_config":{"indexing_threshold":7},
+		"params":{"on_disk_payload":true},"quantization_config":"Disabled","metadata":{"owner":null,"x":1}}`, "true")
+	info, err := h.srv.engine.CollectionInfo("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := info.Config; c.HNSW.EfConstruct != 99 || c.HNSW.EfSearch != 77 || c.Optimizer.IndexingThreshold != 7 || !c.Params.OnDiskPayload ||
+		string(c.Quantization) != "null" || string(c.Metadata) != `{"x":1}` {
+		t.Errorf("after PATCH: %+v", c)
+	}
+
+	h.ok("POST", "/collections/aliases", `{"actions":[{"create_alias":{"collection_name":"b","alias_name":"one"}},
+		{"create_alias":{"collection_name":"b","alias_name":"two"}},{"rename_alias":{"old_alias_name":"two","new_alias_name":"three"}},
+		{"delete_alias":{"alias_name":"one"}}]}`, "true")
+	h.ok("GET", "/aliases", "", `{"aliases":[{"alias_name":"three","collection_name":"b"}]}`)
+	h.ok("GET", "/collections/b/aliases", "", `{"aliases":[{"alias_name":"three","collection_name":"b"}]}`)
+	h.ok("GET", "/collections/a%20é/aliases", "", `{"aliases":[]}`)
+	h.ok("POST", "/collections/three/points/count", `{}`, `{"count":0}`)
+
+	h.ok("DELETE", "/collections/b?timeout=10", "", "true")
+	h.ok("DELETE", "/collections/b", "", "false")
+	h.ok("GET", "/aliases", "", `{"aliases":[]}`)
+}
+
+func TestRoutesOfPoints(t *testing.T) {
+	h := withPoints(t, Options{})
+	const c = "/collections/c/points"
+	// Reading.
+	h.ok("GET", c+"/1", "", `{"id":1,"payload":{"big":12345678901234567890,"city":"Berlin","n":1},"vector":[1,0]}`)
+	h.ok("GET", c+"/18446744073709551615", "", `{"id":18446744073709551615,"payload":{"at":{"x":1.0,"y":2},"city":"Paris","tags":["a","b"]},"vector":[0.05,1e-7]}`)
+	h.ok("GET", c+"/550e8400e29b41d4a716446655440000", "", `{"id":"550e8400-e29b-41d4-a716-446655440000","payload":{},"vector":[0,-1]}`)
+	h.ok("POST", c, `{"ids":[7,1],"with_payload":["city"]}`, `[{"id":1,"payload":{"city":"Berlin"}}]`)
+	h.ok("POST", c, `{"ids":[1],"with_payload":false,"with_vector":[""]}`, `[{"id":1,"vector":[1,0]}]`)
+	h.ok("POST", c, `{"ids":[1],"with_payload":[],"with_vectors":true}`, `[{"id":1,"payload":{},"vector":[1,0]}]`)
+	h.ok("POST", c+"/scroll", `{"limit":2,"with_payload":{"exclude":["big","at","tags"]},"filter":null,"order_by":null}`,
+		`{"points":[{"id":1,"payload":{"city":"Berlin","n":1}},{"id":18446744073709551615,"payload":{"city":"Paris"}}],`+
+			`"next_page_offset":"550e8400-e29b-41d4-a716-446655440000"}`)
+	h.ok("POST", c+"/scroll", `{"offset":"550e8400-e29b-41d4-a716-446655440000"}`,
+		`{"points":[{"id":"550e8400-e29b-41d4-a716-446655440000","payload":{}}],"next_page_offset":null}`)
+	h.ok("POST", c+"/scroll", `{"with_payload":{"include":["at.x"]},"filter":{"must":{"has_id":[18446744073709551615]}}}`,
+		`{"points":[{"id":18446744073709551615,"payload":{"at":{"x":1.0}}}],"next_page_offset":null}`)
+	h.ok("POST", c+"/count?consistency=majority", `{"exact":false,"filter":{"must":[{"key":"city","match":{"any":["Berlin","Rome"]}}]}}`, `{"count":1}`)
+
+	// Searching.
+	h.ok("POST", c+"/query", `{"query":[2,1],"limit":2}`,
+		`{"points":[{"id":1,"version":1,"score":2},{"id":18446744073709551615,"version":1,"score":0.1000001}]}`)
+	h.ok("POST", c+"/query?timeout=3", `{"query":{"nearest":[2,1],"mmr":null},"limit":1,"offset":1,"with_vector":true,"using":"","prefetch":[],
+		"params":{"hnsw_ef":12,"exact":true,"quantization":{"rescore":true}}}`,
+		`{"points":[{"id":18446744073709551615,"version":1,"score":0.1000001,"vector":[0.05,1e-7]}]}`)
+	h.ok("POST", c+"/query", `{"query":1,"with_payload":true,"limit":1}`,
+		`{"points":[{"id":18446744073709551615,"version":1,"score":0.05,"payload":{"at":{"x":1.0,"y":2},"city":"Paris","tags":["a","b"]}}]}`)
+	h.ok("POST", c+"/query", `{"query":{"nearest":"550e8400-e29b-41d4-a716-446655440000"},"score_threshold":-1e-7}`,
+		`{"points":[{"id":1,"version":1,"score":0}]}`)
+	h.ok("POST", c+"/query", `{"limit":1}`, `{"points":[{"id":1,"version":1,"score":0}]}`)
+	h.ok("POST", c+"/query", `{"query":null,"filter":{"must_not":[{"has_id":[1]}]},"limit":1}`,
+		`{"points":[{"id":18446744073709551615,"version":1,"score":0}]}`)
+	h.ok("POST", c+"/query/batch", `{"searches":[{"query":[1,0],"limit":1},{"query":[0,1],"limit":1,"filter":{"must":[{"is_empty":{"key":"city"}}]}}]}`,
+		`[{"points":[{"id":1,"version":1,"score":1}]},{"points":[{"id":"550e8400-e29b-41d4-a716-446655440000","version":1,"score":-1}]}]`)
+	h.ok("POST", c+"/search", `{"vector":{"name":"","vector":[1,0]},"limit":1}`, `[{"id":1,"version":1,"score":1}]`)
+	h.ok("POST", c+"/search", `{"vector":[1,0],"top":1}`, `[{"id":1,"version":1,"score":1}]`)
+	h.ok("POST", c+"/search/batch", `{"searches":[{"vector":[1,0],"limit":1},{"vector":[1,0],"limit":1,"offset":3}]}`,
+		`[[{"id":1,"version":1,"score":1}],[]]`)
+
+	// Writing.
+	h.ok("POST", c+"/payload?wait=true&ordering=strong", `{"payload":{"n":2,"city":null},"points":[1]}`, `{"operation_id":2,"status":"completed"}`)
+	h.ok("POST", c+"/payload", `{"payload":{"z":[1]},"key":"at.deep","filter":{"must":[{"key":"n","match":{"value":2}}]}}`,
+		`{"operation_id":3,"status":"acknowledged"}`)
+	h.ok("GET", c+"/1", "", `{"id":1,"payload":{"at":{"deep":{"z":[1]}},"big":12345678901234567890,"n":2},"vector":[1,0]}`)
+	h.ok("PUT", c+"/payload", `{"payload":{"only":true},"points":[1]}`, `{"operation_id":4,"status":"acknowledged"}`)
+	h.ok("POST", c+"/payload/delete", `{"keys":["at.x","tags[]"],"filter":{}}`, "")
+	h.ok("POST", c, `{"ids":[1,18446744073709551615]}`, `[{"id":1,"payload":{"only":true}},{"id":18446744073709551615,"payload":{"at":{"y":2},"city":"Paris","tags":[]}}]`)
+	h.ok("POST", c+"/payload/clear", `{"points":[1]}`, "")
+	h.ok("PUT", c+"/vectors", `{"points":[{"id":1,"vector":[5,5]}]}`, "")
+	h.ok("GET", c+"/1", "", `{"id":1,"payload":{},"vector":[5,5]}`)
+	h.ok("PUT", c, `{"batch":{"ids":[10,11],"vectors":[[1,1],{"":[2,2]}],"payloads":[null,{"a":1}]}}`, "")
+	h.ok("PUT", c, `{"batch":{"ids":[12],"vectors":{"":[[3,3]]}},"shard_key":null,"update_mode":"upsert"}`, "")
+	h.ok("POST", c, `{"ids":[10,11,12],"with_vector":true}`,
+		`[{"id":10,"payload":{},"vector":[1,1]},{"id":11,"payload":{"a":1},"vector":[2,2]},{"id":12,"payload":{},"vector":[3,3]}]`)
+	h.ok("POST", c+"/batch", `{"operations":[{"upsert":{"points":[{"id":20,"vector":[1,1]}]}},{"set_payload":{"payload":{"a":1,"b":2},"points":[20]}},
+		{"overwrite_payload":{"payload":{"a":3,"c":4},"points":[20]}},{"delete_payload":{"keys":["c"],"points":[20]}},
+		{"update_vectors":{"points":[{"id":20,"vector":[9,9]}]}},{"clear_payload":{"points":[12]}},{"delete":{"points":[10,11]}}]}`, "")
+	h.ok("POST", c, `{"ids":[10,11,12,20],"with_vector":true}`, `[{"id":12,"payload":{},"vector":[3,3]},{"id":20,"payload":{"a":3},"vector":[9,9]}]`)
+	h.ok("POST", c+"/delete?wait=true", `{"points":[]}`, "")
+	h.ok("POST", c+"/delete?wait=true&ordering=weak", `{"filter":{"must":[{"key":"a","range":{"gte":3}}]}}`, "")
+	h.ok("POST", c+"/count", `{}`, `{"count":4}`)
+}
+
+// TestErrors is the list of what a request can be refused for. None of it changes anything.
+func TestErrors(t *testing.T) {
+	h := withPoints(t, Options{})
+	const c = "/collections/c/points"
+	_, before, _ := h.send("POST", c+"/scroll", strings.NewReader(`{"with_vector":true}`))
+	f := h.refused
+	huge := func(n int) string { return strings.Repeat(" ", n) }
+
+	// Vectors.
+	f(400, "PUT", c, `{"points":[{"id":1,"vector":[1,2]},{"id":2,"vector":[1]}]}`, "Wrong input: Vector dimension error: expected dim: 2, got 1")
+	f(400, "PUT", c+"/vectors", `{"points":[{"id":1,"vector":[1,2,3]}]}`, "Wrong input: Vector dimension error: expected dim: 2, got 3")
+	f(400, "POST", c+"/query", `{"query":[1,2,3]}`, "Wrong input: Vector dimension error: expected dim: 2, got 3")
+	f(400, "POST", c+"/search", `{"vector":[1],"limit":1}`, "Wrong input: Vector dimension error: expected dim: 2, got 1")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,1e999]}]}`,
+		"Format error in JSON body: points[0].vector: value 1e999 at index 1 is out of the range of a 32-bit float")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,NaN]}]}`, "Format error in JSON body: points[0].vector[1]: invalid character 'N' at start of value at byte 31")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,null]}]}`, "Format error in JSON body: points[0].vector: expected a number at index 1, got null")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":["1",2]}]}`, `Format error in JSON body: points[0].vector: expected a number at index 0, got "1"`)
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":7}]}`, "Format error in JSON body: points[0].vector: expected an array of numbers, got 7")
+	f(400, "PUT", c, `{"points":[{"id":2}]}`, "Format error in JSON body: points[0]: missing field `vector`")
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":[]}]}`, "Validation error in JSON body: [points[0]: vector: the vector is empty]")
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":[`+strings.Repeat("0,", 65536)+`0]}]}`,
+		"Validation error in JSON body: [points[0].vector: 65537 components, at most 65536 are accepted]")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"a":[1,2]}}]}`, "Wrong input: Not existing vector name error: a")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"":[1,2],"bm25":{"text":"x","model":"m"}}}]}`, "Wrong input: Not existing vector name error: bm25")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[[1,2]]}]}`, "Bad request: points[0].vector: multi-vectors are not offered by this server")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"indices":[1],"values":[1]}}]}`,
+		`Bad request: points[0].vector: sparse vectors ("indices") is not offered by this server`)
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"text":"x","model":"m"}}]}`,
+		`Bad request: points[0].vector: inference ("model") is not offered by this server`)
+
+	// Ids.
+	f(400, "PUT", c, `{"points":[{"id":7,"vector":[1,2]},{"id":8,"vector":[1,2]},{"id":7,"vector":[3,4]}]}`,
+		"Wrong input: points[2]: id 7 is already at points[0]")
+	f(400, "PUT", c, `{"batch":{"ids":[7,7],"vectors":[[1,2],[3,4]]}}`, "Wrong input: batch.ids[1]: id 7 is already at batch.ids[0]")
+	f(400, "PUT", c+"/vectors", `{"points":[{"id":1,"vector":[1,2]},{"id":1,"vector":[1,2]}]}`, "Wrong input: points[1]: id 1 is already at points[0]")
+	f(400, "PUT", c, `{"points":[{"vector":[1,2]}]}`, "Format error in JSON body: missing field `points[0].id`")
+	for _, id := range []string{"18446744073709551616", "-1", "1.5", "1e3", `"123"`, `"550e8400"`} {
+		shown := strings.Trim(id, `"`)
+		f(400, "PUT", c, `{"points":[{"id":`+id+`,"vector":[1,2]}]}`, fmt.Sprintf("Format error in JSON body: points[0].id: "+
+			"value %q is not a valid point ID, valid values are either an unsigned integer or a UUID", shown))
+	}
+	f(400, "GET", c+"/x%201", "", `Format error in path parameters: value "x 1" is not a valid point ID, valid values are either an unsigned integer or a UUID`)
+	f(404, "GET", c+"/5", "", "Not found: No point with id 5 found")
+	f(404, "POST", c+"/query", `{"query":5}`, "Not found: No point with id 5 found")
+	f(404, "PUT", c+"/vectors", `{"points":[{"id":5,"vector":[1,2]}]}`, "Not found: No point with id 5 found")
+	f(404, "POST", c+"/payload", `{"payload":{"a":1},"points":[1,5]}`, "Not found: No point with id 5 found")
+	f(404, "POST", c+"/payload/clear", `{"points":[1,5]}`, "Not found: No point with id 5 found")
+
+	// Payloads and selectors.
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,2],"payload":[]}]}`, "Format error in JSON body: points[0].payload: expected an object or null, got []")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,2],"payload":{"a":{"b":1,"b":2}}}]}`,
+		"Format error in JSON body: points[0].payload.a.b: duplicate object member name at byte 56")
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":[1,2],"payload":{"a":`+strings.Repeat("[", 128)+strings.Repeat("]", 128)+`}}]}`,
+		"Validation error in JSON body: [points[0].payload: nested 129 deep, at most 128 are accepted]")
+	f(400, "POST", c+"/payload", `{"points":[1]}`, "Format error in JSON body: missing field `payload`")
+	f(422, "POST", c+"/payload", `{"payload":{}}`, "Validation error in JSON body: [points: either points or filter must be given]")
+	f(422, "POST", c+"/delete", `{"points":[1],"filter":{}}`, "Validation error in JSON body: [points: cannot be given together with filter]")
+	f(400, "PUT", c+"/payload", `{"payload":{},"points":[1],"key":"a"}`, "Bad request: key: not offered where the payload is replaced")
+	f(400, "POST", c+"/payload/delete", `{"points":[1]}`, "Format error in JSON body: missing field `keys`")
+	f(400, "POST", c+"/payload/delete", `{"keys":["a..b"],"points":[1]}`, `Wrong input: "a..b" is not a valid payload path`)
+	f(422, "PUT", c, `{"batch":{"ids":[1],"vectors":[]}}`, "Validation error in JSON body: [batch: number of ids and vectors must be equal, got 1 and 0]")
+	f(422, "PUT", c, `{"batch":{"ids":[1],"vectors":[[1,2]],"payloads":[]}}`, "Validation error in JSON body: [batch: number of ids and payloads must be equal, got 1 and 0]")
+	f(400, "PUT", c, `{}`, "Format error in JSON body: missing field `points`")
+	f(422, "POST", c+"/delete", `{"points":[`+strings.Repeat("1,", 10_000)+`1]}`, "Validation error in JSON body: [points: more than 10000 elements]")
+	f(400, "POST", c+"/batch", `{"operations":[{"delete":{"points":[1]}},{}]}`, "Format error in JSON body: operations[1]: exactly one of upsert, delete, "+
+		"set_payload, overwrite_payload, delete_payload, clear_payload, update_vectors must be given, got 0")
+	f(400, "POST", c+"/batch", `{"operations":[{"delete":{"points":[1]}},{"upsert":{"points":[{"id":2,"vector":[1]}]}}]}`,
+		"Wrong input: Vector dimension error: expected dim: 2, got 1")
+	f(400, "POST", c+"/batch", `{"operations":[{"delete_vectors":{"points":[1],"vector":["a"]}}]}`, "Bad request: operations[0].delete_vectors: not offered by this server")
+
+	// Queries.
+	f(422, "POST", c+"/query", `{"query":[1,2],"limit":0}`, "Validation error in JSON body: [limit: value 0 invalid, must be 1 or larger]")
+	f(422, "POST", c+"/search", `{"vector":[1,2],"limit":10001}`, "Validation error in JSON body: [limit: value 10001 invalid, must be 10000 or less]")
+	f(422, "POST", c+"/query", `{"query":[1,2],"offset":10001}`,
+		"Validation error in JSON body: [offset: value 10001 invalid, must be 10000 or less; page through more points with scroll]")
+	f(400, "POST", c+"/query", `{"query":[1,2],"limit":-1}`, "Format error in JSON body: limit: expected a non-negative integer, got -1")
+	f(400, "POST", c+"/query", `{"query":[1,2],"limit":"x"}`, "Format error in JSON body: limit: expected a non-negative integer, got a string")
+	f(422, "POST", c+"/query", `{"query":[1,2],"params":{"hnsw_ef":0}}`, "Validation error in JSON body: [params.hnsw_ef: value 0 invalid, must be from 1 to 10000]")
+	f(400, "POST", c+"/query", `{"query":[1,2],"params":{"exact":1}}`, "Format error in JSON body: params.exact: expected true or false, got a number")
+	f(400, "POST", c+"/query", `{"query":[1,2],"using":"image"}`, "Wrong input: Not existing vector name error: image")
+	f(400, "POST", c+"/query", `{"query":[1,2],"with_vector":["image"]}`, "Wrong input: Not existing vector name error: image")
+	f(400, "POST", c+"/query", `{"query":[1,2],"prefetch":{"query":[1,2]}}`, "Bad request: prefetch: not offered by this server")
+	f(400, "POST", c+"/query", `{"query":{"nearest":[1,2],"mmr":{"diversity":null}}}`, "Bad request: query: mmr is not offered by this server")
+	for _, form := range []string{"recommend", "discover", "context", "order_by", "fusion", "rrf", "formula", "sample", "relevance_feedback"} {
+		f(400, "POST", c+"/query", `{"query":{"`+form+`":{}}}`, "Bad request: query: "+form+" is not offered by this server")
+	}
+	f(400, "POST", c+"/query", `{"score_threshold":0.5}`, "Wrong input: score_threshold: cannot be given without query")
+	f(422, "POST", c+"/query", `{"query":[1,2],"score_threshold":1e300}`,
+		"Validation error in JSON body: [score_threshold: value 1e+300 invalid, must be within the range of a 32-bit float]")
+	f(400, "POST", c+"/query", `{"query":"pear"}`,
+		`Format error in JSON body: query: value "pear" is not a valid point ID, valid values are either an unsigned integer or a UUID`)
+	f(400, "POST", c+"/query/batch", `{"searches":[{"query":[1,2]},{"query":[1]}]}`, "Wrong input: searches[1]: Vector dimension error: expected dim: 2, got 1")
+	f(422, "POST", c+"/search/batch", `{"searches":[{"vector":[1,2],"limit":0}]}`, "Validation error in JSON body: [searches[0].limit: value 0 invalid, must be 1 or larger]")
+	f(400, "POST", c+"/search", `{"vector":[1,2]}`, "Format error in JSON body: missing field `limit`")
+	f(400, "POST", c+"/scroll", `{"order_by":"a"}`, "Bad request: order_by: not offered by this server")
+	f(400, "POST", c+"/scroll", `{"with_payload":{"include":["a"],"exclude":["b"]}}`,
+		`Format error in JSON body: with_payload: expected exactly one of include and exclude, got {"include":["a"],"exclude":["b"]}`)
+	f(400, "POST", c+"/scroll", `{"filter":{"must":[{"key":"a","geo_radius":{}}]}}`, `Format error in JSON body: filter: filter condition: unknown field "geo_radius", `+
+		"expected one of must, should, must_not, min_should, has_id, key, match, range, values_count, is_empty, is_null")
+	f(400, "POST", c+"/count", `{"filter":[]}`, "Format error in JSON body: filter: filter: expected an object, got []")
+
+	// Collections.
+	f(404, "PUT", "/collections/no/points", `{"points":[{"id":2,"vector":[1,2]}]}`, "Not found: Collection `no` doesn't exist!")
+	f(404, "POST", "/collections/no/points/query", `{"query":[1,2]}`, "Not found: Collection `no` doesn't exist!")
+	f(404, "GET", "/collections/no", "", "Not found: Collection `no` doesn't exist!")
+	f(404, "PATCH", "/collections/no", "{}", "Not found: Collection `no` doesn't exist!")
+	f(404, "GET", "/collections/no/aliases", "", "Not found: Collection `no` doesn't exist!")
+	f(409, "PUT", "/collections/c", `{"vectors":{"size":4,"distance":"Dot"}}`, "Wrong input: Collection `c` already exists!")
+	f(422, "PUT", "/collections/a%2Fb", `{"vectors":{"size":4,"distance":"Dot"}}`,
+		`Validation error in path parameters: [collection_name: "a/b" contains the forbidden character '/']`)
+	f(422, "PUT", "/collections/d", `{"vectors":{"size":0,"distance":"Dot"}}`, "Validation error in JSON body: [vectors.size: value 0 invalid, must be from 1 to 65536]")
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Near"}}`,
+		`Format error in JSON body: vectors: distance: unknown distance "Near", expected one of Cosine, Euclid, Dot, Manhattan`)
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4}}`, "Format error in JSON body: missing field `vectors.distance`")
+	f(400, "PUT", "/collections/d", `{}`, "Format error in JSON body: missing field `vectors`")
+	f(400, "PUT", "/collections/d", `{"vectors":{"a":{"size":4,"distance":"Dot"}}}`, `Bad request: vectors: named vectors ("a") are not offered by this server`)
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"sparse_vectors":{"bm25":{"modifier":"idf"}}}`, "Bad request: sparse_vectors: not offered by this server")
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot","datatype":"uint8"}}`,
+		"Bad request: vectors: datatype uint8 is not offered by this server, only float32")
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"quantization_config":{"binary":{}}}`,
+		`Bad request: quantization_config: only scalar is offered by this server, got {"binary":{}}`)
+	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"hnsw_config":{"m":1}}`,
+		"Validation error in JSON body: [hnsw_config.m: value 1 invalid, must be from 2 to 64]")
+	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"shard_number":18446744073709551615}`,
+		"Validation error in JSON body: [shard_number: value 18446744073709551615 invalid, must be at most 1099511627776]")
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"metadata":3}`, "Format error in JSON body: metadata: expected an object, got 3")
+	f(400, "PATCH", "/collections/c", `{"hnsw_config":{"m":32}}`, "Bad request: hnsw_config: m and max_layers of an existing collection cannot change")
+	f(422, "PATCH", "/collections/c", `{"hnsw_config":{"ef_search":0}}`, "Validation error in JSON body: [hnsw_config.ef_search: value 0 invalid, must be from 1 to 10000]")
+	f(409, "POST", "/collections/aliases", `{"actions":[{"create_alias":{"collection_name":"c","alias_name":"c"}}]}`, "Wrong input: Collection `c` already exists!")
+	f(404, "POST", "/collections/aliases", `{"actions":[{"create_alias":{"collection_name":"no","alias_name":"x"}}]}`, "Not found: Collection `no` doesn't exist!")
+	f(400, "POST", "/collections/aliases", `{"actions":[{}]}`, "Format error in JSON body: actions[0]: exactly one of create_alias, delete_alias, rename_alias must be given, got 0")
+	f(422, "POST", "/collections/aliases", `{"actions":[{"delete_alias":{"alias_name":""}}]}`,
+		"Validation error in JSON body: [actions[0]: collection_name: length 0 invalid, must be from 1 to 255]")
+
+	// The body as such, parameters, routes.
+	f(400, "PUT", c, `{"points":[{"id":1,"vector":[1,2]}`, "Format error in JSON body: points: unexpected EOF at byte 34")
+	f(400, "PUT", c, `{"points":[]} trailing`, "Format error in JSON body: invalid character 't' after top-level value at byte 14")
+	f(400, "PUT", c, `[]`, "Format error in JSON body: expected an object, got an array")
+	f(400, "PUT", c, ``, "Format error in JSON body: the body is empty")
+	f(400, "PUT", c, `{"points":[],"points":[]}`, "Format error in JSON body: points: duplicate object member name at byte 13")
+	f(400, "PUT", c, "{\"points\":\"\xff\"}", "Format error in JSON body: points: invalid UTF-8 at byte 11")
+	f(413, "PUT", c, `{"points":[]`+huge(33<<20)+"}", "Bad request: the body is larger than 33554432 bytes")
+	f(400, "PUT", c+"?wait=maybe", `{}`, `Format error in query parameters: wait: expected true or false, got "maybe"`)
+	f(400, "PUT", c+"?ordering=none", `{}`, `Format error in query parameters: ordering: expected weak, medium or strong, got "none"`)
+	f(400, "POST", c+"?consistency=-1", `{}`, `Format error in query parameters: consistency: expected an integer, majority, quorum or all, got "-1"`)
+	f(422, "POST", c+"?consistency=0", `{}`, "Validation error in query parameters: [consistency: value 0 invalid, must be 1 or larger]")
+	f(400, "POST", c+"?timeout=soon", `{}`, `Format error in query parameters: timeout: expected a number of seconds, got "soon"`)
+	f(422, "POST", c+"?timeout=0", `{}`, "Validation error in query parameters: [timeout: value 0 invalid, must be 1 or larger]")
+	f(404, "GET", "/nothing", "", "Not found: no route GET /nothing")
+	f(405, "PATCH", "/collections", "", "Bad request: method PATCH is not allowed here")
+	f(405, "OPTIONS", "/collections", "", "Bad request: method OPTIONS is not allowed here")
+
+	if _, after, _ := h.send("POST", c+"/scroll", strings.NewReader(`{"with_vector":true}`)); result(t, after) != result(t, before) {
+		t.Errorf("a refused request changed something:\n got %s\nwant %s", after, before)
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	h := withPoints(t, Options{})
+	put := func(body, key string) (int, string) {
+		status, answer, _ := h.send("PUT", "/collections/c/points", strings.NewReader(body), "Idempotency-Key", key)
+		return status, result(t, answer)
+	}
+	const body = `{"points":[{"id":9,"vector":[1,2]}]}`
+	status, first := put(body, "k")
+	if status != 200 {
+		t.Fatal(first)
+	}
+	if status, again := put(body, "k"); status != 200 || again != first {
+		t.Errorf("the retry: %d %s, want %s", status, again, first)
+	}
+	if status, text := put(`{"points":[{"id":9,"vector":[1,3]}]}`, "k"); status != 400 || !strings.Contains(text, `Idempotency-Key "k"`) {
+		t.Errorf("the same key with another body: %d %s", status, text)
+	}
+	if status, text := put(body, strings.Repeat("k", 256)); status != 400 || text != "Wrong input: Idempotency-Key: 256 bytes, at most 255 are accepted" {
+		t.Errorf("a long key: %d %s", status, text)
+	}
+}
+
+// rawRequest writes text to a new connection and returns the first answer to it.
+func (h *harness) rawRequest(text string) *http.Response {
+	h.t.Helper()
+	c, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, text); err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		h.t.Fatalf("no answer to %.80q: %v", text, err)
+	}
+	return resp
+}
+
+func readAll(t *testing.T, r io.Reader) string {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestRefusedWithoutTheBody sends headers only: an answer that waits for one byte of the body never comes.
+func TestRefusedWithoutTheBody(t *testing.T) {
+	h := start(t, model.New(), Options{APIKey: "secret", ReadOnlyAPIKey: "look", RequestTimeout: 20 * time.Second})
+	f := func(status int, header, want string) {
+		t.Helper()
+		resp := h.rawRequest("PUT /collections/c/points HTTP/1.1\r\nHost: x\r\n" + header + "\r\n\r\n")
+		if got := readAll(t, resp.Body); resp.StatusCode != status || !strings.Contains(got, want) {
+			t.Errorf("%q: %d %s, want %d %s", header, resp.StatusCode, got, status, want)
+		}
+		if !resp.Close {
+			t.Errorf("%q: the connection stays open with the body on the wire", header)
+		}
+	}
+	for _, length := range []string{"Content-Length: 5", "Content-Length: 30000000", "Transfer-Encoding: chunked",
+		"Content-Length: 30000000\r\nExpect: 100-continue"} {
+		f(401, length, "Must provide an API key or an Authorization bearer token")
+		f(401, "api-key: wrong\r\n"+length, "Invalid API key or token")
+	}
+	f(413, "api-key: secret\r\nContent-Length: 33554433", "the body is larger than 33554432 bytes")
+	f(413, "api-key: secret\r\nContent-Length: 9000000000000000000\r\nExpect: 100-continue", "the body is larger than 33554432 bytes")
+	f(403, "api-key: look\r\nTransfer-Encoding: chunked", "Forbidden: the key does not permit to write")
+}
+
+// TestRefusalReachesABusyClient checks that a client which is still sending gets the answer and not a reset.
+func TestRefusalReachesABusyClient(t *testing.T) {
+	h := start(t, model.New(), Options{APIKey: "secret", ReadOnlyAPIKey: "look"})
+	body := bytes.Repeat([]byte(" "), 20<<20)
+	for _, key := range []string{"wrong", "look"} {
+		for range 3 {
+			status, answer, _ := h.send("PUT", "/collections/c/points", bytes.NewReader(body), "api-key", key)
+			if want := map[string]int{"wrong": 401, "look": 403}[key]; status != want {
+				t.Errorf("key %q: %d %s, want %d", key, status, answer, want)
+			}
+		}
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	h := start(t, model.New(), Options{APIKey: "secret", ReadOnlyAPIKey: "look"})
+	readRoutes := map[string]bool{}
+	for _, rt := range routes {
+		if rt.needs < permissionOpen || rt.needs > permissionManage {
+			t.Errorf("%s %s declares no permission", rt.method, rt.path)
+		}
+		path := strings.NewReplacer("{name}", "c", "{id}", "1").Replace(rt.path)
+		try := func(header ...string) (int, string, http.Header) {
+			return h.send(rt.method, path, strings.NewReader("{}"), header...)
+		}
+		if status, _, _ := try("api-key", "secret"); status == 401 || status == 403 {
+			t.Errorf("%s %s: the full key gets %d", rt.method, rt.path, status)
+		}
+		if status, _, _ := try("Authorization", "bearer secret"); status == 401 || status == 403 {
+			t.Errorf("%s %s: the full key as a bearer token gets %d", rt.method, rt.path, status)
+		}
+		for _, header := range [][]string{nil, {"api-key", "no"}, {"api-key", ""}, {"Authorization", "Bearer "}, {"Authorization", "Basic secret"}} {
+			status, answer, got := try(header...)
+			if open := rt.needs == permissionOpen; (status != 401) != open {
+				t.Errorf("%s %s with %q: %d %s", rt.method, rt.path, header, status, answer)
+			} else if !open && !strings.HasPrefix(got.Get("Content-Type"), "text/plain") {
+				t.Errorf("%s %s with %q: content type %q", rt.method, rt.path, header, got.Get("Content-Type"))
+			}
+		}
+		status, answer, _ := try("api-key", "look")
+		if (status != 403) != (rt.needs <= permissionRead) {
+			t.Errorf("%s %s: the read-only key gets %d %s", rt.method, rt.path, status, answer)
+		}
+		if status != 403 {
+			readRoutes[rt.method+" "+rt.path] = true
+		}
+	}
+	if len(readRoutes) != 18 || readRoutes["PUT /collections/{name}/points"] {
+		t.Errorf("the read-only key opens %d routes: %v", len(readRoutes), readRoutes)
+	}
+	if status, _, _ := h.send("GET", "/nothing", nil); status != 401 {
+		t.Errorf("an unknown route without a key: %d", status)
+	}
+}
+
+func TestOnlyAReadOnlyKey(t *testing.T) {
+	h := start(t, model.New(), Options{ReadOnlyAPIKey: "look"})
+	if status, _, _ := h.send("DELETE", "/collections/c", nil); status != 401 {
+		t.Errorf("without a key: %d", status)
+	}
+	if status, _, _ := h.send("DELETE", "/collections/c", nil, "api-key", "look"); status != 403 {
+		t.Errorf("with the read-only key: %d", status)
+	}
+}
