@@ -23,6 +23,7 @@ type disk struct {
 	applyTime, syncTime time.Duration
 	applyErr            func(batch int) error
 	syncErr             func(batch int) error
+	onApply             func() // called at the start of Apply, if not nil
 
 	mu      sync.Mutex // guards what follows
 	batches [][]vectord.Entry
@@ -32,6 +33,9 @@ type disk struct {
 }
 
 func (d *disk) Apply(entries []vectord.Entry) ([]vectord.Result, func() error, error) {
+	if d.onApply != nil {
+		d.onApply()
+	}
 	time.Sleep(d.applyTime)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -443,6 +447,13 @@ func TestFatal(t *testing.T) {
 				var mu sync.Mutex // guards fatal and good
 				var fatal []error
 				good := 0
+				d.onApply = func() {
+					mu.Lock()
+					defer mu.Unlock()
+					if len(fatal) > 0 {
+						t.Error("Apply was called after the failure")
+					}
+				}
 				l := NewStandalone(d, 0, 0, StandaloneOptions{BatchEntries: 1, Fatal: func(err error) {
 					mu.Lock()
 					defer mu.Unlock()

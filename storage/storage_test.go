@@ -107,7 +107,7 @@ func TestExtremes(t *testing.T) {
 			}
 			b.AppendChange(n, 0, nil)
 			b.AppendChange(n, math.MaxUint64, all)
-			b.SetApplied(n, storage.Applied{Index: math.MaxUint64 - uint64(n), Time: -int64(n)})
+			b.SetApplied(n, storage.Applied{Index: math.MaxUint64 - uint64(n), Time: int64(n)})
 			b.PutSession(n, someKey(0), storage.Session{Time: math.MinInt64})
 			b.PutSession(n, someKey(1), storage.Session{Time: math.MaxInt64})
 		}
@@ -137,7 +137,7 @@ func TestExtremes(t *testing.T) {
 			t.Errorf("changes of shard %d after 0: %v, %v", n, indices, err)
 		}
 	}
-	if last, err := s.LastApplied(); err != nil || last != (storage.Applied{Index: math.MaxUint64}) {
+	if last, err := s.LastApplied(); err != nil || last != (storage.Applied{Index: math.MaxUint64, Time: math.MaxUint32}) {
 		t.Errorf("LastApplied = %v, %v", last, err)
 	}
 	checkVerify(t, s)
@@ -156,6 +156,71 @@ func TestExtremes(t *testing.T) {
 }
 
 func sameBits(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
+
+// What a reader returns is the caller's own: writing to it does not reach the store.
+func TestReadsAreCopies(t *testing.T) {
+	s := open(t, storage.Options{FS: vfs.NewMem()})
+	defer closeStore(t, s)
+	id := vectord.NumberID(1)
+	commit(t, s, func(b *storage.Batch) {
+		b.PutPoint(0, id, storage.PointRow{Payload: []byte("{}")})
+		b.PutSession(0, someKey(1), storage.Session{Result: []byte("result")})
+	})
+	for range 2 {
+		row, _, err := s.Point(0, id)
+		if err != nil || string(row.Payload) != "{}" {
+			t.Errorf("payload %q, %v", row.Payload, err)
+		}
+		clear(row.Payload)
+		session, _, err := s.Session(0, someKey(1))
+		if err != nil || string(session.Result) != "result" {
+			t.Errorf("result %q, %v", session.Result, err)
+		}
+		clear(session.Result)
+	}
+}
+
+// Sessions expire by age, the oldest first, no more at a time than asked for; one used again is as young as that use.
+func TestExpireSessions(t *testing.T) {
+	s := open(t, storage.Options{FS: vfs.NewMem()})
+	defer closeStore(t, s)
+	commit(t, s, func(b *storage.Batch) {
+		for n := range 6 {
+			b.PutSession(0, someKey(n), storage.Session{Time: int64(50 - n*10)})
+			b.PutSession(1, someKey(n), storage.Session{Time: 0})
+		}
+		b.PutSession(0, someKey(5), storage.Session{Time: 60})
+	})
+	f := func(before int64, limit int, left ...int) {
+		t.Helper()
+		commit(t, s, func(b *storage.Batch) {
+			if _, err := b.ExpireSessions(0, before, limit); err != nil {
+				t.Error(err)
+			}
+		})
+		var got []int
+		for n := range 6 {
+			if _, ok, err := s.Session(0, someKey(n)); err != nil {
+				t.Error(err)
+			} else if ok {
+				got = append(got, n)
+			}
+			if _, ok, err := s.Session(1, someKey(n)); !ok || err != nil {
+				t.Errorf("session %d of another group is gone: %v", n, err)
+			}
+		}
+		if !slices.Equal(got, left) {
+			t.Errorf("before %d, at most %d: %v are left, want %v", before, limit, got, left)
+		}
+		checkVerify(t, s)
+	}
+	f(10, 9, 0, 1, 2, 3, 4, 5)
+	f(11, 9, 0, 1, 2, 3, 5)
+	f(51, 2, 0, 1, 5)
+	f(51, 0, 0, 1, 5)
+	f(51, -1, 0, 1, 5)
+	f(61, 9)
+}
 
 func TestVectorsOfSlots(t *testing.T) {
 	s := open(t, storage.Options{FS: vfs.NewMem(), MemTableBytes: 64 << 10})
@@ -494,6 +559,9 @@ func TestFiles(t *testing.T) {
 		t.Errorf("got %v, want the writer's error", err)
 	}
 	read("shard-1.graph", "second")
+	if names, err := fsys.List("data/index"); err != nil || len(names) != 3 {
+		t.Errorf("the folder holds %q after a write that failed, %v", names, err)
+	}
 
 	for range 2 {
 		if err := s.RemoveFile("z"); err != nil {
