@@ -36,7 +36,7 @@ func WritePlot(w io.Writer, title string, points []Point) error {
 	low, high := math.Inf(1), math.Inf(-1)
 	slow, fast := math.Inf(1), math.Inf(-1)
 	for _, p := range points {
-		if !(p.QPS > 0) || !(p.Recall >= 0 && p.Recall <= 1) {
+		if !(p.QPS > 0 && p.QPS < math.MaxFloat64) || !(p.Recall >= 0 && p.Recall <= 1) {
 			return fmt.Errorf("plot: recall %v at %v queries/s cannot be drawn", p.Recall, p.QPS)
 		}
 		low, high = min(low, p.Recall), max(high, p.Recall)

@@ -1,0 +1,243 @@
+package bench
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/bench/dataset"
+	"github.com/vectord/vectord/index"
+)
+
+func randomVectors(seed uint64, n, dim int) *dataset.Vectors {
+	random := rand.New(rand.NewPCG(seed, 0))
+	v := &dataset.Vectors{Dim: dim, Data: make([]float32, n*dim)}
+	for i := range v.Data {
+		v.Data[i] = float32(random.NormFloat64())
+	}
+	return v
+}
+
+// TestTruth compares with sorting all distances.
+func TestTruth(t *testing.T) {
+	f := func(d vectord.Distance, n, queries, k int) {
+		t.Helper()
+		base, q := randomVectors(1, n, 5), randomVectors(2, queries, 5)
+		got, err := Truth(t.Context(), d, base, q, k)
+		if err != nil || len(got) != queries {
+			t.Fatal(len(got), err)
+		}
+		distance := index.DistanceFunc(d)
+		for i := range queries {
+			all := make([]int32, n)
+			for row := range all {
+				all[row] = int32(row)
+			}
+			slices.SortFunc(all, func(a, b int32) int {
+				return index.Compare(index.Neighbor{Slot: uint32(a), Distance: distance(q.At(i), base.At(int(a)))},
+					index.Neighbor{Slot: uint32(b), Distance: distance(q.At(i), base.At(int(b)))})
+			})
+			if want := all[:min(k, n)]; !reflect.DeepEqual(got[i], want) {
+				t.Errorf("%v, %d base vectors: query %d has %v, want %v", d, n, i, got[i], want)
+			}
+		}
+	}
+	f(vectord.Euclid, 200, 37, 10)
+	f(vectord.Cosine, 50, truthQueries, 5)
+	f(vectord.Dot, 7, 1, 10)
+	f(vectord.Manhattan, 30, truthQueries+1, 1)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Truth(ctx, vectord.Dot, randomVectors(1, 5, 2), randomVectors(1, 5, 2), 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled truth: %v", err)
+	}
+	if _, err := Truth(t.Context(), vectord.Dot, randomVectors(1, 5, 2), randomVectors(1, 5, 3), 1); err == nil {
+		t.Error("different dimensions were compared")
+	}
+}
+
+func TestANN(t *testing.T) {
+	f := func(metric vectord.Distance, n int) {
+		t.Helper()
+		a := ANN{Base: randomVectors(3, n, 16), Queries: randomVectors(4, 20, 16), Metric: metric, K: 10, M: 8, EfConstruct: 60,
+			Ef: []int{10, n}, Threads: 2}
+		steps := 0
+		report, err := a.Run(t.Context(), func(string) { steps++ })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report.N != n || report.Dim != 16 || report.Metric != metric.String() || len(report.Rows) != 2 || report.Memory <= 0 || steps != 4 {
+			t.Errorf("%v: %+v after %d steps", metric, report, steps)
+		}
+		for _, row := range report.Rows {
+			if !(row.QPS > 0 && row.P50 > 0 && row.P50 <= row.P95 && row.P95 <= row.P99 && row.Recall <= 1) {
+				t.Errorf("%v: row %+v", metric, row)
+			}
+		}
+		if last := report.Rows[1]; last.Recall < 0.999 {
+			t.Errorf("%v: recall %v with as many candidates as there are vectors", metric, last.Recall)
+		}
+		var text strings.Builder
+		if err := report.WriteTable(&text); err != nil || strings.Count(text.String(), "\n") != 6 {
+			t.Errorf("table %q, %v", text.String(), err)
+		}
+	}
+	f(vectord.Cosine, 300)
+	f(vectord.Euclid, 300)
+}
+
+// TestANNRecall checks both ends: queries that are base vectors are found, and a graph of few links shows its misses.
+func TestANNRecall(t *testing.T) {
+	base := randomVectors(5, 1000, 32)
+	a := ANN{Base: base, Queries: &dataset.Vectors{Dim: 32, Data: slices.Clone(base.Data[:32*10])}, Metric: vectord.Euclid, K: 1, M: 8,
+		EfConstruct: 50, Ef: []int{100}, Threads: 1}
+	for i := range a.Queries.Len() {
+		a.Truth = append(a.Truth, []int32{int32(i)}) // each is its own nearest
+	}
+	report, err := a.Run(t.Context(), func(string) {})
+	if err != nil || report.Rows[0].Recall != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	a.Truth = a.Truth[:9]
+	if _, err = a.Run(t.Context(), func(string) {}); err == nil {
+		t.Error("a truth of too few rows was taken")
+	}
+	a.Truth, a.Queries, a.K, a.M, a.EfConstruct, a.Ef = nil, randomVectors(6, 50, 32), 10, 2, 4, []int{10}
+	if report, err = a.Run(t.Context(), func(string) {}); err != nil || !(report.Rows[0].Recall < 0.9) {
+		t.Errorf("a poor graph: %+v, %v", report, err)
+	}
+}
+
+func TestANNRefuses(t *testing.T) {
+	f := func(want string, change func(a *ANN)) {
+		t.Helper()
+		a := ANN{Base: randomVectors(1, 20, 4), Queries: randomVectors(2, 3, 4), Metric: vectord.Dot, K: 5, Ef: []int{10}, Threads: 1}
+		change(&a)
+		if _, err := a.Run(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+	f("metric", func(a *ANN) { a.Metric = 0 })
+	f("the queries have 5 components, the base vectors 4", func(a *ANN) { a.Queries = randomVectors(2, 3, 5) })
+	f("k: 21 invalid", func(a *ANN) { a.K = 21 })
+	f("k: 0 invalid", func(a *ANN) { a.K = 0 })
+	f("ef: none", func(a *ANN) { a.Ef = nil })
+	f("ef: 4 invalid, must be from k = 5", func(a *ANN) { a.Ef = []int{4} })
+	f("threads: 0", func(a *ANN) { a.Threads = 0 })
+	f("M is 1", func(a *ANN) { a.M = 1 })
+	f("names row 20 of 20", func(a *ANN) { a.Truth = [][]int32{{0, 1, 2, 3, 20}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}} })
+	f("has 4 neighbors", func(a *ANN) { a.Truth = [][]int32{{0, 1, 2, 3}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}} })
+}
+
+func TestLatencyOf(t *testing.T) {
+	f := func(n int, want Latency) {
+		t.Helper()
+		var d []time.Duration
+		for i := n; i >= 1; i-- {
+			d = append(d, time.Duration(i)*time.Microsecond)
+		}
+		if got := latencyOf(d); got != want {
+			t.Errorf("latencies of 1 to %d µs: %+v, want %+v", n, got, want)
+		}
+	}
+	f(1, Latency{1, 1, 1, 1})
+	f(2, Latency{1.5, 1, 2, 2})
+	f(100, Latency{50.5, 50, 95, 99})
+	f(1000, Latency{500.5, 500, 950, 990})
+}
+
+func TestParseMetric(t *testing.T) {
+	f := func(s string, want vectord.Distance) {
+		t.Helper()
+		if got, err := ParseMetric(s); got != want || (err == nil) != want.Valid() {
+			t.Errorf("ParseMetric(%q) = %v, %v", s, got, err)
+		}
+	}
+	f("cosine", vectord.Cosine)
+	f("Euclid", vectord.Euclid)
+	f("DOT", vectord.Dot)
+	f("manhattan", vectord.Manhattan)
+	f("", 0)
+	f("l2", 0)
+}
+
+func TestWritePlot(t *testing.T) {
+	f := func(points ...Point) {
+		t.Helper()
+		var b strings.Builder
+		if err := WritePlot(&b, `<words> & "more"`, points); err != nil {
+			t.Fatal(err)
+		}
+		d := xml.NewDecoder(strings.NewReader(b.String()))
+		circles, texts := 0, 0
+		for {
+			token, err := d.Token()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%v in %s", err, b.String())
+			}
+			start, ok := token.(xml.StartElement)
+			if !ok {
+				continue
+			}
+			switch start.Name.Local {
+			case "circle":
+				circles++
+				for _, a := range start.Attr {
+					var at float64
+					if fmt.Sscan(a.Value, &at); a.Name.Local == "cx" && (at < plotLeft-1 || at > plotWidth-plotRight+1) ||
+						a.Name.Local == "cy" && (at < plotTop-1 || at > plotHeight-plotBottom+1) {
+						t.Errorf("a circle outside of the axes: %v", start)
+					}
+				}
+			case "text":
+				texts++
+			}
+		}
+		if circles != len(points) || texts > 60 {
+			t.Errorf("%d circles for %d points, %d texts", circles, len(points), texts)
+		}
+	}
+	f(Point{0.95, 1000, "ef 10"})
+	f(Point{1, 12345, "a"})
+	f(Point{0, 0.001, "a"}, Point{1, 1e9, "b"})
+	f(Point{0.7, 16565, "ef 10"}, Point{0.94, 5260, "ef 40"}, Point{0.9917, 1490, "ef 160"})
+
+	refused := func(points ...Point) {
+		t.Helper()
+		if WritePlot(io.Discard, "", points) == nil {
+			t.Errorf("%v was drawn", points)
+		}
+	}
+	refused()
+	refused(Point{0.5, 0, ""})
+	refused(Point{1.5, 1, ""})
+	refused(Point{math.NaN(), 1, ""})
+	refused(Point{0.5, math.Inf(1), ""})
+}
+
+func ExampleANNReport_WriteTable() {
+	report := ANNReport{N: 1000, Dim: 100, Metric: "Cosine", Codec: "int8", BuildSeconds: 0.5, Memory: 256_000,
+		Rows: []ANNRow{{Ef: 10, Recall: 0.85, QPS: 40_000, Latency: Latency{Mean: 25, P50: 24, P95: 31, P99: 40}}}}
+	report.WriteTable(os.Stdout)
+	// Output:
+	// 1000 × 100 Cosine · codec int8 · built in 0.50 s (2000/s) · 0.2 MiB (256 bytes a vector)
+	//
+	//   ef  recall  queries/s  mean µs  p50 µs  p95 µs  p99 µs
+	//   --  ------  ---------  -------  ------  ------  ------
+	//   10  0.8500      40000       25      24      31      40
+}
