@@ -152,7 +152,7 @@ func (a *applier) createCollection(c createCollection) (value any, refusal, err 
 }
 
 func (a *applier) updateCollection(c updateCollection) (value any, refusal, err error) {
-	col := a.db.catalog.lookup(c.Name)
+	col := a.db.catalog.collections[c.Name]
 	if col == nil {
 		return nil, noCollection(c.Name), nil
 	}

@@ -230,7 +230,7 @@ func (s *search) rescore(ctx context.Context, shard *shard, slots []uint32, sett
 		r := rankedSlot{index.Neighbor{Slot: slot}, p}
 		if v, ok := s.db.hot.get(hotKey{shard.id, slot}, p.version); ok {
 			r.Distance = s.distance(s.vector, v)
-		} else if v, ok := shard.index.fresh.Vector(slot, scratch); ok {
+		} else if v, ok := shard.index.fresh.Vector(slot, scratch[:0]); ok {
 			scratch = v
 			r.Distance = s.distance(s.vector, v)
 		} else {

@@ -20,7 +20,7 @@ const (
 
 // Write applies operations to a collection in order and returns when all are durable and every later read sees them. Each
 // operation is atomic within a shard. When one is refused, those before it stay and those after it are not tried; what
-// can be checked beforehand is checked for all of them before anything changes.
+// can be checked without looking at points is checked for all of them before anything changes.
 //
 // An operation that selects by filter changes the points that match when it is proposed and still match when it is
 // applied.
@@ -44,15 +44,16 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 	}
-	p := proposal{db: db, collection: col, everyShard: slices.ContainsFunc(ops, func(op vectord.Operation) bool { return op.Filter != nil })}
+	p := proposal{db: db, collection: col}
 	if o.IdempotencyKey != "" {
 		p.session = sessionKey(col.id, o.IdempotencyKey)
+		p.noting = p.targets(ops)
 		if p.fingerprint, err = fingerprint(ops); err != nil {
 			return nil, err
 		}
 		// Filters are resolved below, and a repetition must not resolve them again: what is left to match now is not
 		// what the first attempt asked for.
-		if done, err := p.repeated(ops); done || err != nil {
+		if done, err := p.repeated(); done || err != nil {
 			return make([]vectord.UpdateResult, len(ops)), err
 		}
 	}
@@ -94,14 +95,14 @@ type proposal struct {
 	collection  *collection
 	session     [16]byte // of the idempotency key, zero without one
 	fingerprint uint64
-	// everyShard says that an operation selects by filter, so that any shard may be concerned; then the last command
-	// goes to every shard, if only to note the session.
-	everyShard bool
+	// noting are the shards that note the session: all that the operations go to. The last command goes to each of them,
+	// if only for this.
+	noting []*shard
 }
 
 // repeated reports whether every shard that the operations go to has the proposal's key already, and how that ended.
-func (p *proposal) repeated(ops []vectord.Operation) (done bool, err error) {
-	for _, s := range p.targets(ops) {
+func (p *proposal) repeated() (done bool, err error) {
+	for _, s := range p.noting {
 		session, ok, err := p.db.store.Session(s.group, p.session)
 		if err != nil || !ok {
 			return false, err
@@ -113,9 +114,9 @@ func (p *proposal) repeated(ops []vectord.Operation) (done bool, err error) {
 	return true, nil
 }
 
-// targets returns the shards that the operations go to.
+// targets returns the shards that the operations go to: every shard where one selects by filter.
 func (p *proposal) targets(ops []vectord.Operation) []*shard {
-	if p.everyShard || len(p.collection.shards) == 1 {
+	if len(p.collection.shards) == 1 || slices.ContainsFunc(ops, func(op vectord.Operation) bool { return op.Filter != nil }) {
 		return p.collection.shards
 	}
 	var targets []*shard
@@ -127,23 +128,26 @@ func (p *proposal) targets(ops []vectord.Operation) []*shard {
 	return targets
 }
 
-// run proposes runs of operations without a filter as one command a shard. An operation with a filter goes alone: its
-// filter must see what the operations before it did.
+// run proposes runs of operations as one command. An operation with a filter goes alone: its filter must see what the
+// operations before it did. In a collection of several shards every operation goes alone, so that none is applied in one
+// shard when one before it was refused in another.
 func (p *proposal) run(ctx context.Context, ops []vectord.Operation) ([]vectord.UpdateResult, error) {
 	results := make([]vectord.UpdateResult, 0, len(ops))
 	for len(ops) > 0 {
 		n := slices.IndexFunc(ops, func(op vectord.Operation) bool { return op.Filter != nil })
+		if n < 0 {
+			n = len(ops)
+		}
+		if len(p.collection.shards) > 1 {
+			n = min(n, 1)
+		}
 		var index uint64
 		var err error
-		switch {
-		case n == 0:
+		if n == 0 {
 			n = 1
 			index, err = p.proposeFiltered(ctx, ops[0], len(ops) == 1)
-		case n < 0:
-			n = len(ops)
-			index, err = p.propose(ctx, ops, true)
-		default:
-			index, err = p.propose(ctx, ops[:n], false)
+		} else if err = p.checkExistence(ops[0]); err == nil {
+			index, err = p.propose(ctx, ops[:n], n == len(ops))
 		}
 		if err != nil {
 			return nil, err
@@ -154,6 +158,27 @@ func (p *proposal) run(ctx context.Context, ops []vectord.Operation) ([]vectord.
 		ops = ops[n:]
 	}
 	return results, nil
+}
+
+// checkExistence refuses an operation on several shards that would be refused by one of them and applied by another,
+// because a point that it names does not exist. Within one shard, and if the point is deleted a moment later, Apply
+// refuses.
+func (p *proposal) checkExistence(op vectord.Operation) error {
+	if len(p.collection.shards) == 1 || op.Kind == vectord.OpUpsert || op.Kind == vectord.OpDelete {
+		return nil
+	}
+	ids := op.IDs
+	for _, point := range op.Points {
+		ids = append(ids[:len(ids):len(ids)], point.ID)
+	}
+	for _, id := range ids {
+		if _, ok, err := p.db.store.Point(p.collection.shardOf(id).id, id); err != nil {
+			return err
+		} else if !ok {
+			return noPoint(id)
+		}
+	}
+	return nil
 }
 
 // operationPart is what of an operation concerns one shard.
@@ -199,7 +224,7 @@ func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bo
 				w.Operations = append(w.Operations, mine.Operation)
 			}
 		}
-		if len(w.Operations) == 0 && !(p.everyShard && w.Session != [16]byte{}) {
+		if len(w.Operations) == 0 && !(last && slices.Contains(p.noting, s)) {
 			continue
 		}
 		command, err := w.append(nil)
