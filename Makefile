@@ -47,7 +47,7 @@ run: build ## Build and start a server on http://127.0.0.1:6333 with its data in
 
 .PHONY: build
 build: ## Build bin/vectord
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/vectord
+	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/vectord
 
 .PHONY: test
 test: test-go test-clients test-crash ## Run every test: Go, real clients, a short kill test

@@ -31,7 +31,7 @@ var buildDir string
 // buildServer builds the server from this tree, once, and returns the path of the binary.
 var buildServer = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(buildDir, "vectord")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/vectord/vectord/cmd/vectord")
+	build := exec.Command("go", "build", "-o", path, "github.com/vectord/vectord/cmd/vectord")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does it
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the server: %w\n%s", err, out)
