@@ -440,10 +440,9 @@ func TestFatal(t *testing.T) {
 			return nil
 		}
 	}
-	f := func(name string, d *disk, acknowledged int) {
+	f := func(name string, inFlight int, d *disk, acknowledged int) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d.applyTime, d.syncTime = time.Millisecond, time.Second
 				var mu sync.Mutex // guards fatal and good
 				var fatal []error
 				good := 0
@@ -454,10 +453,11 @@ func TestFatal(t *testing.T) {
 						t.Error("Apply was called after the failure")
 					}
 				}
-				l := NewStandalone(d, 0, 0, StandaloneOptions{BatchEntries: 1, Fatal: func(err error) {
+				l := NewStandalone(d, 0, 0, StandaloneOptions{BatchEntries: 1, InFlight: inFlight, Fatal: func(err error) {
 					mu.Lock()
-					defer mu.Unlock()
 					fatal = append(fatal, err)
+					mu.Unlock()
+					time.Sleep(time.Minute) // the rest of the log does not stand still meanwhile
 				}})
 				var wg sync.WaitGroup
 				for range 20 {
@@ -489,12 +489,18 @@ func TestFatal(t *testing.T) {
 			})
 		})
 	}
-	f("sync of the first batch", &disk{syncErr: failAt(0)}, 0)
-	f("sync of the third batch", &disk{syncErr: failAt(2)}, 2)
-	f("apply of the first batch", &disk{applyErr: failAt(0)}, 0)
+	disk := func(applyTime, syncTime time.Duration, applyErr, syncErr func(int) error) *disk {
+		return &disk{applyTime: applyTime, syncTime: syncTime, applyErr: applyErr, syncErr: syncErr}
+	}
+	const quick, slow = time.Millisecond, time.Second
+	f("sync of the first batch", 2, disk(quick, slow, nil, failAt(0)), 0)
+	f("sync of the third batch", 2, disk(quick, slow, nil, failAt(2)), 2)
+	f("apply of the first batch", 2, disk(quick, slow, failAt(0), nil), 0)
 	// The second batch is being synced when the third fails, and is not acknowledged any more.
-	f("apply of the third batch", &disk{applyErr: failAt(2)}, 1)
-	f("apply and sync", &disk{applyErr: failAt(1), syncErr: failAt(0)}, 0)
+	f("apply of the third batch", 2, disk(quick, slow, failAt(2), nil), 1)
+	f("apply and sync", 2, disk(quick, slow, failAt(1), failAt(0)), 0)
+	// The second batch is being applied when the first one's sync fails, and there is room for a third.
+	f("sync while applying", 3, disk(slow, quick, nil, failAt(0)), 0)
 }
 
 // An applier that returns too few results has broken its contract, and nobody gets another's result.

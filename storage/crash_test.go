@@ -27,7 +27,7 @@ func fileVersion(n uint64) []byte { return bytes.Repeat(fmt.Appendf(nil, "versio
 // every batch whose durable had returned: batches are all or nothing, and acknowledged means durable. The derived file is
 // the last one written, or the one being written, whole.
 func TestPowerCut(t *testing.T) {
-	batches := uint64(40)
+	batches := uint64(30)
 	if testing.Short() {
 		batches = 15
 	}

@@ -3,7 +3,9 @@ package storage
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -93,8 +95,8 @@ func TestVerifyFinds(t *testing.T) {
 
 // A marker moves only when what is before it in its directory is durable.
 func TestMarkersSettle(t *testing.T) {
-	var operations []string
-	fsys := watchSyncs(logged{vfs.NewMem(), &operations}, func(err error) { t.Errorf("fsync: %v", err) })
+	l := &logged{FS: vfs.NewMem()}
+	fsys := watchSyncs(l, func(err error) { t.Errorf("fsync: %v", err) })
 	for range 2 { // the second opening writes a new manifest
 		db, err := pebble.Open("db", &pebble.Options{
 			FS:     fsys,
@@ -107,6 +109,9 @@ func TestMarkersSettle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	l.mu.Lock() // a file may still be on its way out
+	operations := slices.Clone(l.operations)
+	l.mu.Unlock()
 	creations, removals := 0, 0
 	for i, operation := range operations {
 		switch operation {
@@ -127,37 +132,40 @@ func TestMarkersSettle(t *testing.T) {
 // logged notes the creations and removals of markers, other changes of directories, and their syncs.
 type logged struct {
 	vfs.FS
-	operations *[]string
+	mu         sync.Mutex // guards operations
+	operations []string
 }
 
-func (l logged) note(operation, name string) {
-	if !strings.Contains(name, markerPrefix) {
+func (l *logged) note(operation, name string) {
+	if operation != "sync" && !strings.Contains(name, markerPrefix) {
 		operation = "change"
 	}
-	*l.operations = append(*l.operations, operation)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.operations = append(l.operations, operation)
 }
 
-func (l logged) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+func (l *logged) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	l.note("create", name)
 	return l.FS.Create(name, category)
 }
 
-func (l logged) Remove(name string) error {
+func (l *logged) Remove(name string) error {
 	l.note("remove", name)
 	return l.FS.Remove(name)
 }
 
-func (l logged) OpenDir(name string) (vfs.File, error) {
+func (l *logged) OpenDir(name string) (vfs.File, error) {
 	f, err := l.FS.OpenDir(name)
 	return loggedDir{f, l}, err
 }
 
 type loggedDir struct {
 	vfs.File
-	l logged
+	l *logged
 }
 
 func (d loggedDir) Sync() error {
-	*d.l.operations = append(*d.l.operations, "sync")
+	d.l.note("sync", "")
 	return d.File.Sync()
 }
