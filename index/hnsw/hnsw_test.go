@@ -49,7 +49,7 @@ func newWorld(t testing.TB, d vectord.Distance, vectors [][]float32, n int, cfg 
 		}
 	}
 	dim := len(vectors[0])
-	codec, err := quant.Train(d, dim, vectors[:min(n, 4096)])
+	codec, err := quant.Train(d, dim, vectors[:min(len(vectors), 4096)])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package hnsw
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 
@@ -135,18 +136,36 @@ func (s *searcher) plan(slot uint32, level int) bool {
 				s.keys = append(s.keys, k)
 			}
 		}
-		s.chosen[l] = append(s.chosen[l], s.choose(s.keys, s.arena.m)...)
+		s.chosen[l] = append(s.chosen[l], s.choose(slot, s.keys, s.arena.m)...)
 	}
 	return len(s.chosen[0]) > 0
 }
 
-// choose returns up to width of the keys, which are in order, and uses up the rest: the nearest, and each further one that
-// is nearer to the node than to any already chosen. Links so chosen lead in all directions instead of all into the nearest
-// cluster.
+// copiesShare is the inverse of the share of a row that links to copies of the node itself may take. Each is as near as
+// can be and none is nearer to another than to the node, so many copies of one vector would else fill their rows with each
+// other and cut themselves off.
+const copiesShare = 2
+
+// choose returns up to width of a node's candidates, which are in order, and uses up the rest: the nearest, and each further
+// one that is not nearer to one already chosen than to the node. Links so chosen lead in all directions instead of all into
+// the nearest cluster.
 //
 // Each chosen node is compared with all keys that remain, in one call, instead of each key with all chosen ones: the same
 // comparisons but for those that come after the last choice.
-func (s *searcher) choose(keys []uint64, width int) []uint64 {
+func (s *searcher) choose(node uint32, keys []uint64, width int) []uint64 {
+	s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(node))
+	s.batch = append(s.batch[:0], node)
+	s.scoreBy(&s.pivot)
+	self := s.scores[0]
+	first, _ := slices.BinarySearch(keys, key(self, 0))
+	end, _ := slices.BinarySearch(keys, key(self, keySlots-1))
+	if most := first + width/copiesShare; end > most {
+		// Which of the copies to keep is a matter of chance, so that every one of them is linked to by some.
+		slices.SortFunc(keys[first:end], func(a, b uint64) int {
+			return cmp.Compare(splitmix64(uint64(node)<<32|uint64(keySlot(a))), splitmix64(uint64(node)<<32|uint64(keySlot(b))))
+		})
+		keys = slices.Delete(keys, most, end)
+	}
 	n := 0
 	for n < len(keys) && n < width {
 		pivot := keySlot(keys[n])
@@ -228,5 +247,5 @@ func (s *searcher) rewrite(node uint32, row []uint32, candidates []uint32) {
 		s.keys = append(s.keys, key(d, s.batch[i]))
 	}
 	slices.Sort(s.keys)
-	setLinks(row, s.choose(s.keys, len(row)))
+	setLinks(row, s.choose(node, s.keys, len(row)))
 }

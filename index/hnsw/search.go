@@ -363,7 +363,7 @@ func (s *searcher) walkVisible(expansions int, see *visibility) bool {
 	return false
 }
 
-// seed adds up to seedsMax visible nodes to the pool, evenly spaced among all of them by slot.
+// seed adds about seedsMax visible nodes to the pool, evenly spaced among all of them by slot.
 func (s *searcher) seed(see *visibility) {
 	words := (int(s.limit) + 63) / 64
 	count := 0
@@ -372,19 +372,21 @@ func (s *searcher) seed(see *visibility) {
 	}
 	s.batch = s.batch[:0]
 	step := max(count/seedsMax, 1)
-	rank, wanted := 0, step/2 // of visible nodes passed; of the next seed
+	rank, wanted := 0, step/2 // of the next visible node; of the next seed
 	for i := 0; i < words && len(s.batch) < seedsMax; i++ {
 		w := see.word(i)
-		n := bits.OnesCount64(w)
-		for ; wanted < rank+n; rank, n = rank+1, n-1 {
+		if n := bits.OnesCount64(w); rank+n <= wanted {
+			rank += n
+			continue
+		}
+		for ; w != 0; w &= w - 1 {
 			slot := uint32(64*i + bits.TrailingZeros64(w))
-			w &= w - 1
 			if rank >= wanted && slot < s.limit && s.arena.isLive(slot) && s.visited.add(slot) {
 				s.batch = append(s.batch, slot)
 				wanted += step
 			}
+			rank++
 		}
-		rank += n
 	}
 	s.score()
 	for i, d := range s.scores {

@@ -1,0 +1,297 @@
+package hnsw
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/index/quant"
+)
+
+func TestConfig(t *testing.T) {
+	codec, err := quant.Train(vectord.Dot, 2, [][]float32{{1, 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(cfg Config, want string) {
+		t.Helper()
+		g, err := New(codec, cfg)
+		if want == "" && err == nil {
+			g.Close()
+			return
+		}
+		if err == nil || err.Error() != want || vectord.KindOf(err) != vectord.KindInvalid {
+			t.Errorf("New(%+v): %v, want %q", cfg, err, want)
+		}
+	}
+	f(Config{}, "")
+	f(Config{M: 2, EfConstruction: 1, MaxLayers: 1, MaxSlots: 1}, "")
+	f(Config{M: 128, EfConstruction: 1 << 14, MaxLayers: 16, MaxSlots: 1 << 30}, "")
+	f(Config{M: 1}, "hnsw: M is 1, must be 2 to 128")
+	f(Config{M: 129}, "hnsw: M is 129, must be 2 to 128")
+	f(Config{EfConstruction: -1}, "hnsw: EfConstruction is -1, must be 1 to 16384")
+	f(Config{MaxLayers: 17}, "hnsw: MaxLayers is 17, must be 1 to 16")
+	f(Config{MaxSlots: 1<<30 + 1}, "hnsw: MaxSlots is 1073741825, must be 1 to 1073741824")
+}
+
+func TestErrors(t *testing.T) {
+	w := newWorld(t, vectord.Euclid, clustered(1, 50, 4), 10, Config{MaxSlots: 20})
+	g := w.graph
+	f := func(slot uint32, v []float32, kind vectord.Kind, want string) {
+		t.Helper()
+		if err := g.Insert(slot, v); err == nil || err.Error() != want || vectord.KindOf(err) != kind {
+			t.Errorf("Insert(%d): %v, want %q", slot, err, want)
+		}
+		if g.Len() != 10 {
+			t.Errorf("Insert(%d): Len %d afterwards", slot, g.Len())
+		}
+	}
+	v := w.vectors[10]
+	f(10, v[:3], vectord.KindInvalid, "hnsw: insert slot 10: vector of dimension 3, expected 4")
+	f(20, v, vectord.KindInvalid, "hnsw: insert slot 20: must be below 20")
+	f(math.MaxUint32, v, vectord.KindInvalid, "hnsw: insert slot 4294967295: must be below 20")
+	f(9, v, vectord.KindExists, "hnsw: insert slot 9: occupied")
+	for _, slot := range []uint32{10, 20, math.MaxUint32} {
+		if g.Delete(slot) || g.Live(slot) || g.Occupied(slot) {
+			t.Errorf("slot %d deleted %v, live %v, occupied %v", slot, g.Delete(slot), g.Live(slot), g.Occupied(slot))
+		}
+	}
+	w.delete(t, 9)
+	if g.Live(9) || !g.Occupied(9) {
+		t.Errorf("deleted slot 9 live %v, occupied %v", g.Live(9), g.Occupied(9))
+	}
+	w.unlink(t)
+	if g.Occupied(9) {
+		t.Errorf("unlinked slot 9 occupied")
+	}
+	w.insert(t, 9)
+	g.Close()
+	f2 := func(what string, ok bool) {
+		t.Helper()
+		if !ok {
+			t.Errorf("after Close: %s", what)
+		}
+	}
+	f2("Insert", vectord.KindOf(g.Insert(11, v)) == vectord.KindClosed)
+	f2("Save", vectord.KindOf(g.Save(nil)) == vectord.KindClosed)
+	f2("Delete", !g.Delete(1))
+	f2("Search", len(g.Search(nil, v, 5, 10, nil)) == 0)
+	f2("Scan", len(g.Scan(nil, v, 5, []uint32{1, 2})) == 0)
+	f2("Len", g.Len() == 0 && g.MemoryBytes() == 0 && len(g.AppendLive(nil)) == 0 && !g.Live(1))
+	g.Close()
+}
+
+// TestGrow inserts from several goroutines while the arena is outgrown, beside searches and deletes.
+func TestGrow(t *testing.T) {
+	const n, dim = firstSlots + 600, 4
+	vectors := clustered(37, n, dim)
+	w := newWorld(t, vectord.Euclid, vectors, 0, Config{M: 4, EfConstruction: 10})
+	g := w.graph
+	for slot := range uint32(500) {
+		w.insert(t, slot)
+	}
+	var wg sync.WaitGroup
+	for i := range uint32(3) {
+		wg.Go(func() {
+			for slot := firstSlots - 600 + i; slot < n; slot += 3 {
+				if err := g.Insert(slot, vectors[slot]); err != nil {
+					t.Error(err)
+				}
+				if slot%3 == 0 && slot/3 < 500 && !g.Delete(slot/3) {
+					t.Errorf("slot %d not deleted", slot/3)
+				}
+				g.Search(nil, vectors[slot], 5, 20, nil)
+			}
+		})
+	}
+	wg.Wait()
+	if a := g.arena.Load(); a.slots <= firstSlots {
+		t.Fatalf("arena of %d slots has not grown", a.slots)
+	}
+	verify(t, g)
+	for _, slot := range g.AppendLive(nil) {
+		if got := g.Scan(nil, vectors[slot], 1, []uint32{slot}); len(got) != 1 {
+			t.Fatalf("Scan of live slot %d = %v", slot, got)
+		}
+	}
+}
+
+// TestScan compares Scan with the distances between codes, sorted.
+func TestScan(t *testing.T) {
+	const n = 1000
+	w := newWorld(t, vectord.Cosine, clustered(41, n+1, 16), n, Config{})
+	for slot := uint32(0); slot < n; slot += 3 {
+		w.delete(t, slot)
+	}
+	rng := rand.New(rand.NewPCG(41, 7))
+	q := w.vectors[n]
+	f := func(slots []uint32, k int) {
+		t.Helper()
+		var want []index.Neighbor
+		for _, slot := range slots {
+			want = append(want, w.graph.Scan(nil, q, 1, []uint32{slot})...)
+		}
+		slices.SortFunc(want, index.Compare)
+		want = want[:min(k, len(want))]
+		if got := w.graph.Scan(nil, q, k, slots); !slices.Equal(got, want) {
+			t.Errorf("Scan of %d slots, k %d: %d neighbors, want %d", len(slots), k, len(got), len(want))
+		}
+	}
+	all := make([]uint32, n)
+	for i, slot := range rng.Perm(n) {
+		all[i] = uint32(slot)
+	}
+	f(nil, 3)
+	f(all, 0)
+	f(all, 1)
+	f(all, 10)
+	f(all, 300)
+	f(all, 5000)
+	f(all[:7], 5)
+	f([]uint32{1, n, n + 5, math.MaxUint32, 2}, 5)
+}
+
+// TestPool compares the pool with a sorted list of everything that was offered.
+func TestPool(t *testing.T) {
+	for range 300 {
+		seed := rand.Uint64()
+		rng := rand.New(rand.NewPCG(seed, 0))
+		ef := 1 + rng.IntN(20)
+		var p pool
+		p.reset(ef)
+		var all []uint64
+		for slot := range uint32(rng.IntN(200)) {
+			k := key(int32(rng.IntN(100)-50), slot)
+			if rng.IntN(3) == 0 {
+				k |= hiddenBit
+			}
+			if rng.IntN(4) == 0 {
+				p.expand()
+			}
+			all = append(all, k)
+			if k < p.bound {
+				p.insert(k)
+			}
+		}
+		slices.SortFunc(all, cmp.Compare[uint64])
+		visible, end := 0, 0
+		for end < len(all) && visible < ef {
+			if all[end]&hiddenBit == 0 {
+				visible++
+			}
+			end++
+		}
+		got := slices.Clone(p.keys)
+		for i := range got {
+			got[i] &^= expandedBit
+		}
+		if !slices.Equal(got, all[:end]) || p.visible != visible {
+			t.Fatalf("seed %d: pool %x with %d visible, want %x with %d", seed, got, p.visible, all[:end], visible)
+		}
+		for range p.keys {
+			p.expand()
+		}
+		if slot, ok := p.expand(); ok {
+			t.Fatalf("seed %d: slot %d left to expand", seed, slot)
+		}
+		for _, k := range p.keys {
+			if k&expandedBit == 0 {
+				t.Fatalf("seed %d: slot %d never expanded", seed, keySlot(k))
+			}
+		}
+	}
+}
+
+func TestKey(t *testing.T) {
+	f := func(distance int32, slot uint32) {
+		t.Helper()
+		k := key(distance, slot)
+		if keyDistance(k) != distance || keySlot(k) != slot || k&(hiddenBit|expandedBit) != 0 {
+			t.Errorf("key(%d, %d) = %x: distance %d, slot %d", distance, slot, k, keyDistance(k), keySlot(k))
+		}
+	}
+	f(0, 0)
+	f(-1, 1)
+	f(math.MinInt32, keySlots-1)
+	f(math.MaxInt32, keySlots-1)
+	if !(key(-5, 9) < key(-4, 1) && key(-1, 3) < key(0, 2) && key(7, 1) < key(7, 2)) {
+		t.Error("keys are not in the order of distance, then slot")
+	}
+}
+
+// TestVisited checks the set both below and above the size from which it keeps a list of what to clear.
+func TestVisited(t *testing.T) {
+	var v visited
+	rng := rand.New(rand.NewPCG(43, 0))
+	for _, limit := range []uint32{100, 64 * visitedClear * 2, 1, 64*visitedClear + 1, 64 * visitedClear, 5000} {
+		v.reset(limit)
+		seen := map[uint32]bool{}
+		for range 500 {
+			slot := rng.Uint32N(limit)
+			if v.add(slot) == seen[slot] {
+				t.Fatalf("limit %d: add(%d) = %v", limit, slot, seen[slot])
+			}
+			seen[slot] = true
+		}
+	}
+}
+
+// TestLevels checks that levels are spread as they should be and reach no higher than allowed.
+func TestLevels(t *testing.T) {
+	const n = 1 << 16
+	w := newWorld(t, vectord.Dot, clustered(1, 4, 2), 0, Config{MaxLayers: 3})
+	var counts [3]int
+	for slot := range uint32(n) {
+		counts[w.graph.level(slot)]++
+	}
+	for l, share := range []float64{15. / 16, 15. / 256, 1. / 256} {
+		if got := float64(counts[l]) / n; math.Abs(got-share) > share/5 {
+			t.Errorf("level %d: share %.5f, want about %.5f", l, got, share)
+		}
+	}
+}
+
+// TestMemory checks the promise of at most 176 bytes for a point besides its code.
+func TestMemory(t *testing.T) {
+	const n = 5000
+	w := newWorld(t, vectord.Euclid, clustered(1, n, 8), n, Config{EfConstruction: 20})
+	if each := float64(w.graph.MemoryBytes())/n - float64(w.graph.codec.RowSize()); each > 176 {
+		t.Errorf("%.1f bytes for a point besides its code, want at most 176", each)
+	}
+}
+
+func TestSearchAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget")
+	}
+	const n = 3000
+	w := newWorld(t, vectord.Euclid, clustered(1, n, 16), n, Config{})
+	w.delete(t, 7)
+	filter := filterOf(n, func(slot uint32) bool { return slot%4 != 0 })
+	few := filterOf(n, func(slot uint32) bool { return slot%20 == 0 })
+	slots := w.graph.AppendLive(nil)
+	var dst []index.Neighbor
+	f := func(name string, search func(q []float32) []index.Neighbor) {
+		t.Helper()
+		i := 0
+		run := func() {
+			dst = search(w.vectors[i%n])
+			i += 61
+		}
+		for range 50 {
+			run()
+		}
+		if allocs := testing.AllocsPerRun(200, run); allocs != 0 {
+			t.Errorf("%s: %g allocations", name, allocs)
+		}
+	}
+	f("search", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, 10, 64, nil) })
+	f("filter", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, 10, 64, filter) })
+	f("few", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, 10, 64, few) })
+	f("scan", func(q []float32) []index.Neighbor { return w.graph.Scan(dst[:0], q, 10, slots) })
+}
