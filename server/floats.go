@@ -150,13 +150,12 @@ func parseNumber(b []byte, i int) (x float32, end int, ok bool) {
 // The float64 computed here suffers two roundings, so it is within three of its own units in the last place of the exact
 // value. A float64 has 29 more mantissa bits than a float32, and the value halfway between two float32s has them at
 // 1000…0. Unless the 29 bits are that close to halfway, the exact value and the computed one round to the same float32.
-// That holds for normal float32s only: subnormal ones have their halfway points elsewhere.
+// Subnormal float32s have their halfway points elsewhere, but lie far below the smallest value here, 10^-maxExactPower.
 func roundQuickly(mantissa uint64, exponent int) (float32, bool) {
 	const (
-		smallestNormal = 0x1p-126
-		extraBits      = 29
-		halfway        = 1 << (extraBits - 1)
-		margin         = 4
+		extraBits = 29
+		halfway   = 1 << (extraBits - 1)
+		margin    = 4
 	)
 	if mantissa == 0 {
 		return 0, true
@@ -168,7 +167,7 @@ func roundQuickly(mantissa uint64, exponent int) (float32, bool) {
 		f *= powersOfTen[exponent]
 	}
 	low := math.Float64bits(f) & (1<<extraBits - 1)
-	if low-(halfway-margin) <= 2*margin || f < smallestNormal || f > math.MaxFloat32 {
+	if low-(halfway-margin) <= 2*margin || f > math.MaxFloat32 {
 		return 0, false
 	}
 	return float32(f), true

@@ -478,3 +478,43 @@ func TestEveryRouteIsCounted(t *testing.T) {
 		}
 	}
 }
+
+// found answers every search with the same hits.
+type found struct {
+	*model.Model
+	hits []vectord.Hit
+}
+
+func (f found) Search(context.Context, string, vectord.Query) ([]vectord.Hit, error) { return f.hits, nil }
+
+// BenchmarkQueryOverLoopback is what a query of 384 components costs beside the search itself, the client included.
+func BenchmarkQueryOverLoopback(b *testing.B) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := New(found{model.New(), make([]vectord.Hit, 10)}, Options{APIKey: "secret", Logger: slog.New(slog.DiscardHandler)})
+	go func() { _ = s.Serve(ln) }()
+	defer s.Shutdown(context.Background())
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	body := append(append([]byte(`{"limit":10,"query":`), floatsAsJSON(384)...), '}')
+	request := fmt.Appendf(nil, "POST /collections/c/points/query HTTP/1.1\r\nHost: x\r\nApi-Key: secret\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	r := bufio.NewReader(c)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Write(request); err != nil {
+			b.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+			b.Fatal(resp.StatusCode, err)
+		}
+	}
+}
