@@ -8,7 +8,7 @@ import (
 )
 
 type checkCmd struct {
-	DataDir string `help:"Directory to verify." default:"./data" setting:"" placeholder:"DIR"`
+	DataDir string `help:"Directory to verify." default:"./data" setting:""`
 }
 
 // Help is shown by check --help.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,8 +31,8 @@ const (
 )
 
 type serveCmd struct {
-	DataDir            string   `help:"Directory of the data, created if missing." default:"./data" setting:"" placeholder:"DIR"`
-	HTTP               string   `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:"" placeholder:"HOST:PORT"`
+	DataDir            string   `help:"Directory of the data, created if missing." default:"./data" setting:""`
+	HTTP               string   `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:""`
 	APIKey             string   `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
 	APIKeyFile         string   `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
 	ReadOnlyAPIKey     string   `help:"Key that permits reading only." name:"read-only-api-key" setting:"" placeholder:"KEY"`
@@ -119,7 +120,7 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 		return fmt.Errorf("--http: %w", err)
 	}
 	defer listener.Close()
-	logger.Info("starting", "version", vectord.Version, "commit", commit(), "data", c.DataDir, "memory", byteSize(options.memoryLimit).String())
+	logger.Info("starting", "version", vectord.Version, "commit", cmp.Or(commit(), "unknown"), "data", c.DataDir, "memory", byteSize(options.memoryLimit).String())
 	begin := time.Now()
 	service, closer, err := open(options)
 	if err != nil {
