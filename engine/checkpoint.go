@@ -127,6 +127,7 @@ func (x *vectorIndex) readCheckpoint() (g *hnsw.Graph, through uint64, err error
 // or cold whatever the graph does not have. live are the shard's slots, applied the last index that storage has.
 func (x *vectorIndex) load(live *roaring.Bitmap, applied uint64) error {
 	x.through.Store(applied)
+	x.trimmed.Store(applied)
 	x.savedAt.Store(time.Now().UnixMilli())
 	g, through, err := x.readCheckpoint()
 	if err == nil && g != nil && through > applied {
@@ -142,6 +143,10 @@ func (x *vectorIndex) load(live *roaring.Bitmap, applied uint64) error {
 			"shard", x.shard, "error", err)
 		x.metrics.rebuilds.Inc()
 		g = nil
+		// It must never be read again: the change feed that would correct it is trimmed from here on.
+		if err := x.files.RemoveFile(checkpointName(x.shard)); err != nil {
+			return err
+		}
 	} else if err != nil {
 		return err
 	}

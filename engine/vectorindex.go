@@ -52,11 +52,14 @@ type vectorIndex struct {
 
 	// through is the index in the log up to which changes have reached this index.
 	through atomic.Uint64
-	// unsaved counts changed slots since the last checkpoint, and savedAt is when that was last tried.
+	// unsaved counts nodes that came into the graph or left it since the last checkpoint, and savedAt is when that was
+	// last tried.
 	unsaved atomic.Int64
 	savedAt atomic.Int64 // milliseconds since the Unix epoch
-	// savedThrough is what the checkpoint in place covers. Only load and checkpoint touch it.
+	// savedThrough is the index in the log that the checkpoint in place covers. Only load and the background work touch
+	// it. trimmed is the index up to which the change feed was trimmed while there was no graph.
 	savedThrough uint64
+	trimmed      atomic.Uint64
 
 	stop    context.Context // ends the background work
 	cancel  context.CancelFunc
@@ -82,10 +85,11 @@ const (
 	// scanDim: a row is never cheaper to scan than one cache line of codes, so short vectors count as this long.
 	scanDim = 64
 
-	checkpointChangesMin  = 20_000 // changed slots that make a checkpoint due, if they are also a share of all
+	checkpointChangesMin  = 20_000 // changed nodes that make a checkpoint due, if they are also a share of all
 	checkpointChangeShare = 10     // … one in this many
 	checkpointAgeMin      = 5 * time.Second
 	checkpointAgeMax      = time.Minute // … or any changes after this long
+	feedEntriesMax        = 10_000      // entries of the log after which the change feed is trimmed where there is no graph
 )
 
 // kick starts the background work if there is some and it is not running. What is due when the work ends and is kicked a
@@ -137,11 +141,19 @@ func (x *vectorIndex) buildThreshold() int {
 func (x *vectorIndex) hasWork() bool {
 	g := x.graph.Load()
 	if g == nil {
-		threshold := x.buildThreshold()
-		return threshold >= 0 && x.waiting() >= threshold
+		return x.buildDue() || x.trimDue()
 	}
 	return x.buildThreshold() >= 0 && x.waiting() > 0 && !x.budget.indexingPaused() || x.unlinkDue(g) || x.checkpointDue()
 }
+
+// buildDue reports whether there are enough vectors for a first graph.
+func (x *vectorIndex) buildDue() bool {
+	threshold := x.buildThreshold()
+	return threshold >= 0 && x.waiting() >= threshold
+}
+
+// trimDue reports whether the change feed has grown though there is no checkpoint that would need it.
+func (x *vectorIndex) trimDue() bool { return x.through.Load() > x.trimmed.Load()+feedEntriesMax }
 
 // unlinkDue reports whether enough deleted nodes wait in the graph. One pass over all links takes them out, so a share of
 // the graph's size keeps the cost per delete constant.
@@ -164,9 +176,10 @@ func (x *vectorIndex) checkpointDue() bool {
 func (x *vectorIndex) work() error {
 	for x.stop.Err() == nil && x.hasWork() {
 		if x.graph.Load() == nil {
-			if err := x.create(); err != nil {
+			if err := x.begin(); err != nil {
 				return err
 			}
+			continue
 		}
 		moved, blocked, err := x.moveSome()
 		if err != nil {
@@ -185,6 +198,19 @@ func (x *vectorIndex) work() error {
 			}
 		}
 	}
+	return nil
+}
+
+// begin does what there is to do without a graph, which may be to make one.
+func (x *vectorIndex) begin() error {
+	if x.buildDue() {
+		return x.create()
+	}
+	through := x.through.Load()
+	if err := x.files.SyncAndTrim(x.shard, through); err != nil {
+		return fmt.Errorf("trim the change feed: %w", err)
+	}
+	x.trimmed.Store(through)
 	return nil
 }
 
@@ -319,6 +345,7 @@ func (x *vectorIndex) arrived(g *hnsw.Graph, slot uint32) {
 	}
 	x.fresh.Remove(slot)
 	x.cold.Remove(slot)
+	x.unsaved.Add(1)
 }
 
 // add takes in the vector that a slot was given. Only Apply calls it.
@@ -333,7 +360,6 @@ func (x *vectorIndex) add(slot uint32, v []float32) {
 	} else {
 		x.cold.Add(slot)
 	}
-	x.unsaved.Add(1)
 }
 
 // remove forgets the vector of a slot that was freed. Only Apply calls it.
@@ -345,10 +371,9 @@ func (x *vectorIndex) remove(slot uint32) {
 	}
 	x.fresh.Remove(slot)
 	x.cold.Remove(slot)
-	if g := x.graph.Load(); g != nil {
-		g.Delete(slot)
+	if g := x.graph.Load(); g != nil && g.Delete(slot) {
+		x.unsaved.Add(1)
 	}
-	x.unsaved.Add(1)
 }
 
 // indexed returns how many vectors the graph holds.
