@@ -143,11 +143,12 @@ func (s *search) sort(hits []vectord.Hit) {
 	})
 }
 
-// errChanged says that a point changed while a search looked at it.
-var errChanged = errors.New("a candidate changed during the search")
+// errChanged says that points moved while a search was under way, so that it may have missed one or mistaken one for
+// another.
+var errChanged = errors.New("points moved during the search")
 
-// inShard searches one shard. The first attempt takes no lock. If a candidate changes under it, the second keeps writers
-// of the shard out: then index, slots and rows agree.
+// inShard searches one shard. The first attempt takes no lock. If points move under it, the second keeps writers of the
+// shard out: then index, slots and rows agree.
 func (s *search) inShard(ctx context.Context, shard *shard) ([]vectord.Hit, error) {
 	hits, err := s.attempt(ctx, shard, false)
 	if !errors.Is(err, errChanged) {
@@ -165,6 +166,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	removals := shard.index.removals.Load()
 	found, err := shard.matches(s.db.store, s.filter)
 	if err != nil {
 		return nil, err
@@ -187,6 +189,9 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	slots, err := shard.index.candidates(nil, n)
 	if err != nil {
 		return nil, err
+	}
+	if shard.index.removals.Load() != removals && !settled {
+		return nil, errChanged
 	}
 	ranked, err := s.rescore(ctx, shard, slots, settled)
 	if err != nil {

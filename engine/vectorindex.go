@@ -52,6 +52,9 @@ type vectorIndex struct {
 
 	// through is the index in the log up to which changes have reached this index.
 	through atomic.Uint64
+	// removals counts the slots freed so far. A search that began before a point moved to another slot may have passed
+	// the new one before it was filled and come to the old one after it was freed; the count tells it.
+	removals atomic.Uint64
 	// unsaved counts nodes that came into the graph or left it since the last checkpoint, and savedAt is when that was
 	// last tried.
 	unsaved atomic.Int64
@@ -369,6 +372,7 @@ func (x *vectorIndex) remove(slot uint32) {
 	if _, ok := x.moving[slot]; ok {
 		x.moving[slot] = false
 	}
+	x.removals.Add(1) // before anything is hidden
 	x.fresh.Remove(slot)
 	x.cold.Remove(slot)
 	if g := x.graph.Load(); g != nil && g.Delete(slot) {

@@ -208,7 +208,9 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%v %+v: %+v, want %+v", d, q, got, want)
 		}
 	}
-	hit := func(n uint64, score float32) vectord.Hit { return vectord.Hit{Record: vectord.Record{ID: id(n)}, Score: score} }
+	hit := func(n uint64, score float32) vectord.Hit {
+		return vectord.Hit{Record: vectord.Record{ID: id(n)}, Score: score}
+	}
 	at := func(x, y float32) vectord.Query { return vectord.Query{Vector: []float32{x, y}} }
 	f(vectord.Cosine, at(0, 5), hit(2, 1), hit(4, 1), hit(1, 0.8), hit(3, 0))
 	f(vectord.Cosine, at(0, 0), hit(1, 0), hit(2, 0), hit(3, 0), hit(4, 0))
