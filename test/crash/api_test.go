@@ -13,6 +13,7 @@ import (
 const (
 	collection   = "crash"
 	requestLimit = 30 * time.Second // no request waits longer, so no round hangs
+	indexLimit   = 30 * time.Minute // for the graph of all untouched points, of which there may be many
 	pageSize     = 1000             // points asked for by one scroll
 )
 
@@ -37,14 +38,18 @@ type refusal struct {
 
 func (r *refusal) Error() string { return fmt.Sprintf("status %d: %s", r.status, r.text) }
 
-// call sends one request and decodes the result of its answer. An error that is not a *refusal leaves open whether the
+// call sends one request, without a body if that is nil, and decodes the result of its answer. An error that is not a *refusal leaves open whether the
 // server did what it was asked to do.
 func (a *api) call(ctx context.Context, method, path string, body, result any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return fmt.Errorf("encode the request: %w", err)
+	var sent io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+		sent = bytes.NewReader(encoded)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, a.url+path, bytes.NewReader(encoded))
+	request, err := http.NewRequestWithContext(ctx, method, a.url+path, sent)
 	if err != nil {
 		return err
 	}
@@ -101,6 +106,30 @@ func (a *api) createCollection(ctx context.Context) error {
 		"optimizers_config": object{"indexing_threshold": 1},
 		"hnsw_config":       object{"full_scan_threshold": 1},
 	}, &done)
+}
+
+// waitIndexed waits until no point waits for the graph.
+func (a *api) waitIndexed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, indexLimit)
+	defer cancel()
+	for {
+		var info struct {
+			Status  string `json:"status"`
+			Indexed int    `json:"indexed_vectors_count"`
+			Points  int    `json:"points_count"`
+		}
+		if err := a.call(ctx, http.MethodGet, "/collections/"+collection, nil, &info); err != nil {
+			return err
+		}
+		if info.Status == "green" {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d points are in the graph after %v", info.Indexed, info.Points, indexLimit)
+		}
+	}
 }
 
 // record is a point as the server gives it back.

@@ -67,7 +67,7 @@ func newHistory(seed uint64, untouched int) *history {
 	return h
 }
 
-// fill creates the collection and writes the untouched points.
+// fill creates the collection and writes the untouched points, and waits for the graph to have them.
 func (h *history) fill(ctx context.Context, a *api) error {
 	if err := a.createCollection(ctx); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (h *history) fill(ctx context.Context, a *api) error {
 			return err
 		}
 	}
-	return nil
+	return a.waitIndexed(ctx)
 }
 
 // point is a point as it is sent.
@@ -429,7 +429,8 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// begin starts a server on an empty directory, with the untouched points in it.
+// begin starts a server on an empty directory, with the untouched points in it. The server has been stopped and started
+// once, which leaves a checkpoint of the graph.
 func begin(t *testing.T, dir string) (*process, *history) {
 	t.Helper()
 	seed := number(t, "CRASH_SEED", rand.Uint64())
@@ -443,10 +444,20 @@ func begin(t *testing.T, dir string) (*process, *history) {
 	if err := h.fill(t.Context(), a); err != nil {
 		t.Fatalf("fill the collection: %v\n%s", err, server.output)
 	}
-	return server, h
+	return restart(t, server, dir), h
 }
 
-// TestKill kills the server under load, again and again on the same data, now and then once more while it recovers.
+// restart stops the server as it should be stopped and starts it again.
+func restart(t *testing.T, server *process, dir string) *process {
+	t.Helper()
+	server.terminate(t)
+	server = start(t, dir)
+	server.waitReady(t)
+	return server
+}
+
+// TestKill kills the server under load, again and again on the same data, now and then once more while it recovers. Now
+// and then it is stopped cleanly in between, so that kills find checkpoints of any age.
 func TestKill(t *testing.T) {
 	rounds := int(number(t, "CRASH_ROUNDS", 30))
 	if testing.Short() {
@@ -463,14 +474,17 @@ func TestKill(t *testing.T) {
 			recovering.kill()
 		}
 		server = start(t, dir)
-		restart := server.waitReady(t)
-		restarts = append(restarts, restart)
-		if restart > restartLimit {
-			t.Errorf("round %d: the server took %v to be ready, at most %v is promised", round, restart, restartLimit)
+		took := server.waitReady(t)
+		restarts = append(restarts, took)
+		if took > restartLimit {
+			t.Errorf("round %d: the server took %v to be ready, at most %v is promised", round+1, took, restartLimit)
 		}
 		h.mustVerify(t, server)
-		if testing.Verbose() && (round+1)%10 == 0 {
-			t.Logf("round %d: %d writes acknowledged, ready after %v", round+1, acknowledged, restart.Round(time.Millisecond))
+		if (round+1)%10 == 0 {
+			t.Logf("round %d: %d writes acknowledged, ready after %v", round+1, acknowledged, took.Round(time.Millisecond))
+		}
+		if h.random.IntN(5) == 0 {
+			server = restart(t, server, dir)
 		}
 	}
 	server.terminate(t)
