@@ -57,7 +57,7 @@ func (w *world) reload(t testing.TB) {
 
 // TestHistory runs random histories against a set of slots.
 func TestHistory(t *testing.T) {
-	const histories, steps, slots, dim = 6, 60, 3000, 12
+	const histories, steps, slots, dim = 4, 50, 2000, 12
 	for range histories {
 		seed := rand.Uint64()
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -229,7 +229,7 @@ func TestCopies(t *testing.T) {
 // TestConcurrent inserts, deletes, unlinks, saves and searches at once. The race detector, if it watches, checks the
 // order of accesses; the test checks that no search returns a node that was deleted before it began.
 func TestConcurrent(t *testing.T) {
-	const dim, slots, inserters, rounds = 8, 2048, 4, 3
+	const dim, slots, inserters, rounds = 8, 1024, 4, 3
 	vectors := clustered(19, slots, dim)
 	w := newWorld(t, vectord.Euclid, vectors, 0, Config{M: 6, EfConstruction: 32})
 	g := w.graph
