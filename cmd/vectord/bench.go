@@ -91,7 +91,7 @@ type benchServeCmd struct {
 	serverFlags `embed:""`
 	Collection  string        `help:"Collection to search." required:""`
 	Query       string        `help:"Vectors to search for: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
-	Truth       string        `help:"Ids of the queries' true neighbors (.ivecs); the server is asked for exact searches unless given." placeholder:"FILE"`
+	Truth       string        `help:"Ids of the queries' true neighbors (.ivecs); without it the server is asked for some exact searches." placeholder:"FILE"`
 	K           int           `help:"Neighbors to find." default:"10" name:"k"`
 	Ef          int           `help:"Candidates while searching; 0 is the collection's own." default:"0"`
 	Concurrency []int         `help:"Connections, one measurement each." default:"1,2,8,16"`
