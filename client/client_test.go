@@ -211,8 +211,8 @@ func TestRetries(t *testing.T) {
 			if attempts != wantAttempts || len(keys) != 1 {
 				t.Errorf("%s: %d attempts under %d keys, want %d under 1", name, attempts, len(keys), wantAttempts)
 			}
-			if d := time.Since(begin); d < atLeast {
-				t.Errorf("%s: took %v, want at least %v", name, d, atLeast)
+			if d := time.Since(begin); d < atLeast || d > atLeast+3*backoffMax {
+				t.Errorf("%s: took %v, want at least %v and not much more", name, d, atLeast)
 			}
 		}
 		ok := func() (*http.Response, error) { return answer(200, updated), nil }

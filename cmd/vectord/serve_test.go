@@ -315,7 +315,8 @@ func TestCertificateFollowsItsFiles(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := writeCertificate(t, dir, "one")
 	synctest.Test(t, func(t *testing.T) {
-		c, err := loadCertificate(certFile, keyFile, slog.New(slog.DiscardHandler))
+		var logged bytes.Buffer
+		c, err := loadCertificate(certFile, keyFile, slog.New(slog.NewTextHandler(&logged, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -341,6 +342,11 @@ func TestCertificateFollowsItsFiles(t *testing.T) {
 		f("within a second of the last look", "one")
 		time.Sleep(certificateCheckEvery)
 		f("after that", "two")
+		time.Sleep(certificateCheckEvery)
+		f("when nothing has changed", "two")
+		if n := strings.Count(logged.String(), "\n"); n != 1 {
+			t.Errorf("one change was logged %d times:\n%s", n, logged.String())
+		}
 		if err := os.WriteFile(certFile, []byte("half a certif"), 0o600); err != nil {
 			t.Fatal(err)
 		}
