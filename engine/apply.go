@@ -12,8 +12,9 @@ import (
 
 const (
 	sessionLifetime = 24 * time.Hour
-	// sessionsExpiredPerBatch bounds the housekeeping that one batch does.
-	sessionsExpiredPerBatch = 256
+	// Expired sessions of a group are swept once a second of the log's time, at most so many.
+	sessionSweepMillis = 1000
+	sessionsPerSweep   = 10_000
 )
 
 // applier turns the entries of one Apply into one batch.
@@ -34,7 +35,6 @@ type applier struct {
 func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable func() error, err error) {
 	a := &applier{db: db, batch: db.store.NewBatch(), byShard: map[uint32]*shardChanges{}}
 	results = make([]vectord.Result, len(entries))
-	sessions := map[uint32]bool{}
 	for i, e := range entries {
 		results[i].Index = e.Index
 		if e.Index <= db.applied[e.Group].Index {
@@ -50,15 +50,14 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 		} else {
 			db.metrics.applied.WithLabelValues("refused").Inc()
 		}
-		at := storage.Applied{Index: e.Index, Time: e.Time}
-		db.applied[e.Group] = at
-		a.batch.SetApplied(e.Group, at)
-		if !sessions[e.Group] {
-			sessions[e.Group] = true
-			if _, err := a.batch.ExpireSessions(e.Group, e.Time-sessionLifetime.Milliseconds(), sessionsExpiredPerBatch); err != nil {
+		if e.Time/sessionSweepMillis != db.applied[e.Group].Time/sessionSweepMillis {
+			if _, err := a.batch.ExpireSessions(e.Group, e.Time-sessionLifetime.Milliseconds(), sessionsPerSweep); err != nil {
 				return nil, nil, errors.Join(err, a.batch.Close())
 			}
 		}
+		at := storage.Applied{Index: e.Index, Time: e.Time}
+		db.applied[e.Group] = at
+		a.batch.SetApplied(e.Group, at)
 	}
 	for _, c := range a.changes {
 		c.begin()

@@ -141,7 +141,7 @@ func TestStartLoadsTheGraph(t *testing.T) {
 // TestDerivedFilesAreExpendable damages or removes the graph's checkpoint in many ways. The node must start, notice the
 // damage, answer exact searches as before at once, and build the graph again.
 func TestDerivedFilesAreExpendable(t *testing.T) {
-	const n = 1500
+	const n = 600
 	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	disk, vectors := indexed(t, seed, n)
@@ -196,7 +196,7 @@ func TestDerivedFilesAreExpendable(t *testing.T) {
 	check("empty", []byte{})
 	check("cut short", intact[:len(intact)/2])
 	check("cut by one byte", intact[:len(intact)-1])
-	for range 8 {
+	for range 5 {
 		at := rng.IntN(len(intact))
 		flipped := slices.Clone(intact)
 		flipped[at] ^= 1 << rng.IntN(8)
