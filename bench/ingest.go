@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,7 +39,7 @@ type IngestReport struct {
 // Run does the measurement.
 func (g *Ingest) Run(ctx context.Context) (IngestReport, error) {
 	first, err := g.Base.Next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return IngestReport{}, fmt.Errorf("the data set is empty")
 	}
 	if err != nil {

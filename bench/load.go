@@ -114,7 +114,7 @@ func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch) err
 	}
 	for {
 		p, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

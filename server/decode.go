@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 
@@ -408,7 +409,7 @@ func (b *batchJSON) points(field string) ([]vectord.Point, error) {
 // inElement says in which element of a list a form error is. An error about a vector's name is passed on as it is: its
 // text is one that clients look for.
 func inElement(err error, field string, i int) error {
-	if own, ok := err.(*vectord.Error); ok && own.Kind == vectord.KindInvalid {
+	if own := (*vectord.Error)(nil); errors.As(err, &own) && own.Kind == vectord.KindInvalid {
 		return err
 	}
 	return &formError{inBody, vectord.Errorf(vectord.KindOf(err), "%s[%d]: %v", field, i, err)}

@@ -485,7 +485,9 @@ type found struct {
 	hits []vectord.Hit
 }
 
-func (f found) Search(context.Context, string, vectord.Query) ([]vectord.Hit, error) { return f.hits, nil }
+func (f found) Search(context.Context, string, vectord.Query) ([]vectord.Hit, error) {
+	return f.hits, nil
+}
 
 // BenchmarkQueryOverLoopback is what a query of 384 components costs beside the search itself, the client included.
 func BenchmarkQueryOverLoopback(b *testing.B) {

@@ -147,7 +147,7 @@ func ReadVectors(r Reader, limit int) (*Vectors, error) {
 	v := &Vectors{}
 	for row := 0; row < limit; row++ {
 		p, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

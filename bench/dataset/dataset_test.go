@@ -118,7 +118,7 @@ func TestNPYTypes(t *testing.T) {
 	big := func(v any) []byte { b, _ := binary.Append(nil, binary.BigEndian, v); return b }
 	f("<f4", little([]float32{1.5, -2}), 1.5, -2)
 	f(">f4", big([]float32{1.5, -2}), 1.5, -2)
-	f("<f8", little([]float64{0.1, -1e-60}), 0.1, -0.0)
+	f("<f8", little([]float64{0.1, -1e-60}), 0.1, float32(math.Copysign(0, -1)))
 	f(">f8", big([]float64{0.1, 7}), 0.1, 7)
 	f("|i1", []byte{0xff, 127}, -1, 127)
 	f("|u1", []byte{0xff, 127}, 255, 127)

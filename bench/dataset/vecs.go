@@ -47,7 +47,7 @@ func (v *vecsReader) next() ([]byte, error) {
 }
 
 func (v *vecsReader) errorf(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return err
 	}
 	return fmt.Errorf("row %d: %w", v.row, err)
@@ -87,7 +87,7 @@ func ReadIVecs(r io.Reader, limit int) ([][]int32, error) {
 	var out [][]int32
 	for len(out) < limit {
 		b, err := rows.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

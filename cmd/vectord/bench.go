@@ -84,7 +84,7 @@ func (c *benchANNCmd) Run(s *session) error {
 			return err
 		}
 	}
-	return print(s.stdout, c.JSON, report, report.WriteTable)
+	return printReport(s.stdout, c.JSON, report, report.WriteTable)
 }
 
 type benchServeCmd struct {
@@ -130,7 +130,7 @@ func (c *benchServeCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return print(s.stdout, c.JSON, report, report.WriteTable)
+	return printReport(s.stdout, c.JSON, report, report.WriteTable)
 }
 
 type benchIngestCmd struct {
@@ -163,7 +163,7 @@ func (c *benchIngestCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return print(s.stdout, c.JSON, report, report.WriteTable)
+	return printReport(s.stdout, c.JSON, report, report.WriteTable)
 }
 
 // loadTruth reads an ivecs file; without a path there is no truth.
@@ -198,8 +198,8 @@ func writePlot(path, title string, points []bench.Point) error {
 	return errors.Join(bench.WritePlot(f, title, points), f.Close())
 }
 
-// print writes a report as one line of JSON or as a table.
-func print(w io.Writer, asJSON bool, report any, table func(io.Writer) error) error {
+// printReport writes a report as one line of JSON or as a table.
+func printReport(w io.Writer, asJSON bool, report any, table func(io.Writer) error) error {
 	if !asJSON {
 		return table(w)
 	}

@@ -288,7 +288,7 @@ func (r *importReader) share() float64 {
 // peek returns the first point, which Next will return again.
 func (r *importReader) peek() (vectord.Point, error) {
 	p, err := r.Next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return p, errors.New("the data set is empty")
 	}
 	r.first = &p
@@ -304,7 +304,7 @@ func (r *importReader) Next() (vectord.Point, error) {
 	for ; r.file < len(r.files); r.file++ {
 		f := r.files[r.file]
 		p, err := f.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			continue
 		}
 		if err != nil {

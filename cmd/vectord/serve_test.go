@@ -186,9 +186,9 @@ func (i *idle) Shutdown(ctx context.Context) error {
 }
 func (i *idle) Close() error { i.closed = true; return nil }
 
-// runIdle runs serve over an idle service and cancels it once it listens. It returns the error and the exit code that
-// the watchdog chose, or -1.
-func runIdle(t *testing.T, i *idle) (error, int) {
+// runIdle runs serve over an idle service and cancels it once it listens. It returns the exit code that the
+// watchdog chose, or -1, and the error.
+func runIdle(t *testing.T, i *idle) (exitCode int, err error) {
 	t.Helper()
 	i.stop = make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -196,37 +196,37 @@ func runIdle(t *testing.T, i *idle) (error, int) {
 	c := serveCmd{HTTP: "127.0.0.1:0", LogLevel: "info", MemoryLimit: 1 << 30}
 	var exited atomic.Int32
 	exited.Store(-1)
-	err := c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (service, io.Closer, error) {
+	err = c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (service, io.Closer, error) {
 		if i.serve == nil {
 			cancel()
 		}
 		return i, i, nil
 	}, func(code int) { exited.Store(int32(code)) })
-	return err, int(exited.Load())
+	return int(exited.Load()), err
 }
 
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		i := &idle{shutdown: func(context.Context) error { return nil }}
-		if err, code := runIdle(t, i); err != nil || code != -1 || !i.closed || time.Since(begin) != 0 {
+		if code, err := runIdle(t, i); err != nil || code != -1 || !i.closed || time.Since(begin) != 0 {
 			t.Errorf("a quick shutdown: %v, exit %d, closed %t after %v", err, code, i.closed, time.Since(begin))
 		}
 
 		begin = time.Now()
 		i = &idle{shutdown: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-		if err, code := runIdle(t, i); err != nil || code != -1 || !i.closed || time.Since(begin) != drainWithin {
+		if code, err := runIdle(t, i); err != nil || code != -1 || !i.closed || time.Since(begin) != drainWithin {
 			t.Errorf("requests that do not end: %v, exit %d, closed %t after %v", err, code, i.closed, time.Since(begin))
 		}
 
 		begin = time.Now()
 		i = &idle{shutdown: func(context.Context) error { time.Sleep(time.Minute); return nil }}
-		if _, code := runIdle(t, i); code != exitError || time.Since(begin) < exitWithin {
+		if code, _ := runIdle(t, i); code != exitError || time.Since(begin) < exitWithin {
 			t.Errorf("a shutdown that hangs: exit %d after %v", code, time.Since(begin))
 		}
 
 		i = &idle{serve: errors.New("no more files")}
-		if err, _ := runIdle(t, i); err == nil || !strings.Contains(err.Error(), "no more files") || !i.closed {
+		if _, err := runIdle(t, i); err == nil || !strings.Contains(err.Error(), "no more files") || !i.closed {
 			t.Errorf("a listener that breaks: %v, closed %t", err, i.closed)
 		}
 	})

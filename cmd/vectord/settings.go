@@ -55,7 +55,8 @@ func (c *cli) BeforeResolve(ctx *kong.Context) error {
 
 // settingNames lists the flags that are tagged as settings, in all commands.
 func settingNames(app *kong.Application) (names []string) {
-	kong.Visit(app, func(node kong.Visitable, next kong.Next) error {
+	// The visitor returns no error, so neither does Visit.
+	_ = kong.Visit(app, func(node kong.Visitable, next kong.Next) error {
 		if flag, ok := node.(*kong.Flag); ok && flag.Tag.Has(settingTag) && !slices.Contains(names, flag.Name) {
 			names = append(names, flag.Name)
 		}
