@@ -27,7 +27,7 @@ type Operation struct {
 }
 
 // UpdateResult answers one acknowledged operation: it is durable, and every later read sees it. OperationID is its index
-// in the log.
+// in the log, 0 where there was nothing to change.
 type UpdateResult struct {
 	OperationID uint64
 }

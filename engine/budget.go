@@ -14,7 +14,9 @@ type budget struct {
 	fixed  int64
 	hotMax int64
 	hot    *hotSet
-	used   func() int64 // bytes of all indexes and slot tables
+	used   func() (heap, outside int64) // bytes of all indexes and slot tables on the Go heap and outside of it
+	// setHeapLimit, if not nil, is told how much of the limit is the Go heap's.
+	setHeapLimit func(bytes int64)
 
 	paused atomic.Bool // building graphs waits
 	full   atomic.Bool // writes that add data are refused
@@ -39,9 +41,9 @@ func Shares(limit int64) (cacheBytes, memTableBytes int64) {
 	return min(max(limit/8, cacheBytesMin), cacheBytesMax), min(max(limit/32, tableBytesMin), tableBytesMax)
 }
 
-func newBudget(limit int64, hot *hotSet, used func() int64) *budget {
+func newBudget(limit int64, hot *hotSet, used func() (heap, outside int64), setHeapLimit func(int64)) *budget {
 	cache, table := Shares(limit)
-	b := &budget{limit: limit, fixed: cache + 2*table + runtimeBytes, hot: hot, used: used, hotMax: hotBytesMax}
+	b := &budget{limit: limit, fixed: cache + 2*table + runtimeBytes, hot: hot, used: used, setHeapLimit: setHeapLimit, hotMax: hotBytesMax}
 	b.refresh()
 	return b
 }
@@ -52,7 +54,11 @@ func (b *budget) refresh() {
 		b.hot.setCapacity(b.hotMax)
 		return
 	}
-	left := b.limit - b.fixed - b.used()
+	heap, outside := b.used()
+	if b.setHeapLimit != nil {
+		b.setHeapLimit(max(b.limit-outside, b.fixed))
+	}
+	left := b.limit - b.fixed - heap - outside
 	reserve := b.limit / 16
 	b.hot.setCapacity(min(max(left-reserve, 0)/2, b.hotMax))
 	b.paused.Store(left < reserve)

@@ -38,6 +38,7 @@ type Log interface {
 // Options configure Open.
 type Options struct {
 	MemoryLimit  int64                 // bytes for everything; 0: none
+	SetHeapLimit func(bytes int64)     // told what of MemoryLimit is the Go heap's, as it changes; nil: nobody is
 	IndexWorkers int                   // goroutines that build graphs; 0: one a core
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
@@ -76,7 +77,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
 		workers: newWorkerTokens(o.IndexWorkers)}
 	db.stop, db.cancel = context.WithCancel(context.Background())
-	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes)
+	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
 	db.metrics = newMetrics(db, o.Metrics)
 	if err := db.load(); err != nil {
 		db.cancel()
@@ -264,10 +265,13 @@ func (db *DB) eachShard(fn func(*shard)) {
 	}
 }
 
-func (db *DB) memoryBytes() int64 {
-	var sum int64
-	db.eachShard(func(s *shard) { sum += s.index.memoryBytes() + s.slots.memoryBytes() })
-	return sum
+// memoryBytes returns what the shards hold on the Go heap and outside of it.
+func (db *DB) memoryBytes() (heap, outside int64) {
+	db.eachShard(func(s *shard) {
+		heap += s.index.fresh.MemoryBytes() + s.slots.memoryBytes()
+		outside += s.index.graphBytes()
+	})
+	return heap, outside
 }
 
 // followConfig hands a changed configuration to the indexes.

@@ -62,7 +62,8 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	gauge("vectord_index_unsaved_changes", "Changed slots since the last checkpoints.",
 		sum(func(s *shard) int64 { return s.index.unsaved.Load() }))
 	owners := map[string]func() float64{
-		"index":   sum(func(s *shard) int64 { return s.index.memoryBytes() }),
+		"graph":   sum(func(s *shard) int64 { return s.index.graphBytes() }),
+		"fresh":   sum(func(s *shard) int64 { return s.index.fresh.MemoryBytes() }),
 		"slots":   sum(func(s *shard) int64 { return s.slots.memoryBytes() }),
 		"hot_set": func() float64 { return float64(db.hot.memoryBytes()) },
 		"storage": func() float64 { return float64(db.budget.fixed - runtimeBytes) },

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"sync"
 
 	"github.com/valyala/fastjson"
@@ -34,6 +35,9 @@ func checkPayload(what string, payload []byte) error {
 	}
 	if len(payload) > vectord.MaxPayloadBytes {
 		return vectord.Errorf(vectord.KindTooLarge, "%s: %d bytes, at most %d are accepted", what, len(payload), vectord.MaxPayloadBytes)
+	}
+	if !json.Valid(payload) { // the parser below is more lenient, and what it reads must be JSON for clients too
+		return vectord.Errorf(vectord.KindInvalid, "%s: not valid JSON", what)
 	}
 	p := parsers.Get().(*payloadParser)
 	defer parsers.Put(p)

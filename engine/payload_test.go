@@ -122,7 +122,7 @@ func TestCheckPayload(t *testing.T) {
 			t.Errorf("payload %q is refused: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"null", "[]", "1", `"a"`, "{", `{"a":}`, "{} {}"} {
+	for _, bad := range []string{"null", "[]", "1", `"a"`, "{", `{"a":}`, "{} {}", `{"a":01}`, `{"a":+1}`, `{"a":nan}`, `{"a":1.0.1}`, "{\"a\":\"\x01\"}"} {
 		if err := checkPayload("payload", []byte(bad)); vectord.KindOf(err) != vectord.KindInvalid {
 			t.Errorf("payload %q: error %v", bad, err)
 		}

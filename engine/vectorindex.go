@@ -388,12 +388,12 @@ func (x *vectorIndex) indexed() int {
 	return 0
 }
 
-func (x *vectorIndex) memoryBytes() int64 {
-	sum := x.fresh.MemoryBytes()
+// graphBytes returns the size of the graph, which is outside of the Go heap.
+func (x *vectorIndex) graphBytes() int64 {
 	if g := x.graph.Load(); g != nil {
-		sum += g.MemoryBytes()
+		return g.MemoryBytes()
 	}
-	return sum
+	return 0
 }
 
 // close halts the index and frees the graph's memory once running searches have ended.

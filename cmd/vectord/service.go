@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"runtime/debug"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,7 +15,8 @@ import (
 func openService(o serviceOptions) (service, io.Closer, error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n, err := node.Open(node.Config{DataDir: o.dataDir, MemoryLimit: o.memoryLimit, Logger: o.logger, Metrics: metrics})
+	n, err := node.Open(node.Config{DataDir: o.dataDir, MemoryLimit: o.memoryLimit, Logger: o.logger, Metrics: metrics,
+		SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
 	if err != nil {
 		return nil, nil, err
 	}

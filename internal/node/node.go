@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vectord/vectord/engine"
+	"github.com/vectord/vectord/index/quant"
 	"github.com/vectord/vectord/replication"
 	"github.com/vectord/vectord/storage"
 )
@@ -18,10 +19,13 @@ import (
 // Config says where a node keeps its data and what it may use. Only DataDir is required.
 type Config struct {
 	DataDir     string
-	FS          storage.FS           // nil: the operating system's
-	MemoryLimit int64                // bytes; 0: none
-	Logger      *slog.Logger         // nil: slog.Default()
-	Metrics     *prometheus.Registry // nil: none
+	FS          storage.FS // nil: the operating system's
+	MemoryLimit int64      // bytes; 0: none
+	// SetHeapLimit is told how much of MemoryLimit is the Go heap's, as it changes: a program that is nothing but a node
+	// passes debug.SetMemoryLimit. nil: nobody is told.
+	SetHeapLimit func(bytes int64)
+	Logger       *slog.Logger         // nil: slog.Default()
+	Metrics      *prometheus.Registry // nil: none
 	// Fatal is called with the first error after which nothing can be promised; nil logs it and exits with status 1.
 	Fatal func(error)
 }
@@ -35,6 +39,12 @@ type Node struct {
 
 // Open loads the data directory, creating it if need be, and returns when the node can serve.
 func Open(c Config) (*Node, error) {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if err := quant.KernelError(); err != nil {
+		c.Logger.Warn("the distance kernel asked for is not to be had", "error", err, "kernel", quant.KernelName())
+	}
 	cache, table := engine.Shares(c.MemoryLimit)
 	store, err := storage.Open(storage.Options{Dir: c.DataDir, FS: c.FS, CacheBytes: cache, MemTableBytes: table,
 		Logger: c.Logger, Fatal: c.Fatal})
@@ -46,7 +56,7 @@ func Open(c Config) (*Node, error) {
 		registerer = c.Metrics
 		c.Metrics.MustRegister(storageCollector{store})
 	}
-	db, err := engine.Open(store, engine.Options{MemoryLimit: c.MemoryLimit, Logger: c.Logger, Metrics: registerer})
+	db, err := engine.Open(store, engine.Options{MemoryLimit: c.MemoryLimit, SetHeapLimit: c.SetHeapLimit, Logger: c.Logger, Metrics: registerer})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), store.Close())
 	}
