@@ -409,7 +409,7 @@ func (b *batchJSON) points(field string) ([]vectord.Point, error) {
 // inElement says in which element of a list a form error is. An error about a vector's name is passed on as it is: its
 // text is one that clients look for.
 func inElement(err error, field string, i int) error {
-	if own := (*vectord.Error)(nil); errors.As(err, &own) && own.Kind == vectord.KindInvalid {
+	if form := (*formError)(nil); !errors.As(err, &form) && vectord.KindOf(err) == vectord.KindInvalid {
 		return err
 	}
 	return &formError{inBody, vectord.Errorf(vectord.KindOf(err), "%s[%d]: %v", field, i, err)}
