@@ -120,17 +120,14 @@ func (p path) each(v *fastjson.Value, fn func(*fastjson.Value) bool) bool {
 	return fn(v)
 }
 
-// remove deletes the values that the path reaches in v.
+// remove deletes the values that the path reaches in v. A single array element stays: to remove it again, as a client
+// that repeats a request does, would remove another one.
 func (p path) remove(v *fastjson.Value) {
 	p[:len(p)-1].each(v, func(parent *fastjson.Value) bool {
 		switch last := p[len(p)-1]; last.kind {
 		case keySegment:
 			if object, err := parent.Object(); err == nil {
 				object.Del(last.key)
-			}
-		case indexSegment:
-			if array, err := parent.Array(); err == nil && last.index < len(array) {
-				parent.Del(strconv.Itoa(last.index))
 			}
 		case eachSegment:
 			if array, err := parent.Array(); err == nil {

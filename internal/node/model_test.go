@@ -106,7 +106,7 @@ var (
 	payloads = rapid.SampledFrom([]string{``, `{}`, `{"color":"red","n":1}`, `{"color":"blue","n":2.5}`, `{"color":["red","green"],"n":null}`,
 		`{"n":9007199254740993}`, `{"deep":{"list":[{"v":1},{"v":"x"}],"flag":true}}`, `{"deep":{"list":[]},"color":null}`,
 		`{"a.b":1,"color":""}`, `{"n":[1,2,3],"flag":false}`})
-	pathsDrawn = rapid.SampledFrom([]string{"color", "n", "deep", "deep.list", "deep.list[].v", "deep.list[0].v", "deep.flag", `"a.b"`, "flag", "none.at.all"})
+	pathsDrawn = rapid.SampledFrom([]string{"color", "n", "deep", "deep.list", "deep.list[]", "deep.list[0]", "deep.list[].v", "deep.list[0].v", "deep.flag", `"a.b"`, "flag", "none.at.all"})
 )
 
 const modelDim = 4
