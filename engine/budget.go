@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"sync/atomic"
 
 	"github.com/vectord/vectord"
@@ -18,6 +19,8 @@ type budget struct {
 	// setHeapLimit, if not nil, is told how much of the limit is the Go heap's.
 	setHeapLimit func(bytes int64)
 
+	freshMax int64 // bytes of vectors that may wait in memory for the graph of one shard
+
 	paused atomic.Bool // building graphs waits
 	full   atomic.Bool // writes that add data are refused
 }
@@ -31,6 +34,7 @@ const (
 	tableBytesMin = 4 << 20
 	tableBytesMax = 64 << 20
 	hotBytesMax   = 1 << 30
+	freshBytesMin = 16 << 20
 )
 
 // Shares says how much memory storage may use under a limit: for its block cache, and for one memtable.
@@ -43,7 +47,8 @@ func Shares(limit int64) (cacheBytes, memTableBytes int64) {
 
 func newBudget(limit int64, hot *hotSet, used func() (heap, outside int64), setHeapLimit func(int64)) *budget {
 	cache, table := Shares(limit)
-	b := &budget{limit: limit, fixed: cache + 2*table + runtimeBytes, hot: hot, used: used, setHeapLimit: setHeapLimit, hotMax: hotBytesMax}
+	b := &budget{limit: limit, fixed: cache + 2*table + runtimeBytes, hot: hot, used: used, setHeapLimit: setHeapLimit, hotMax: hotBytesMax,
+		freshMax: max(cmp.Or(limit, defaultLimit)/16, freshBytesMin)}
 	b.refresh()
 	return b
 }

@@ -176,7 +176,7 @@ func (x *vectorIndex) load(live *roaring.Bitmap, applied uint64) error {
 		missing = roaring.AndNot(live, inGraph)
 		x.graph.Store(g)
 	}
-	if missing.GetCardinality() > freshVectorsMax {
+	if n := int(missing.GetCardinality()); n > loadVectorsMax || !x.fitsFresh(n) {
 		x.cold.Or(missing)
 		return nil
 	}

@@ -64,6 +64,8 @@ type vectorIndex struct {
 	savedThrough uint64
 	trimmed      atomic.Uint64
 
+	unlinkedAt time.Time // when nodes were unlinked last; the background work's own
+
 	stop    context.Context // ends the background work
 	cancel  context.CancelFunc
 	running bool           // guarded by mu
@@ -78,15 +80,19 @@ type vectorSource interface {
 }
 
 const (
-	freshVectorsMax = 65_536 // vectors that wait in memory; more wait in cold
-	moveBatch       = 1024   // vectors taken at a time on their way to the graph
-	trainSampleMax  = 20_000 // vectors that the quantizer is trained on
+	loadVectorsMax = 65_536 // vectors read into memory at start; more wait in cold
+	moveBatch      = 1024   // vectors taken at a time on their way to the graph
+	trainSampleMax = 20_000 // vectors that the quantizer is trained on
 	// A graph node is worth less than a scan of this many bytes of codes: few matching points are scanned.
 	scanBytesMax = 2 << 20
 	// Fewer matching points than this are compared at full precision, all of them.
 	exactMatchesMax = 256
 	// scanDim: a row is never cheaper to scan than one cache line of codes, so short vectors count as this long.
 	scanDim = 64
+
+	// One pass over all links unlinks any number of nodes, so slots that wait for it wait for company.
+	unlinkBatch    = 256
+	unlinkInterval = time.Second
 
 	checkpointChangesMin  = 20_000 // changed nodes that make a checkpoint due, if they are also a share of all
 	checkpointChangeShare = 10     // … one in this many
@@ -161,7 +167,7 @@ func (x *vectorIndex) trimDue() bool { return x.through.Load() > x.trimmed.Load(
 // unlinkDue reports whether enough deleted nodes wait in the graph. One pass over all links takes them out, so a share of
 // the graph's size keeps the cost per delete constant.
 func (x *vectorIndex) unlinkDue(g *hnsw.Graph) bool {
-	return g.Deleted() > max(256, g.Len()/50)
+	return g.Deleted() > max(unlinkBatch, g.Len()/50)
 }
 
 func (x *vectorIndex) checkpointDue() bool {
@@ -189,16 +195,22 @@ func (x *vectorIndex) work() error {
 			return err
 		}
 		g := x.graph.Load()
-		if blocked > 0 && moved == 0 || x.unlinkDue(g) {
+		stuck := moved == 0 && blocked > 0 // what waits wants slots that deleted nodes hold
+		patient := stuck && blocked < unlinkBatch && time.Since(x.unlinkedAt) < unlinkInterval
+		if stuck && !patient || x.unlinkDue(g) {
 			if _, err := g.Unlink(x.stop); err != nil {
 				return err
 			}
+			x.unlinkedAt, patient = time.Now(), false
 		}
 		if x.checkpointDue() {
 			if err := x.checkpoint(); err != nil {
 				x.log.Error("the graph's checkpoint was not written and will be tried again, a start would build the graph anew",
 					"shard", x.shard, "error", err)
 			}
+		}
+		if patient {
+			return nil // until the next kick
 		}
 	}
 	return nil
@@ -219,7 +231,7 @@ func (x *vectorIndex) begin() error {
 
 // create trains the quantizer on what waits and makes an empty graph.
 func (x *vectorIndex) create() error {
-	slots := x.fresh.AppendSlots(nil, freshVectorsMax)
+	slots := x.fresh.AppendSlots(nil, x.fresh.Len())
 	step := max(1, (len(slots)+trainSampleMax-1)/trainSampleMax)
 	var sample [][]float32
 	for i := 0; i < len(slots); i += step {
@@ -358,12 +370,15 @@ func (x *vectorIndex) add(slot uint32, v []float32) {
 	if _, ok := x.moving[slot]; ok {
 		x.moving[slot] = false
 	}
-	if x.fresh.Len() < freshVectorsMax {
+	if x.fitsFresh(x.fresh.Len()) {
 		x.fresh.Add(slot, v)
 	} else {
 		x.cold.Add(slot)
 	}
 }
+
+// fitsFresh reports whether fresh may hold more than n vectors.
+func (x *vectorIndex) fitsFresh(n int) bool { return int64(n)*int64(4*x.dim) < x.budget.freshMax }
 
 // remove forgets the vector of a slot that was freed. Only Apply calls it.
 func (x *vectorIndex) remove(slot uint32) {

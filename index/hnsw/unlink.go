@@ -3,6 +3,7 @@ package hnsw
 import (
 	"context"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 
 	"github.com/vectord/vectord/index"
@@ -137,13 +138,39 @@ func (s *searcher) relink(slot uint32, layer int) {
 	s.bridges = s.appendUnvisited(s.bridges[:0], row)
 	s.links = s.links[:0]
 	for _, neighbor := range s.bridges {
-		if a.isDead(neighbor) {
-			s.links = s.appendUnvisited(s.links, a.links(neighbor, layer))
-		} else {
+		if !a.isDead(neighbor) {
 			s.links = append(s.links, neighbor)
 		}
 	}
-	s.rewrite(slot, row, s.links)
+	kept := len(s.links)
+	for _, neighbor := range s.bridges {
+		if a.isDead(neighbor) {
+			s.links = s.appendUnvisited(s.links, a.links(neighbor, layer))
+		}
+	}
+	s.rewriteX(slot, row, s.links, kept)
+}
+
+func (s *searcher) rewriteX(node uint32, row []uint32, candidates []uint32, kept int) {
+	s.batch = s.batch[:0]
+	for _, slot := range candidates {
+		if !s.arena.isDead(slot) {
+			s.batch = append(s.batch, slot)
+		}
+	}
+	s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(node))
+	s.scoreBy(&s.pivot)
+	s.keys = s.keys[:0]
+	var keep []uint64
+	for i, d := range s.scores {
+		s.keys = append(s.keys, key(d, s.batch[i]))
+		if i < kept { keep = append(keep, key(d, s.batch[i])) }
+	}
+	slices.Sort(s.keys)
+	for _, k := range s.choose(node, s.keys, len(row)) {
+		if len(keep) < len(row) && !slices.Contains(keep, k) { keep = append(keep, k) }
+	}
+	setLinks(row, keep)
 }
 
 // adopt gives a live node that nobody links to new neighbors, as if it were inserted again on layer 0.
