@@ -124,11 +124,11 @@ func (a *arena) width(layer int) int {
 }
 
 // setLinks writes a row. A reader may see some of the old links among the new; each is a node of the layer.
-func setLinks(row []uint32, slots []uint64) {
+func setLinks(row, slots []uint32) {
 	for i := range row {
 		link := uint32(none)
 		if i < len(slots) {
-			link = keySlot(slots[i])
+			link = slots[i]
 		}
 		atomic.StoreUint32(&row[i], link)
 	}

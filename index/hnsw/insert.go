@@ -75,7 +75,8 @@ var errClosed = vectord.Errorf(vectord.KindClosed, "hnsw: the graph is closed")
 type linker struct {
 	pivot  quant.Query // the chosen node that candidates are compared with
 	keys   []uint64    // candidates
-	links  []uint32    // scratch for rows
+	links  []uint32    // of a row, or to choose a row's from
+	kept   []uint32    // the links that a row gets
 	chosen [layersMax][]uint64
 }
 
@@ -195,7 +196,11 @@ func (s *searcher) choose(node uint32, keys []uint64, width int) []uint64 {
 // first, so that no walk that comes down through the node finds it without links there.
 func (s *searcher) publish(slot uint32, level int) {
 	for l := range level + 1 {
-		setLinks(s.arena.links(slot, l), s.chosen[l])
+		s.kept = s.kept[:0]
+		for _, k := range s.chosen[l] {
+			s.kept = append(s.kept, keySlot(k))
+		}
+		setLinks(s.arena.links(slot, l), s.kept)
 	}
 	for l := range level + 1 {
 		s.linkBack(slot, l)
@@ -227,25 +232,34 @@ func (s *searcher) link(node uint32, layer int, k uint64) {
 			return
 		}
 	}
-	s.links = appendLinks(s.links[:0], row)
-	s.rewrite(node, row, append(s.links, keySlot(k)))
+	s.links = append(appendLinks(s.links[:0], row), keySlot(k))
+	s.rewrite(node, row, 0)
 }
 
-// rewrite chooses a node's links on a layer among candidates, of which it disregards the dead. The caller holds the node's
-// lock.
-func (s *searcher) rewrite(node uint32, row []uint32, candidates []uint32) {
+// rewrite chooses a node's links on a layer among the slots in links, of which it disregards the dead. The first ones, as
+// many as kept says, stay links in any case, at the head of the row. The caller holds the node's lock.
+func (s *searcher) rewrite(node uint32, row []uint32, kept int) {
+	s.keys, s.kept = s.keys[:0], s.kept[:0]
 	s.batch = s.batch[:0]
-	for _, slot := range candidates {
-		if !s.arena.isDead(slot) {
-			s.batch = append(s.batch, slot)
+	for i, slot := range s.links {
+		if s.arena.isDead(slot) {
+			continue
 		}
+		if i < kept {
+			s.kept = append(s.kept, slot)
+		}
+		s.batch = append(s.batch, slot)
 	}
 	s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(node))
 	s.scoreBy(&s.pivot)
-	s.keys = s.keys[:0]
 	for i, d := range s.scores {
 		s.keys = append(s.keys, key(d, s.batch[i]))
 	}
 	slices.Sort(s.keys)
-	setLinks(row, s.choose(node, s.keys, len(row)))
+	for _, k := range s.choose(node, s.keys, len(row)) {
+		if slot := keySlot(k); len(s.kept) < len(row) && !slices.Contains(s.kept, slot) {
+			s.kept = append(s.kept, slot)
+		}
+	}
+	setLinks(row, s.kept)
 }
