@@ -119,7 +119,7 @@ func (c *clause) UnmarshalJSON(b []byte) error {
 
 // ParseFilter reads the JSON form of a filter and checks its limits. "null" and "{}" give nil.
 func ParseFilter(b []byte) (*Filter, error) {
-	if depth := jsonDepth(b); depth > 4*MaxFilterDepth {
+	if depth := JSONDepth(b); depth > 4*MaxFilterDepth {
 		return nil, Errorf(KindInvalid, "filter: nested %d brackets deep, at most %d are accepted", depth, 4*MaxFilterDepth)
 	}
 	var f *Filter
@@ -140,27 +140,6 @@ func ParseFilter(b []byte) (*Filter, error) {
 		return nil, nil
 	}
 	return f, nil
-}
-
-// jsonDepth returns how deep brackets nest in b, so that a hostile filter is refused before it is decoded recursively.
-func jsonDepth(b []byte) int {
-	depth, deepest := 0, 0
-	inString := false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			depth++
-			deepest = max(deepest, depth)
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return deepest
 }
 
 func (f *Filter) check(depth int, conditions *int) error {

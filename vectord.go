@@ -12,6 +12,7 @@ const (
 	MaxBatchPoints        = 10_000 // points in one operation
 	MaxLimit              = 10_000 // hits or points in one answer
 	MaxPayloadBytes       = 16 << 20
+	MaxPayloadDepth       = 128 // brackets within brackets of one payload
 	MaxFilterDepth        = 32
 	MaxFilterConditions   = 1_000 // in the whole filter, list members of has_id and match not counted
 	MaxShards             = 64    // of one collection

@@ -36,6 +36,9 @@ func checkPayload(what string, payload []byte) error {
 	if len(payload) > vectord.MaxPayloadBytes {
 		return vectord.Errorf(vectord.KindTooLarge, "%s: %d bytes, at most %d are accepted", what, len(payload), vectord.MaxPayloadBytes)
 	}
+	if depth := vectord.JSONDepth(payload); depth > vectord.MaxPayloadDepth {
+		return vectord.Errorf(vectord.KindUnprocessable, "%s: nested %d deep, at most %d are accepted", what, depth, vectord.MaxPayloadDepth)
+	}
 	if !json.Valid(payload) { // the parser below is more lenient, and what it reads must be JSON for clients too
 		return vectord.Errorf(vectord.KindInvalid, "%s: not valid JSON", what)
 	}

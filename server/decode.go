@@ -15,7 +15,6 @@ import (
 
 // The limits of a body's form, beside those of package vectord.
 const (
-	maxPayloadDepth = 128     // brackets within brackets of one payload
 	maxFilterBytes  = 4 << 20 // of one filter's JSON, room for 100,000 UUIDs
 	maxBatchQueries = 1_000   // in one query/batch or search/batch
 	maxOffset       = vectord.MaxLimit
@@ -205,32 +204,11 @@ func (p *payloadJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if len(raw) > vectord.MaxPayloadBytes {
 		return vectord.Errorf(vectord.KindUnprocessable, "%d bytes, at most %d are accepted", len(raw), vectord.MaxPayloadBytes)
 	}
-	if depth := depthOf(raw); depth > maxPayloadDepth {
-		return vectord.Errorf(vectord.KindUnprocessable, "nested %d deep, at most %d are accepted", depth, maxPayloadDepth)
+	if depth := vectord.JSONDepth(raw); depth > vectord.MaxPayloadDepth {
+		return vectord.Errorf(vectord.KindUnprocessable, "nested %d deep, at most %d are accepted", depth, vectord.MaxPayloadDepth)
 	}
 	*p = bytes.Clone(raw)
 	return nil
-}
-
-// depthOf returns how deep brackets nest in valid JSON.
-func depthOf(b []byte) int {
-	depth, deepest := 0, 0
-	inString := false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			depth++
-			deepest = max(deepest, depth)
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return deepest
 }
 
 // filterJSON is a filter; an empty one selects every point.
@@ -687,8 +665,8 @@ func rawObject(raw jsontext.Value, field string) (json.RawMessage, error) {
 	if raw.Kind() != '{' {
 		return nil, &formError{inBody, vectord.Errorf(vectord.KindInvalid, "%s: expected an object, got %s", field, excerpt(raw))}
 	}
-	if depth := depthOf(raw); depth > maxPayloadDepth {
-		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: nested %d deep, at most %d are accepted", field, depth, maxPayloadDepth)
+	if depth := vectord.JSONDepth(raw); depth > vectord.MaxPayloadDepth {
+		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: nested %d deep, at most %d are accepted", field, depth, vectord.MaxPayloadDepth)
 	}
 	compact := raw.Clone()
 	if err := compact.Compact(); err != nil {
