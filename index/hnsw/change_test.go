@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/index"
@@ -136,7 +138,7 @@ func TestHistory(t *testing.T) {
 
 // TestChurn deletes and inserts a twentieth of the nodes ten times, and looks at what is left of the recall.
 func TestChurn(t *testing.T) {
-	const n, dim, k, ef = 10_000, 32, 10, 64
+	const n, dim, k, ef = 10_000, 32, 10, 24 // a small ef shows what a large one hides
 	vectors := clustered(11, n+200, dim)
 	w := newWorld(t, vectord.Euclid, vectors, n, Config{})
 	before := w.codeRecall(vectors[n:], k, ef, nil)
@@ -162,7 +164,7 @@ func TestChurn(t *testing.T) {
 	if after < before-0.01 {
 		t.Errorf("recall fell from %.4f to %.4f", before, after)
 	}
-	if share := w.findable(ef); share < 0.999 {
+	if share := w.findable(ef); share < 0.9995 {
 		t.Errorf("%.4f of the nodes found", share)
 	}
 }
@@ -344,6 +346,122 @@ func TestUnlinkGivesUp(t *testing.T) {
 	w.insert(t, 0)
 }
 
+// TestUnlinkWaits checks what makes it safe to use a slot again: that Unlink waits for the inserts that began before it, which
+// may have chosen a victim, and then for the searches that began before the last link to a victim was gone.
+func TestUnlinkWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, victim = 300, 5
+		w := newWorld(t, vectord.Euclid, clustered(29, n+1, 8), n, Config{})
+		g := w.graph
+		done := make(chan struct{})
+
+		// An insert of a copy of the victim that has chosen its links and not written them.
+		copy(w.vectors[n], w.vectors[victim])
+		a, err := g.lockWriter(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.states[n] = occupied
+		g.codec.EncodeRow(a.code(n), w.vectors[n])
+		g.high.Store(n + 1)
+		insert := acquire()
+		insert.begin(g)
+		if insert.plan(n, 0); !slices.ContainsFunc(insert.chosen[0], func(k uint64) bool { return keySlot(k) == victim }) {
+			t.Fatalf("copy of the victim does not link to it: %x", insert.chosen[0])
+		}
+		g.Delete(victim)
+		go func() {
+			defer close(done)
+			if freed, err := g.Unlink(t.Context()); freed != 1 || err != nil {
+				t.Errorf("Unlink = %d, %v", freed, err)
+			}
+		}()
+		synctest.Wait() // for Unlink to wait for the insert
+		insert.publish(n, 0)
+		atomic.OrUint32(&a.states[n], linked)
+		g.live.Add(1)
+		search := g.epochs.enter(1) // it may walk into the victim, as some still link to it
+		insert.release()
+		g.writers.RUnlock()
+
+		time.Sleep(time.Second) // of the bubble: Unlink goes on as far as it can
+		if !g.Occupied(victim) {
+			t.Error("slot free while a search may be looking at it")
+		}
+		search.exit()
+		<-done
+		if g.Occupied(victim) {
+			t.Error("slot not free")
+		}
+		verify(t, g)
+	})
+}
+
+// TestUnlinkAdopts checks that a live node to which only a victim links gets other links.
+func TestUnlinkAdopts(t *testing.T) {
+	const n, orphan = 1000, 123
+	w := newWorld(t, vectord.Euclid, clustered(47, n, 8), n, Config{})
+	a := w.graph.arena.Load()
+	linksTo := func() (slots []uint32) {
+		for slot := range uint32(n) {
+			if a.isLive(slot) && slices.Contains(appendLinks(nil, a.links(slot, 0)), orphan) {
+				slots = append(slots, slot)
+			}
+		}
+		return slots
+	}
+	for _, slot := range linksTo() {
+		links := appendLinks(nil, a.links(slot, 0))
+		setLinks(a.links(slot, 0), slices.DeleteFunc(links, func(link uint32) bool { return link == orphan }))
+	}
+	w.delete(t, orphan+1)
+	w.unlink(t)
+	verify(t, w.graph)
+	if len(linksTo()) == 0 {
+		t.Error("no links to the orphan")
+	}
+}
+
+// TestRelinkKeepsNew checks that relink does not lose a link to a node that was inserted since its searcher began.
+func TestRelinkKeepsNew(t *testing.T) {
+	const n, node = 300, 7
+	w := newWorld(t, vectord.Euclid, clustered(53, n+1, 8), n, Config{})
+	s := acquire()
+	defer s.release()
+	s.begin(w.graph)
+	copy(w.vectors[n], w.vectors[node])
+	w.insert(t, n)
+	row := s.arena.links(node, 0)
+	if !slices.Contains(row, n) {
+		t.Fatalf("no link to the copy in %d", row)
+	}
+	w.delete(t, row[0])
+	s.relink(node, 0)
+	if !slices.Contains(row, n) {
+		t.Errorf("link to the new node lost, left %d", row)
+	}
+}
+
+// TestInsertAmongDead checks that an insert into a region of deleted nodes, larger than its walk, links to those that live.
+func TestInsertAmongDead(t *testing.T) {
+	const n, lone = 3000, 17
+	w := newWorld(t, vectord.Euclid, clustered(59, n+1, 8), n, Config{EfConstruction: 10})
+	for slot := range uint32(n) {
+		if slot != lone {
+			w.delete(t, slot)
+		}
+	}
+	w.insert(t, n)
+	if links := appendLinks(nil, w.graph.arena.Load().links(n, 0)); !slices.Equal(links, []uint32{lone}) {
+		t.Errorf("links to %d, want %d", links, []uint32{lone})
+	}
+	w.unlink(t)
+	verify(t, w.graph)
+	if share := w.findable(10); share < 1 {
+		t.Errorf("%.4f found", share)
+	}
+}
+
 // TestEpochs checks that synchronize waits for the readers before it and for no others.
 func TestEpochs(t *testing.T) {
 	e := newEpochs()
@@ -353,7 +471,9 @@ func TestEpochs(t *testing.T) {
 	if err := e.synchronize(ended); err != context.Canceled {
 		t.Fatalf("with a reader: %v, want %v", err, context.Canceled)
 	}
-	// The epoch may have moved on: readers of both parities must still be waited for.
+	if err := e.synchronize(ended); err != context.Canceled {
+		t.Fatalf("with the same reader, an epoch later: %v, want %v", err, context.Canceled)
+	}
 	second := e.enter(2)
 	before.exit()
 	if err := e.synchronize(ended); err != context.Canceled {

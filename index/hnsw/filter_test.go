@@ -113,3 +113,27 @@ func TestFilterFindsAll(t *testing.T) {
 		f(n, k)
 	}
 }
+
+// TestHoleOfDeletes checks that a search in the midst of many deleted nodes finds its way out, and need not compare all
+// that are left.
+func TestHoleOfDeletes(t *testing.T) {
+	const n, dim, k, ef = 8000, 3, 10, 64 // in 3 dimensions links are short
+	vectors := clustered(61, n, dim)
+	w := newWorld(t, vectord.Euclid, vectors, n, Config{})
+	center := vectors[0]
+	order := w.flat.Search(nil, center, n, nil)
+	for _, neighbor := range order[:n/2] {
+		w.delete(t, neighbor.Slot)
+	}
+	s := acquire()
+	defer s.release()
+	w.graph.codec.EncodeQuery(&s.query, center)
+	s.begin(w.graph)
+	if found := s.searchGraph(ef, w.graph.Len(), &visibility{dead: s.arena.dead}); !found || s.pool.visible < k {
+		t.Fatalf("walk ended %v with %d nodes", found, s.pool.visible)
+	}
+	best := w.graph.Scan(nil, center, 1, w.graph.AppendLive(nil))[0].Distance
+	if got := s.appendResults(nil, 1)[0].Distance; got > 1.3*best {
+		t.Errorf("nearest found at %g, there is one at %g", got, best)
+	}
+}
