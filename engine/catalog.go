@@ -133,6 +133,18 @@ func (c *catalog) remove(col *collection) (aliases []string) {
 	return aliases
 }
 
+// allShards returns the shards of all collections, in no order.
+func (c *catalog) allShards() []*shard {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]*shard, 0, len(c.byID))
+	for _, col := range c.byID {
+		all = append(all, col.shards...)
+	}
+	return all
+}
+
+// all returns all collections by ascending name.
 func (c *catalog) all() []*collection {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

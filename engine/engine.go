@@ -258,10 +258,8 @@ func (db *DB) maintain() {
 }
 
 func (db *DB) eachShard(fn func(*shard)) {
-	for _, c := range db.catalog.all() {
-		for _, s := range c.shards {
-			fn(s)
-		}
+	for _, s := range db.catalog.allShards() {
+		fn(s)
 	}
 }
 
