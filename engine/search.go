@@ -355,7 +355,7 @@ func (x *vectorIndex) plan(n nearest) string {
 		return "exact"
 	case n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed:
 		return "list"
-	case x.graph.Load() == nil || n.matches != nil && n.matches.count*(x.dim+hnswRowOverhead) <= scanBytesMax:
+	case x.graph.Load() == nil || n.matches != nil && n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
 		return "scan"
 	}
 	return "graph"

@@ -1,0 +1,322 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vectord/vectord/index/hnsw"
+	"github.com/vectord/vectord/index/quant"
+)
+
+// This file is the background work of a vectorIndex: one goroutine that builds the graph, unlinks deleted nodes and writes
+// checkpoints.
+
+const (
+	loadVectorsMax = 65_536 // vectors read into memory at start; more wait in cold
+	moveBatch      = 1024   // vectors taken at a time on their way to the graph
+	trainSampleMax = 20_000 // vectors that the quantizer is trained on
+
+	// A row is never cheaper to scan than one cache line of codes, so short vectors count as this long.
+	scanDim = 64
+
+	// One pass over all links unlinks any number of nodes, so slots that wait for it wait for company.
+	unlinkBatch    = 256
+	unlinkInterval = time.Second
+
+	checkpointChangesMin  = 20_000 // changed nodes that make a checkpoint due, if they are also a share of all
+	checkpointChangeShare = 10     // … one in this many
+	checkpointAgeMin      = 5 * time.Second
+	checkpointAgeMax      = time.Minute // … or any changes after this long
+	feedEntriesMax        = 10_000      // entries of the log after which the change feed is trimmed where there is no graph
+)
+
+// kick starts the background work if there is some and it is not running. What is due when the work ends and is kicked a
+// moment too early waits for the next kick, which maintenance gives each second.
+func (x *vectorIndex) kick() {
+	if !x.hasWork() {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.running || x.stop.Err() != nil {
+		return
+	}
+	x.running = true
+	x.wait.Go(func() {
+		if err := x.work(); err != nil && x.stop.Err() == nil {
+			x.log.Error("background indexing stopped, searches scan what is not in the graph", "shard", x.shard, "error", err)
+		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.running = false
+	})
+}
+
+// halt ends the background work and returns when it has ended.
+func (x *vectorIndex) halt() {
+	x.mu.Lock()
+	x.cancel() // under mu, so that no kick adds to wait from here on
+	x.mu.Unlock()
+	x.wait.Wait()
+}
+
+// buildThreshold returns how many vectors make a graph worth its memory; negative means never.
+func (x *vectorIndex) buildThreshold() int {
+	kib := x.config.Load().Optimizer.IndexingThreshold
+	if kib == 0 {
+		return -1
+	}
+	return max(1, kib*1024/(4*max(x.dim, scanDim)))
+}
+
+func (x *vectorIndex) hasWork() bool {
+	g := x.graph.Load()
+	if g == nil {
+		return x.buildDue() || x.trimDue()
+	}
+	return x.buildThreshold() >= 0 && x.waiting() > 0 && !x.budget.indexingPaused() || x.unlinkDue(g) || x.checkpointDue()
+}
+
+// buildDue reports whether there are enough vectors for a first graph.
+func (x *vectorIndex) buildDue() bool {
+	threshold := x.buildThreshold()
+	return threshold >= 0 && x.waiting() >= threshold
+}
+
+// trimDue reports whether the change feed has grown though there is no checkpoint that would need it.
+func (x *vectorIndex) trimDue() bool { return x.through.Load() > x.trimmed.Load()+feedEntriesMax }
+
+// unlinkDue reports whether enough deleted nodes wait in the graph. One pass over all links takes them out, so a share of
+// the graph's size keeps the cost per delete constant.
+func (x *vectorIndex) unlinkDue(g *hnsw.Graph) bool {
+	return g.Deleted() > max(unlinkBatch, g.Len()/50)
+}
+
+func (x *vectorIndex) checkpointDue() bool {
+	unsaved := x.unsaved.Load()
+	g := x.graph.Load()
+	if unsaved == 0 || g == nil {
+		return false
+	}
+	age := time.Since(time.UnixMilli(x.savedAt.Load()))
+	return age >= checkpointAgeMax ||
+		age >= checkpointAgeMin && unsaved >= max(checkpointChangesMin, int64(g.Len()/checkpointChangeShare))
+}
+
+// work does what there is to do and returns when nothing is left.
+func (x *vectorIndex) work() error {
+	for x.stop.Err() == nil && x.hasWork() {
+		if x.graph.Load() == nil {
+			if err := x.begin(); err != nil {
+				return err
+			}
+			continue
+		}
+		moved, blocked, err := x.moveSome()
+		if err != nil {
+			return err
+		}
+		g := x.graph.Load()
+		stuck := moved == 0 && blocked > 0 // what waits wants slots that deleted nodes hold
+		patient := stuck && blocked < unlinkBatch && time.Since(x.unlinkedAt) < unlinkInterval
+		if stuck && !patient || x.unlinkDue(g) {
+			if _, err := g.Unlink(x.stop); err != nil {
+				return err
+			}
+			x.unlinkedAt, patient = time.Now(), false
+		}
+		if x.checkpointDue() {
+			if err := x.checkpoint(); err != nil {
+				x.log.Error("the graph's checkpoint was not written and will be tried again, a start would build the graph anew",
+					"shard", x.shard, "error", err)
+			}
+		}
+		if patient {
+			return nil // until the next kick
+		}
+	}
+	return nil
+}
+
+// begin does what there is to do without a graph, which may be to make one.
+func (x *vectorIndex) begin() error {
+	if x.buildDue() {
+		return x.create()
+	}
+	through := x.through.Load()
+	if err := x.files.SyncAndTrim(x.shard, through); err != nil {
+		return fmt.Errorf("trim the change feed: %w", err)
+	}
+	x.trimmed.Store(through)
+	return nil
+}
+
+// create trains the quantizer on what waits and makes an empty graph.
+func (x *vectorIndex) create() error {
+	slots := x.fresh.AppendSlots(nil, x.fresh.Len())
+	step := max(1, (len(slots)+trainSampleMax-1)/trainSampleMax)
+	var sample [][]float32
+	for i := 0; i < len(slots); i += step {
+		if v, ok := x.fresh.Vector(slots[i], nil); ok {
+			sample = append(sample, v)
+		}
+	}
+	if len(sample) == 0 {
+		err := x.vectors.Vectors(x.shard, x.coldSlots(trainSampleMax), func(_ uint32, v []float32) error {
+			sample = append(sample, slices.Clone(v))
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read a sample of vectors: %w", err)
+		}
+	}
+	if len(sample) == 0 {
+		return nil // everything was deleted meanwhile
+	}
+	codec, err := quant.Train(x.distance, x.dim, sample)
+	if err != nil {
+		return fmt.Errorf("train the quantizer: %w", err)
+	}
+	c := x.config.Load().HNSW
+	g, err := hnsw.New(codec, hnsw.Config{M: c.M, EfConstruction: c.EfConstruct, MaxLayers: c.MaxLayers})
+	if err != nil {
+		return fmt.Errorf("create the graph: %w", err)
+	}
+	x.graph.Store(g)
+	return nil
+}
+
+func (x *vectorIndex) coldSlots(limit int) []uint32 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	slots := make([]uint32, 0, min(limit, int(x.cold.GetCardinality())))
+	for it := x.cold.Iterator(); it.HasNext() && len(slots) < limit; {
+		slots = append(slots, it.Next())
+	}
+	return slots
+}
+
+// moveSome puts up to moveBatch vectors into the graph. blocked counts those whose slot a deleted node still occupies.
+func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
+	g := x.graph.Load()
+	if g == nil || x.buildThreshold() < 0 || x.budget.indexingPaused() {
+		return 0, 0, nil
+	}
+	type move struct {
+		slot   uint32
+		vector []float32
+	}
+	var moves []move
+	slots := x.fresh.AppendSlots(nil, moveBatch)
+	x.mu.Lock()
+	for _, slot := range slots {
+		if g.Occupied(slot) {
+			blocked++
+			continue
+		}
+		// Under mu nothing leaves fresh, so the vector read here is the one that moving stands for.
+		if v, ok := x.fresh.Vector(slot, nil); ok {
+			moves = append(moves, move{slot, v})
+			x.moving[slot] = true
+		}
+	}
+	x.mu.Unlock()
+	if len(moves) == 0 {
+		cold := x.coldSlots(moveBatch)
+		x.mu.Lock()
+		cold = slices.DeleteFunc(cold, func(slot uint32) bool {
+			if g.Occupied(slot) {
+				blocked++
+				return true
+			}
+			if !x.cold.Contains(slot) {
+				return true
+			}
+			x.moving[slot] = true
+			return false
+		})
+		x.mu.Unlock()
+		// Apply marks a slot that it changes from here on, so a vector read too early is found out below.
+		err := x.vectors.Vectors(x.shard, cold, func(slot uint32, v []float32) error {
+			moves = append(moves, move{slot, slices.Clone(v)})
+			return nil
+		})
+		if err != nil {
+			return 0, blocked, fmt.Errorf("read vectors: %w", err)
+		}
+	}
+	var failed atomic.Pointer[error]
+	var next atomic.Int64
+	x.workers.run(x.stop, func() {
+		for failed.Load() == nil && x.stop.Err() == nil {
+			i := int(next.Add(1)) - 1
+			if i >= len(moves) {
+				return
+			}
+			if err := g.Insert(moves[i].slot, moves[i].vector); err != nil {
+				err = fmt.Errorf("insert slot %d: %w", moves[i].slot, err)
+				failed.Store(&err)
+				return
+			}
+			x.arrived(g, moves[i].slot)
+		}
+	})
+	x.mu.Lock()
+	clear(x.moving)
+	x.mu.Unlock()
+	if err := failed.Load(); err != nil {
+		return 0, blocked, *err
+	}
+	x.metrics.indexed.Add(float64(len(moves)))
+	return len(moves), blocked, x.stop.Err()
+}
+
+// arrived takes a slot out of where it waited, now that the graph has it; if Apply changed it on the way, the graph's
+// copy is the one to go.
+func (x *vectorIndex) arrived(g *hnsw.Graph, slot uint32) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.moving[slot] {
+		g.Delete(slot)
+		return
+	}
+	x.fresh.Remove(slot)
+	x.cold.Remove(slot)
+	x.unsaved.Add(1)
+}
+
+// workerTokens share the cores between the indexing of all shards.
+type workerTokens struct {
+	tokens chan struct{}
+}
+
+func newWorkerTokens(n int) *workerTokens { return &workerTokens{tokens: make(chan struct{}, n)} }
+
+// run calls fn on as many goroutines as there are tokens to be had, at least one, and returns when all have returned.
+func (t *workerTokens) run(ctx context.Context, fn func()) {
+	var wg sync.WaitGroup
+	for i := range cap(t.tokens) {
+		if i == 0 {
+			select {
+			case t.tokens <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		} else {
+			select {
+			case t.tokens <- struct{}{}:
+			default:
+				continue
+			}
+		}
+		wg.Go(func() {
+			defer func() { <-t.tokens }()
+			fn()
+		})
+	}
+	wg.Wait()
+}
