@@ -59,7 +59,11 @@ func (w *world) reload(t testing.TB) {
 
 // TestHistory runs random histories against a set of slots.
 func TestHistory(t *testing.T) {
-	const histories, steps, slots, dim = 4, 50, 2000, 12
+	const steps, slots, dim = 50, 1500, 8
+	histories := 4
+	if raceEnabled {
+		histories = 1 // for its other arena; the detector has nothing to find in one goroutine
+	}
 	for range histories {
 		seed := rand.Uint64()
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -138,6 +142,7 @@ func TestHistory(t *testing.T) {
 
 // TestChurn deletes and inserts a twentieth of the nodes ten times, and looks at what is left of the recall.
 func TestChurn(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim, k, ef = 10_000, 32, 10, 24 // a small ef shows what a large one hides
 	vectors := clustered(11, n+200, dim)
 	w := newWorld(t, vectord.Euclid, vectors, n, Config{})
@@ -171,6 +176,7 @@ func TestChurn(t *testing.T) {
 
 // TestMassDelete deletes most of a graph, by chance and by region, and inserts among the dead.
 func TestMassDelete(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim = 4000, 16
 	f := func(name string, doomed func(w *world, slot uint32) bool) {
 		t.Run(name, func(t *testing.T) {
@@ -209,6 +215,7 @@ func TestMassDelete(t *testing.T) {
 
 // TestCopies checks that many copies of one vector do not cut themselves off from the rest.
 func TestCopies(t *testing.T) {
+	oneGoroutine(t)
 	const copies, n, dim = 500, 2000, 16
 	vectors := clustered(17, n, dim)
 	for i := range copies {
@@ -231,7 +238,7 @@ func TestCopies(t *testing.T) {
 // TestConcurrent inserts, deletes, unlinks, saves and searches at once. The race detector, if it watches, checks the
 // order of accesses; the test checks that no search returns a node that was deleted before it began.
 func TestConcurrent(t *testing.T) {
-	const dim, slots, inserters, rounds = 8, 1024, 4, 3
+	const dim, slots, inserters, rounds = 8, 384, 4, 2
 	vectors := clustered(19, slots, dim)
 	w := newWorld(t, vectord.Euclid, vectors, 0, Config{M: 6, EfConstruction: 32})
 	g := w.graph
@@ -399,6 +406,7 @@ func TestUnlinkWaits(t *testing.T) {
 
 // TestUnlinkAdopts checks that a live node to which only a victim links gets other links.
 func TestUnlinkAdopts(t *testing.T) {
+	oneGoroutine(t)
 	const n, orphan = 1000, 123
 	w := newWorld(t, vectord.Euclid, clustered(47, n, 8), n, Config{})
 	a := w.graph.arena.Load()
@@ -444,6 +452,7 @@ func TestRelinkKeepsNew(t *testing.T) {
 
 // TestInsertAmongDead checks that an insert into a region of deleted nodes, larger than its walk, links to those that live.
 func TestInsertAmongDead(t *testing.T) {
+	oneGoroutine(t)
 	const n, lone = 3000, 17
 	w := newWorld(t, vectord.Euclid, clustered(59, n+1, 8), n, Config{EfConstruction: 10})
 	for slot := range uint32(n) {

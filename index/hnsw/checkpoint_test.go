@@ -32,6 +32,7 @@ func saved(t testing.TB, n, dim int) (*world, []byte) {
 }
 
 func TestSaveLoad(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim = 1500, 1024 // more than a frame holds
 	w, b := saved(t, n, dim)
 	if len(b) < frameBytes {
@@ -71,6 +72,7 @@ func TestSaveLoadEmpty(t *testing.T) {
 }
 
 func TestLoadDamaged(t *testing.T) {
+	oneGoroutine(t)
 	_, b := saved(t, 40, 4)
 	load := func(b []byte) error {
 		g, err := Load(bytes.NewReader(b), Limits{})
@@ -117,6 +119,7 @@ func (w *failingWriter) Write(b []byte) (int, error) {
 }
 
 func TestSaveFails(t *testing.T) {
+	oneGoroutine(t)
 	w, b := saved(t, 40, 4)
 	for n := range len(b) {
 		out := failingWriter(n)

@@ -44,6 +44,7 @@ func (w *world) codeRecall(queries [][]float32, k, ef int, filter *Filter) float
 // TestFilteredRecall compares the recall under filters with that without, both when the filter knows nothing of the query
 // and when the matching nodes are those farthest from it.
 func TestFilteredRecall(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim, queries, k, ef = 20_000, 32, 60, 10, 64
 	vectors := clustered(3, n+queries, dim)
 	w := newWorld(t, vectord.Euclid, vectors, n, Config{})
@@ -81,6 +82,7 @@ func TestFilteredRecall(t *testing.T) {
 
 // TestFilterFindsAll checks that k nodes come back whenever k match, and never one that does not.
 func TestFilterFindsAll(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim = 3000, 8
 	vectors := clustered(5, n+20, dim)
 	w := newWorld(t, vectord.Cosine, vectors, n, Config{M: 4, EfConstruction: 20})
@@ -117,6 +119,7 @@ func TestFilterFindsAll(t *testing.T) {
 // TestHoleOfDeletes checks that a search in the midst of many deleted nodes finds its way out, and need not compare all
 // that are left.
 func TestHoleOfDeletes(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim, k, ef = 8000, 3, 10, 64 // in 3 dimensions links are short
 	vectors := clustered(61, n, dim)
 	w := newWorld(t, vectord.Euclid, vectors, n, Config{})

@@ -124,6 +124,7 @@ func TestGrow(t *testing.T) {
 
 // TestScan compares Scan with the distances between codes, sorted.
 func TestScan(t *testing.T) {
+	oneGoroutine(t)
 	const n = 1000
 	w := newWorld(t, vectord.Cosine, clustered(41, n+1, 16), n, Config{})
 	for slot := uint32(0); slot < n; slot += 3 {
@@ -227,6 +228,7 @@ func TestKey(t *testing.T) {
 
 // TestVisited checks the set both below and above the size from which it keeps a list of what to clear.
 func TestVisited(t *testing.T) {
+	oneGoroutine(t)
 	var v visited
 	rng := rand.New(rand.NewPCG(43, 0))
 	for _, limit := range []uint32{100, 64 * visitedClear * 2, 1, 64*visitedClear + 1, 64 * visitedClear, 5000} {

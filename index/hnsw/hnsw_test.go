@@ -33,6 +33,14 @@ func clustered(seed uint64, n, dim int) [][]float32 {
 	return vectors
 }
 
+// oneGoroutine skips a test that has nothing for the race detector to find, and would take minutes under it.
+func oneGoroutine(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("runs in one goroutine")
+	}
+}
+
 // world is a graph beside the exact index of the same vectors.
 type world struct {
 	graph   *Graph
@@ -104,6 +112,7 @@ func (w *world) recall(queries [][]float32, k, ef int, filter *Filter) float64 {
 }
 
 func TestRecall(t *testing.T) {
+	oneGoroutine(t)
 	const n, dim, k, ef = 10_000, 32, 10, 128
 	f := func(d vectord.Distance, least float64) {
 		t.Run(d.String(), func(t *testing.T) {
