@@ -96,9 +96,9 @@ func (c *CollectionConfig) Validate() error {
 		{"hnsw_config.ef_construct", c.HNSW.EfConstruct, 4, 4096},
 		{"hnsw_config.ef_search", c.HNSW.EfSearch, 1, MaxLimit},
 		{"hnsw_config.max_layers", c.HNSW.MaxLayers, 1, 16},
-		{"hnsw_config.full_scan_threshold", c.HNSW.FullScanThreshold, 0, 1 << 40},
+		{"hnsw_config.full_scan_threshold", c.HNSW.FullScanThreshold, 0, 1 << 30},
 		{"hnsw_config.max_indexing_threads", c.HNSW.MaxIndexingThreads, 0, 1024},
-		{"optimizers_config.indexing_threshold", c.Optimizer.IndexingThreshold, 0, 1 << 40},
+		{"optimizers_config.indexing_threshold", c.Optimizer.IndexingThreshold, 0, 1 << 30},
 	}
 	for _, r := range ranges {
 		if r.value < r.low || r.value > r.high {
