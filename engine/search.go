@@ -190,9 +190,6 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	if err != nil {
 		return nil, err
 	}
-	if shard.index.removals.Load() != removals && !settled {
-		return nil, errChanged
-	}
 	ranked, err := s.rescore(ctx, shard, slots, settled)
 	if err != nil {
 		return nil, err
@@ -206,6 +203,9 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 		if ranked, err = s.rescore(ctx, shard, slots, settled); err != nil {
 			return nil, err
 		}
+	}
+	if shard.index.removals.Load() != removals && !settled {
+		return nil, errChanged
 	}
 	return s.hits(shard, ranked, found)
 }

@@ -354,7 +354,7 @@ func pointsOf(points []pointJSON, field string) ([]vectord.Point, error) {
 		}
 		out[i] = vectord.Point{ID: *p.ID, Vector: vector, Payload: p.Payload}
 	}
-	return out, refuseDuplicates(out, field)
+	return out, nil
 }
 
 func (b *batchJSON) points(field string) ([]vectord.Point, error) {
@@ -381,7 +381,7 @@ func (b *batchJSON) points(field string) ([]vectord.Point, error) {
 			out[i].Payload = b.Payloads[i]
 		}
 	}
-	return out, refuseDuplicates(out, field+".ids")
+	return out, nil
 }
 
 // inElement says in which element of a list a form error is. An error about a vector's name is passed on as it is: its
@@ -391,18 +391,6 @@ func inElement(err error, field string, i int) error {
 		return err
 	}
 	return &formError{inBody, vectord.Errorf(vectord.KindOf(err), "%s[%d]: %v", field, i, err)}
-}
-
-// refuseDuplicates refuses a list that holds an id twice: which of the two points was meant is not for the server to guess.
-func refuseDuplicates(points []vectord.Point, field string) error {
-	seen := make(map[vectord.PointID]int, len(points))
-	for i := range points {
-		if first, ok := seen[points[i].ID]; ok {
-			return vectord.Errorf(vectord.KindInvalid, "%s[%d]: id %s is already at %s[%d]", field, i, points[i].ID, field, first)
-		}
-		seen[points[i].ID] = i
-	}
-	return nil
 }
 
 // vectorsJSON is the body of PUT points/vectors.

@@ -288,9 +288,9 @@ func TestErrors(t *testing.T) {
 
 	// Ids.
 	f(400, "PUT", c, `{"points":[{"id":7,"vector":[1,2]},{"id":8,"vector":[1,2]},{"id":7,"vector":[3,4]}]}`,
-		"Wrong input: points[2]: id 7 is already at points[0]")
-	f(400, "PUT", c, `{"batch":{"ids":[7,7],"vectors":[[1,2],[3,4]]}}`, "Wrong input: batch.ids[1]: id 7 is already at batch.ids[0]")
-	f(400, "PUT", c+"/vectors", `{"points":[{"id":1,"vector":[1,2]},{"id":1,"vector":[1,2]}]}`, "Wrong input: points[1]: id 1 is already at points[0]")
+		"Wrong input: points: id 7 is given twice, at positions 0 and 2")
+	f(400, "PUT", c, `{"batch":{"ids":[7,7],"vectors":[[1,2],[3,4]]}}`, "Wrong input: points: id 7 is given twice, at positions 0 and 1")
+	f(400, "PUT", c+"/vectors", `{"points":[{"id":1,"vector":[1,2]},{"id":1,"vector":[1,2]}]}`, "Wrong input: points: id 1 is given twice, at positions 0 and 1")
 	f(400, "PUT", c, `{"points":[{"vector":[1,2]}]}`, "Format error in JSON body: missing field `points[0].id`")
 	for _, id := range []string{"18446744073709551616", "-1", "1.5", "1e3", `"123"`, `"550e8400"`} {
 		shown := strings.Trim(id, `"`)

@@ -281,12 +281,12 @@ func (c *collection) check(op *vectord.Operation) error {
 			return err
 		}
 	}
-	seen := map[vectord.PointID]bool{}
-	for _, p := range op.Points {
-		if seen[p.ID] {
-			return vectord.Errorf(vectord.KindInvalid, "point %s is given twice", p.ID)
+	seen := map[vectord.PointID]int{}
+	for i, p := range op.Points {
+		if first, twice := seen[p.ID]; twice {
+			return vectord.Errorf(vectord.KindInvalid, "points: id %s is given twice, at positions %d and %d", p.ID, first, i)
 		}
-		seen[p.ID] = true
+		seen[p.ID] = i
 		if _, err := c.vector(p.Vector); err != nil {
 			return err
 		}
