@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"sync"
 
@@ -119,7 +120,7 @@ func (c *filterCache) store(key string, m *matches) {
 
 // matches evaluates the filter over the shard: exactly, with the number of matching points known before the search is
 // planned. It includes every change that was acknowledged before the call.
-func (s *shard) matches(store *storage.Store, m *matcher) (*matches, error) {
+func (s *shard) matches(ctx context.Context, store *storage.Store, m *matcher) (*matches, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -140,7 +141,7 @@ func (s *shard) matches(store *storage.Store, m *matcher) (*matches, error) {
 	if ok {
 		found, err = s.refresh(store, m, old, changed, asOf)
 	} else {
-		found, err = s.evaluate(store, m, asOf)
+		found, err = s.evaluate(ctx, store, m, asOf)
 	}
 	if err != nil {
 		return nil, err
@@ -172,15 +173,12 @@ func (s *shard) matchesAmong(store *storage.Store, m *matcher) (*matches, error)
 	return found, nil
 }
 
-func (s *shard) evaluate(store *storage.Store, m *matcher, asOf uint64) (*matches, error) {
+func (s *shard) evaluate(ctx context.Context, store *storage.Store, m *matcher, asOf uint64) (*matches, error) {
 	found := &matches{asOf: asOf}
-	err := store.ScanPoints(s.id, nil, func(id vectord.PointID, row storage.PointRow) (bool, error) {
-		holds, err := m.matches(id, row.Payload)
-		if holds {
-			found.slots.bits = found.slots.bits.Set(row.Slot)
-			found.count++
-		}
-		return true, err
+	err := scanMatching(ctx, store.Reader, s, nil, m, func(_ vectord.PointID, row storage.PointRow) (bool, error) {
+		found.slots.bits = found.slots.bits.Set(row.Slot)
+		found.count++
+		return true, nil
 	})
 	return found, err
 }

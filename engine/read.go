@@ -111,7 +111,7 @@ func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, 
 	var records []vectord.Record
 	for _, s := range col.shards {
 		found := 0
-		err := scanMatching(ctx, snapshot, s, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+		err := scanMatching(ctx, snapshot.Reader, s, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
 			r, err := record(snapshot, s, id, row, sel)
 			if err != nil {
 				return false, err
@@ -131,10 +131,10 @@ func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, 
 }
 
 // scanMatching calls fn with the matching points of a shard by ascending id until it returns false.
-func scanMatching(ctx context.Context, snapshot *storage.Snapshot, s *shard, from *vectord.PointID, filter *matcher,
+func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord.PointID, filter *matcher,
 	fn func(vectord.PointID, storage.PointRow) (bool, error)) error {
 	n := 0
-	return snapshot.ScanPoints(s.id, from, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+	return r.ScanPoints(s.id, from, func(id vectord.PointID, row storage.PointRow) (bool, error) {
 		n++
 		if n%cancelCheckRows == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
@@ -152,7 +152,7 @@ func (db *DB) matchingIDs(ctx context.Context, col *collection, filter *matcher)
 	defer snapshot.Close()
 	var ids []vectord.PointID
 	for _, s := range col.shards {
-		err := scanMatching(ctx, snapshot, s, nil, filter, func(id vectord.PointID, _ storage.PointRow) (bool, error) {
+		err := scanMatching(ctx, snapshot.Reader, s, nil, filter, func(id vectord.PointID, _ storage.PointRow) (bool, error) {
 			ids = append(ids, id)
 			return true, nil
 		})
@@ -164,7 +164,7 @@ func (db *DB) matchingIDs(ctx context.Context, col *collection, filter *matcher)
 }
 
 // Count returns how many points match. It is exact.
-func (db *DB) Count(_ context.Context, name string, f *vectord.Filter) (int, error) {
+func (db *DB) Count(ctx context.Context, name string, f *vectord.Filter) (int, error) {
 	col, err := db.catalog.resolve(name)
 	if err != nil {
 		return 0, err
@@ -179,7 +179,7 @@ func (db *DB) Count(_ context.Context, name string, f *vectord.Filter) (int, err
 			count += int(s.points.Load())
 			continue
 		}
-		found, err := s.matches(db.store, filter)
+		found, err := s.matches(ctx, db.store, filter)
 		if err != nil {
 			return 0, err
 		}

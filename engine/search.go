@@ -167,7 +167,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 		return nil, err
 	}
 	removals := shard.index.removals.Load()
-	found, err := shard.matches(s.db.store, s.filter)
+	found, err := shard.matches(ctx, s.db.store, s.filter)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	n.ef = max(n.ef, wanted)
 	n.k = min(max(rescoreFactor*wanted, rescoreMin), n.ef)
 	s.db.metrics.searches.WithLabelValues(shard.index.plan(n)).Inc()
-	slots, err := shard.index.candidates(nil, n)
+	slots, err := shard.index.candidates(ctx, nil, n)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	if found != nil && !n.indexed && len(ranked) < min(wanted, found.count) {
 		// The walk ran dry before it had met enough matching points: compare with all of them.
 		n.exact = true
-		if slots, err = shard.index.candidates(nil, n); err != nil {
+		if slots, err = shard.index.candidates(ctx, nil, n); err != nil {
 			return nil, err
 		}
 		if ranked, err = s.rescore(ctx, shard, slots, settled); err != nil {

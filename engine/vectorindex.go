@@ -161,9 +161,9 @@ type nearest struct {
 
 // candidates appends at least the k nearest slots, if there are as many, in no order and some perhaps twice: the best of
 // fresh, of cold and of the graph. Their distances are not given, since who asks must compare at full precision anyway.
-func (x *vectorIndex) candidates(dst []uint32, n nearest) ([]uint32, error) {
+func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) ([]uint32, error) {
 	if n.exact {
-		return x.scan(dst, n, nil)
+		return x.scan(ctx, dst, n, nil)
 	}
 	if n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed {
 		return n.matches.slots.appendTo(dst), nil
@@ -182,7 +182,7 @@ func (x *vectorIndex) candidates(dst []uint32, n nearest) ([]uint32, error) {
 		x.mu.Unlock()
 		if cold != nil {
 			var err error
-			if dst, err = x.scan(dst, n, cold.ToArray()); err != nil {
+			if dst, err = x.scan(ctx, dst, n, cold.ToArray()); err != nil {
 				return nil, err
 			}
 		}
@@ -208,12 +208,17 @@ func (x *vectorIndex) candidates(dst []uint32, n nearest) ([]uint32, error) {
 
 // scan appends the k nearest among the given slots, or among all if slots is nil, compared at full precision with the
 // vectors in storage.
-func (x *vectorIndex) scan(dst []uint32, n nearest, slots []uint32) ([]uint32, error) {
+func (x *vectorIndex) scan(ctx context.Context, dst []uint32, n nearest, slots []uint32) ([]uint32, error) {
 	distance := index.DistanceFunc(x.distance)
 	allow := n.matches.allow()
 	var top index.Top
 	top.Reset(n.k)
+	read := 0
 	offer := func(slot uint32, v []float32) error {
+		read++
+		if read%cancelCheckRows == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if allow == nil || allow(slot) {
 			top.Offer(index.Neighbor{Slot: slot, Distance: distance(n.vector, v)})
 		}

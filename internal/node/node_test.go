@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -354,3 +355,68 @@ func TestMemoryLimit(t *testing.T) {
 // yield lets others run while a test waits for their work. Whether it waits long enough is not its business: the loop
 // around it says when to go on.
 func yield() { time.Sleep(time.Millisecond) }
+
+// countdown is a context that ends when it has been asked a number of times whether it has.
+type countdown struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (c *countdown) Err() error {
+	if c.left.Add(-1) < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// TestDeadlinesEndScans checks that whatever reads all points stops when its time is over.
+func TestDeadlinesEndScans(t *testing.T) {
+	const n = 5000 // some looks at the deadline
+	node := open(t, storagetest.NewCrashFS(nil))
+	defer node.Close()
+	db := node.Engine()
+	if err := db.CreateCollection(background, "c", vectord.DefaultCollectionConfig(nodeDim, vectord.Dot)); err != nil {
+		t.Fatal(err)
+	}
+	vectors := clustered(rand.New(rand.NewPCG(seedOf(t), 5)), n)
+	upsert(t, db, 0, vectors)
+	filter := func(value int) *vectord.Filter {
+		f, err := vectord.ParseFilter(fmt.Appendf(nil, `{"must":[{"key":"tenth","match":{"value":%d}}]}`, value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	f := func(what string, call func(ctx context.Context) error) {
+		t.Helper()
+		ctx := &countdown{Context: background}
+		ctx.left.Store(2)
+		if err := call(ctx); vectord.KindOf(err) != vectord.KindTimeout {
+			t.Errorf("%s after its deadline: %v", what, err)
+		}
+		ctx.left.Store(1000)
+		if err := call(ctx); err != nil {
+			t.Errorf("%s in time: %v", what, err)
+		}
+	}
+	f("exact search", func(ctx context.Context) error {
+		_, err := db.Search(ctx, "c", vectord.Query{Vector: vectors[0], Limit: 1, Params: vectord.SearchParams{Exact: true}})
+		return err
+	})
+	f("filtered search", func(ctx context.Context) error {
+		_, err := db.Search(ctx, "c", vectord.Query{Vector: vectors[0], Limit: 1, Filter: filter(1)})
+		return err
+	})
+	f("count", func(ctx context.Context) error {
+		_, err := db.Count(ctx, "c", filter(2))
+		return err
+	})
+	f("scroll", func(ctx context.Context) error {
+		_, err := db.Scroll(ctx, "c", vectord.ScrollRequest{Limit: 1, Filter: filter(77)})
+		return err
+	})
+	f("delete by filter", func(ctx context.Context) error {
+		_, err := db.Write(ctx, "c", []vectord.Operation{{Kind: vectord.OpDelete, Filter: filter(78)}}, vectord.WriteOptions{})
+		return err
+	})
+}
