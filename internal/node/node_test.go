@@ -420,3 +420,52 @@ func TestDeadlinesEndScans(t *testing.T) {
 		return err
 	})
 }
+
+// TestFilteredHitsMatch flips what the points' payloads say while others filter by it: the payload that comes with a hit
+// must pass the filter, however late the change was.
+func TestFilteredHitsMatch(t *testing.T) {
+	const n, rounds, searchers = 60, 200, 3
+	seed := seedOf(t)
+	node := open(t, storagetest.NewCrashFS(nil))
+	defer node.Close()
+	db := node.Engine()
+	if err := db.CreateCollection(background, "c", vectord.DefaultCollectionConfig(nodeDim, vectord.Euclid)); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(seed, 6))
+	upsert(t, db, 0, clustered(rng, n))
+	filter, err := vectord.ParseFilter([]byte(`{"must":[{"key":"flag","match":{"value":true}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for i := range searchers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(200+i)))
+			for !done.Load() && !t.Failed() {
+				hits, err := db.Search(background, "c", vectord.Query{Vector: clustered(rng, 1)[0], Limit: n, Filter: filter,
+					Params: vectord.SearchParams{Exact: i == 0}, Select: vectord.Selection{Payload: true}})
+				if err != nil {
+					t.Error(err)
+				}
+				for _, h := range hits {
+					if !bytes.Contains(h.Payload, []byte(`"flag":true`)) {
+						t.Errorf("point %s with payload %s is among the hits", h.ID, h.Payload)
+					}
+				}
+			}
+		})
+	}
+	for range rounds {
+		op := vectord.Operation{Kind: vectord.OpOverwritePayload, Payload: fmt.Appendf(nil, `{"flag":%v}`, rng.IntN(2) == 0)}
+		for range 20 {
+			op.IDs = append(op.IDs, vectord.NumberID(uint64(rng.IntN(n))))
+		}
+		if _, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+}
