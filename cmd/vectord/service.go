@@ -21,5 +21,11 @@ func openService(o serviceOptions) (service, io.Closer, error) {
 		return nil, nil, err
 	}
 	return server.New(n.Engine(), server.Options{APIKey: o.apiKey, ReadOnlyAPIKey: o.readOnlyAPIKey, Commit: commit(),
-		Logger: o.logger, Metrics: metrics}), n, nil
+		MaxBodiesBytes: bodiesBytes(o.memoryLimit), Logger: o.logger, Metrics: metrics}), n, nil
+}
+
+// bodiesBytes returns what of the memory limit the bodies of requests may take together: an eighth, and room for two of
+// the largest whatever the limit.
+func bodiesBytes(memoryLimit int64) int {
+	return int(min(max(memoryLimit/8, 2*server.DefaultMaxBodyBytes), server.DefaultMaxBodiesBytes))
 }
