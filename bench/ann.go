@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	// codecName is what the report calls the quantizer that the graph is built on.
-	codecName = "int8"
-
 	// trainSample is the number of base vectors that the quantizer is fitted to.
 	trainSample = 20_000
 
@@ -118,7 +115,7 @@ func (a *ANN) Run(ctx context.Context, progress func(step string)) (ANNReport, e
 		return ANNReport{}, err
 	}
 	defer graph.Close()
-	report := ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: codecName,
+	report := ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: graph.Codec().Name(),
 		BuildSeconds: time.Since(begin).Seconds(), Memory: graph.MemoryBytes()}
 
 	search := annSearch{ANN: a, graph: graph, distance: index.DistanceFunc(a.Metric), bounds: make([]float32, a.Queries.Len())}

@@ -216,7 +216,7 @@ func (f *frameReader) header(limits Limits) (g *Graph, high uint32, entry uint64
 			return nil, 0, 0, corrupt("%s is %d", name, word(i))
 		}
 	}
-	codec, err := quant.DecodeScalar(header[headerBytesMin:])
+	codec, err := quant.Decode(header[headerBytesMin:])
 	if err != nil {
 		return nil, 0, 0, corrupt("codec: %v", err)
 	}

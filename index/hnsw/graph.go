@@ -111,7 +111,7 @@ func (c Config) withDefaults() (Config, error) {
 //
 // A Graph holds memory that the garbage collector does not know of: Close it.
 type Graph struct {
-	codec *quant.Scalar
+	codec quant.Codec
 	cfg   Config
 
 	// levels[l] is the hash of a slot below which the slot's node reaches layer l+1. Falling.
@@ -143,7 +143,7 @@ type Graph struct {
 const noEntry = math.MaxUint64
 
 // New returns an empty graph of vectors that codec quantizes. It takes no arena before the first insert.
-func New(codec *quant.Scalar, cfg Config) (*Graph, error) {
+func New(codec quant.Codec, cfg Config) (*Graph, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func New(codec *quant.Scalar, cfg Config) (*Graph, error) {
 }
 
 // Codec returns the codec that the graph was made with.
-func (g *Graph) Codec() *quant.Scalar { return g.codec }
+func (g *Graph) Codec() quant.Codec { return g.codec }
 
 // Config returns the configuration, without zero fields.
 func (g *Graph) Config() Config {

@@ -1,31 +1,19 @@
 package quant
 
 import (
-	"golang.org/x/sys/cpu"
-
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/index/simd"
 )
-
-// bestLevel returns the highest level that the processor and the operating system have.
-func bestLevel() level {
-	switch x := &cpu.X86; {
-	case !x.HasAVX2:
-		return levelGo
-	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512VNNI:
-		return levelAVX512VNNI
-	}
-	return levelAVX2
-}
 
 // compareAt is compare by the kernels of level l. It calls them by name rather than through variables, by which dst and
 // slots would escape to the heap.
-func (s *Scalar) compareAt(l level, dst []int32, q *Query, rows []byte, slots []uint32) {
-	if l == levelGo {
+func (s *Scalar) compareAt(l simd.Level, dst []int32, q *Query, rows []byte, slots []uint32) {
+	if l == simd.Go {
 		s.comparePortable(dst, q, rows, slots)
 		return
 	}
 	reportAccesses(dst, q, rows, s.rowSize, slots)
-	wide := l == levelAVX512VNNI
+	wide := l == simd.AVX512
 	d, n, c, r, size, p := &dst[0], len(dst), &q.codes[0], &rows[0], s.rowSize, &slots[0]
 	switch s.distance {
 	case vectord.Euclid:

@@ -2,10 +2,9 @@
 
 package quant
 
-// bestLevel returns the only level of this build.
-func bestLevel() level { return levelGo }
+import "github.com/vectord/vectord/index/simd"
 
-// compareAt is compare by the kernels of level l, which is levelGo.
-func (s *Scalar) compareAt(_ level, dst []int32, q *Query, rows []byte, slots []uint32) {
+// compareAt is compare by the kernels of a level, of which this build has only those in Go.
+func (s *Scalar) compareAt(_ simd.Level, dst []int32, q *Query, rows []byte, slots []uint32) {
 	s.comparePortable(dst, q, rows, slots)
 }

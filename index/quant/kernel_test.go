@@ -7,21 +7,20 @@ import (
 	"testing"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/index/simd"
 )
 
 var distances = []vectord.Distance{vectord.Cosine, vectord.Dot, vectord.Euclid, vectord.Manhattan}
 
-// levels returns the levels of this machine and build, the best first, and says in the log which ones are missing.
-func levels(tb testing.TB) []level {
-	var all []level
-	for l := levelAVX512VNNI; l >= levelGo; l-- {
-		if l > bestLevel() {
+// levels returns the levels of this machine, and says in the log which ones are missing.
+func levels(tb testing.TB) []simd.Level {
+	available := simd.Available()
+	for _, l := range simd.All() {
+		if !slices.Contains(available, l) {
 			tb.Logf("%s is not available here and goes untested", l)
-			continue
 		}
-		all = append(all, l)
 	}
-	return all
+	return available
 }
 
 // scalarOfSize returns a Scalar for which the kernels run over rows of the given size, a multiple of 64.
@@ -30,7 +29,7 @@ func scalarOfSize(d vectord.Distance, size int) *Scalar {
 }
 
 // checkLevels compares the kernels of all levels with arithmetic that does not wrap until the end.
-func checkLevels(t *testing.T, levels []level, s *Scalar, q *Query, rows []byte, slots []uint32) {
+func checkLevels(t *testing.T, levels []simd.Level, s *Scalar, q *Query, rows []byte, slots []uint32) {
 	t.Helper()
 	want := make([]int32, len(slots))
 	for i, slot := range slots {
@@ -150,25 +149,6 @@ func repeat(dst, pattern []byte) {
 	}
 }
 
-func TestChoose(t *testing.T) {
-	f := func(name string, best, want level, ok bool) {
-		t.Helper()
-		got, err := choose(name, best)
-		if got != want || (err == nil) != ok {
-			t.Errorf("choose(%q, %s) = %s, %v; want %s, ok %v", name, best, got, err, want, ok)
-		}
-	}
-	f("", levelGo, levelGo, true)
-	f("", levelAVX512VNNI, levelAVX512VNNI, true)
-	f("go", levelAVX512VNNI, levelGo, true)
-	f("avx2", levelAVX512VNNI, levelAVX2, true)
-	f("avx2", levelAVX2, levelAVX2, true)
-	f("avx2", levelGo, levelGo, false)
-	f("avx512vnni", levelAVX2, levelAVX2, false)
-	f("neon", levelAVX2, levelAVX2, false)
-	f("AVX2", levelAVX2, levelAVX2, false)
-}
-
 // BenchmarkDistances measures one distance in a hop of 16 rows that lie in the first-level cache, as ns/op.
 func BenchmarkDistances(b *testing.B) {
 	for _, l := range levels(b) {
@@ -183,11 +163,11 @@ func BenchmarkDistances(b *testing.B) {
 // BenchmarkGather measures one distance in hops of 16 rows scattered over 256 MiB, as ns/op.
 func BenchmarkGather(b *testing.B) {
 	for _, dim := range []int{100, 384, 768} {
-		b.Run(fmt.Sprint(dim), func(b *testing.B) { benchmarkCompare(b, bestLevel(), vectord.Dot, dim, 256<<20/dim) })
+		b.Run(fmt.Sprint(dim), func(b *testing.B) { benchmarkCompare(b, simd.Chosen, vectord.Dot, dim, 256<<20/dim) })
 	}
 }
 
-func benchmarkCompare(b *testing.B, l level, d vectord.Distance, dim, count int) {
+func benchmarkCompare(b *testing.B, l simd.Level, d vectord.Distance, dim, count int) {
 	const hop = 16
 	s := newScalar(d, dim, 1, nil)
 	r := rand.New(rand.NewPCG(1, 2))

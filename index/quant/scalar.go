@@ -76,6 +76,9 @@ func codeRange(d vectord.Distance, dim int) int {
 // centered reports whether vectors compared by d may be moved together.
 func centered(d vectord.Distance) bool { return d == vectord.Euclid || d == vectord.Manhattan }
 
+// Name returns "int8".
+func (s *Scalar) Name() string { return "int8" }
+
 // Dim returns the length of the vectors.
 func (s *Scalar) Dim() int { return s.dim }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vectord/vectord/engine"
-	"github.com/vectord/vectord/index/quant"
+	"github.com/vectord/vectord/index/simd"
 	"github.com/vectord/vectord/replication"
 	"github.com/vectord/vectord/storage"
 )
@@ -42,8 +42,8 @@ func Open(c Config) (*Node, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if err := quant.KernelError(); err != nil {
-		c.Logger.Warn("the distance kernel asked for is not to be had", "error", err, "kernel", quant.KernelName())
+	if err := simd.Err(); err != nil {
+		c.Logger.Warn("the distance kernel asked for is not to be had", "error", err, "kernel", simd.Chosen)
 	}
 	cache, table := engine.Shares(c.MemoryLimit)
 	store, err := storage.Open(storage.Options{Dir: c.DataDir, FS: c.FS, CacheBytes: cache, MemTableBytes: table,
