@@ -22,8 +22,10 @@ const (
 	// trainSample is the number of base vectors that the quantizer is fitted to.
 	trainSample = 20_000
 
-	// rescoreMin is the least number of candidates that are compared again at full precision, as in the server.
-	rescoreMin = 30
+	// Of the candidates that a walk finds rescoreMin are compared again at full precision, or rescoreFactor for each neighbor
+	// wanted, as in the server.
+	rescoreMin    = 30
+	rescoreFactor = 2
 
 	// annSeconds is how long each ef is measured at least; the queries are repeated until then.
 	annSeconds = 1.0
@@ -236,8 +238,7 @@ type annSearcher struct {
 // search does what a server does with a query: it walks the graph for the best candidates by their codes and orders them
 // by their full vectors. The result is valid until the following call.
 func (s *annSearcher) search(q []float32, ef int) []index.Neighbor {
-	candidates := min(max(2*s.K, rescoreMin), ef)
-	s.found = s.graph.Search(s.found[:0], q, candidates, ef, nil)
+	s.found = s.graph.Search(s.found[:0], q, hnsw.Params{K: s.K, Depth: max(rescoreFactor*s.K, rescoreMin), Ef: ef})
 	s.top.Reset(s.K)
 	for _, n := range s.found {
 		s.top.Offer(index.Neighbor{Slot: n.Slot, Distance: s.distance(q, s.Base.At(int(n.Slot)))})

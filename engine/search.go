@@ -183,8 +183,8 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	if s.query.ID != nil {
 		wanted++ // the point itself will be found and left out
 	}
-	n.ef = max(n.ef, wanted)
-	n.k = min(max(rescoreFactor*wanted, rescoreMin), n.ef)
+	n.wanted = wanted
+	n.k = max(rescoreFactor*wanted, rescoreMin)
 	s.db.metrics.searches.WithLabelValues(shard.index.plan(n)).Inc()
 	slots, err := shard.index.candidates(ctx, nil, n)
 	if err != nil {

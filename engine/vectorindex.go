@@ -152,11 +152,17 @@ const (
 // nearest is what to look for.
 type nearest struct {
 	vector  []float32
-	k       int // candidates wanted
+	wanted  int // hits
+	k       int // candidates for them
 	ef      int
 	matches *matches // nil: every slot
 	exact   bool
 	indexed bool // only what is in the graph
+}
+
+// walk returns what the graph is asked for.
+func (n *nearest) walk(filter *hnsw.Filter) hnsw.Params {
+	return hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef, Filter: filter}
 }
 
 // candidates appends at least the k nearest slots, if there are as many, in no order and some perhaps twice: the best of
@@ -194,11 +200,11 @@ func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) (
 	found = found[:0]
 	switch {
 	case n.matches == nil:
-		found = g.Search(found, n.vector, n.k, n.ef, nil)
+		found = g.Search(found, n.vector, n.walk(nil))
 	case n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
 		found = g.Scan(found, n.vector, n.k, n.matches.slots.appendTo(nil))
 	default:
-		found = g.Search(found, n.vector, n.k, n.ef, &hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count})
+		found = g.Search(found, n.vector, n.walk(&hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}))
 	}
 	for _, f := range found {
 		dst = append(dst, f.Slot)

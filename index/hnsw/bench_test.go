@@ -63,7 +63,7 @@ func BenchmarkSearch(b *testing.B) {
 			b.ReportAllocs()
 			var dst []index.Neighbor
 			for i := 0; b.Loop(); i++ {
-				dst = w.graph.Search(dst[:0], w.vectors[benchNodes+i%benchQueries], 10, ef, nil)
+				dst = w.graph.Search(dst[:0], w.vectors[benchNodes+i%benchQueries], Params{K: 10, Ef: ef})
 			}
 		})
 	}

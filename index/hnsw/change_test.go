@@ -20,7 +20,7 @@ func (w *world) findable(ef int) float64 {
 	live := w.graph.AppendLive(nil)
 	found := 0
 	for _, slot := range live {
-		got := w.graph.Search(nil, w.vectors[slot], 10, ef, nil)
+		got := w.graph.Search(nil, w.vectors[slot], Params{K: 10, Ef: ef})
 		if slices.ContainsFunc(got, func(n index.Neighbor) bool { return n.Slot == slot }) {
 			found++
 		}
@@ -114,7 +114,7 @@ func TestHistory(t *testing.T) {
 			case 5:
 				q := w.vectors[rng.IntN(slots)]
 				k := 1 + rng.IntN(50)
-				got := w.graph.Search(nil, q, k, rng.IntN(100), nil)
+				got := w.graph.Search(nil, q, Params{K: k, Ef: rng.IntN(100)})
 				if len(got) != min(k, len(live)) {
 					t.Fatalf("seed %d step %d: %d of %d found, %d live", seed, step, len(got), k, len(live))
 				}
@@ -226,7 +226,7 @@ func TestCopies(t *testing.T) {
 	if r := w.recall(vectors[copies:copies+200], 1, 64, nil); r < 0.99 {
 		t.Errorf("%.4f of the others found", r)
 	}
-	got := w.graph.Search(nil, vectors[0], 300, 300, nil)
+	got := w.graph.Search(nil, vectors[0], Params{K: 300, Ef: 300})
 	for _, neighbor := range got {
 		if neighbor.Slot >= copies {
 			t.Errorf("search for 300 of %d copies found slot %d", copies, neighbor.Slot)
@@ -294,7 +294,7 @@ func TestConcurrent(t *testing.T) {
 		watch(func(rng *rand.Rand) {
 			mu.RLock()
 			defer mu.RUnlock()
-			got := g.Search(nil, vectors[rng.IntN(slots)], 10, 32, nil)
+			got := g.Search(nil, vectors[rng.IntN(slots)], Params{K: 10, Ef: 32})
 			for _, neighbor := range got {
 				if deleted[neighbor.Slot] {
 					t.Errorf("found deleted slot %d", neighbor.Slot)

@@ -15,9 +15,10 @@ import (
 // A checkpoint is the magic number and then frames, each of a length, a checksum and that many bytes, which the checksum
 // covers. Numbers are little-endian.
 //
-//	magic    8 bytes "vdhnsw01"
+//	magic    8 bytes "vdhnsw02"
 //	frame    u32 length, u32 CRC32C of the payload, payload
-//	header   u32 M, u32 ef of construction, u32 layers at most, u32 slots, u64 entry point, the codec's binary form
+//	header   u32 M, u32 ef of construction, u32 layers at most, u32 slots, u64 entry point, f64 exponent of growth, u64 nodes
+//	         that have told about it, the codec's binary form
 //	nodes    u32 first slot, u32 count, u8 state of each, then of each that is not free: its code, 2M u32 links on layer
 //	         0, and M u32 links on each higher layer that it reaches
 //	trailer  u64 live nodes, u64 deleted nodes
@@ -25,11 +26,11 @@ import (
 // Frames of nodes follow the header until all slots are there, in order. A state is 0 for a free slot, 1 for a live node, 2
 // for a deleted one. A row of links ends with the first 0xFFFFFFFF and is filled with it. The entry point is layer<<32 | slot,
 // or all ones if there is no node. The number of layers that a node reaches follows from its slot, M and the layers at most.
-const checkpointMagic = "vdhnsw01"
+const checkpointMagic = "vdhnsw02"
 
 const (
 	frameHeaderBytes = 8
-	headerBytesMin   = 4*4 + 8
+	headerBytesMin   = 4*4 + 3*8
 	trailerBytes     = 2 * 8
 
 	// frameBytes is the size at which a frame of nodes is full, and frameSlotsMax the number of slots.
@@ -70,6 +71,8 @@ func (g *Graph) Save(w io.Writer) error {
 	out.u32(uint32(g.cfg.MaxLayers))
 	out.u32(high)
 	out.u64(g.entry.Load())
+	out.u64(g.growth.bits.Load())
+	out.u64(uint64(g.growth.count.Load()))
 	out.buf = g.codec.AppendBinary(out.buf)
 	out.end()
 	var counts [3]uint64
@@ -228,7 +231,11 @@ func (f *frameReader) header(limits Limits) (g *Graph, high uint32, entry uint64
 	if high > g.cfg.MaxSlots {
 		return nil, 0, 0, corrupt("%d slots, at most %d allowed", high, g.cfg.MaxSlots)
 	}
-	return g, high, binary.LittleEndian.Uint64(header[4*4:]), nil
+	long := func(i int) uint64 { return binary.LittleEndian.Uint64(header[4*4+8*i:]) }
+	if err := g.growth.restore(math.Float64frombits(long(1)), long(2)); err != nil {
+		return nil, 0, 0, corrupt("header: %v", err)
+	}
+	return g, high, long(0), nil
 }
 
 // body fills the graph with what follows the header.

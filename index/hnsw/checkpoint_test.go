@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 	"testing"
 	"testing/iotest"
@@ -50,7 +51,7 @@ func TestSaveLoad(t *testing.T) {
 			g.MemoryBytes(), w.graph.Config(), w.graph.Len(), w.graph.Deleted(), w.graph.MemoryBytes())
 	}
 	for _, q := range w.vectors[n:] {
-		got, want := g.Search(nil, q, 10, 50, nil), w.graph.Search(nil, q, 10, 50, nil)
+		got, want := g.Search(nil, q, Params{K: 10, Ef: 50}), w.graph.Search(nil, q, Params{K: 10, Ef: 50})
 		if !slices.Equal(got, want) {
 			t.Fatalf("loaded graph finds %v, saved one %v", got, want)
 		}
@@ -64,7 +65,7 @@ func TestSaveLoad(t *testing.T) {
 func TestSaveLoadEmpty(t *testing.T) {
 	w := newWorld(t, vectord.Cosine, clustered(1, 10, 4), 0, Config{})
 	w.reload(t)
-	if got := w.graph.Search(nil, w.vectors[0], 5, 50, nil); len(got) != 0 {
+	if got := w.graph.Search(nil, w.vectors[0], Params{K: 5, Ef: 50}); len(got) != 0 {
 		t.Errorf("found %v in an empty graph", got)
 	}
 	w.insert(t, 3)
@@ -156,7 +157,10 @@ func TestLoadForged(t *testing.T) {
 	f("entry point free", 0, func(p []byte) { put(p[16:], 0) })
 	f("entry point on another layer", 0, func(p []byte) { put(p[20:], 1+binary.LittleEndian.Uint32(header[20:])) })
 	f("no entry point", 0, func(p []byte) { copy(p[16:], bytes.Repeat([]byte{0xff}, 8)) })
-	f("codec of another version", 0, func(p []byte) { p[24]++ })
+	f("growth of -1", 0, func(p []byte) { binary.LittleEndian.PutUint64(p[24:], math.Float64bits(-1)) })
+	f("growth not a number", 0, func(p []byte) { binary.LittleEndian.PutUint64(p[24:], math.Float64bits(math.NaN())) })
+	f("growth of 2^63 nodes", 0, func(p []byte) { p[39] = 0x80 })
+	f("codec of another version", 0, func(p []byte) { p[40] = 0xff })
 	f("nodes from slot 1", 1, func(p []byte) { put(p, 1) })
 	f("no nodes", 1, func(p []byte) { put(p[4:], 0) })
 	f("too many nodes", 1, func(p []byte) { put(p[4:], 41) })
@@ -211,7 +215,7 @@ func FuzzLoad(f *testing.F) {
 		defer g.Close()
 		g.scanRows = 0
 		q := make([]float32, g.codec.Dim())
-		g.Search(nil, q, 3, 20, nil)
+		g.Search(nil, q, Params{K: 3, Ef: 20})
 		for slot := range uint32(4) {
 			if err := g.Insert(slot, q); err != nil && vectord.KindOf(err) != vectord.KindExists {
 				t.Fatal(err)

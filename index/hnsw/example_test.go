@@ -44,14 +44,14 @@ func ExampleGraph_Search() {
 	g := grid()
 	defer g.Close()
 	q := []float32{2.1, 3.2}
-	fmt.Println(slots(g.Search(nil, q, 3, 50, nil)))
+	fmt.Println(slots(g.Search(nil, q, hnsw.Params{K: 3, Ef: 50})))
 
 	odd := &hnsw.Filter{}
 	for slot := uint32(1); slot < 100; slot += 2 {
 		odd.Slots = odd.Slots.Set(slot)
 		odd.Count++
 	}
-	fmt.Println(slots(g.Search(nil, q, 3, 50, odd)))
+	fmt.Println(slots(g.Search(nil, q, hnsw.Params{K: 3, Ef: 50, Filter: odd})))
 	// Output:
 	// [23 24 33]
 	// [23 33 13]
@@ -61,7 +61,7 @@ func ExampleGraph_Unlink() {
 	g := grid()
 	defer g.Close()
 	g.Delete(23)
-	fmt.Println(slots(g.Search(nil, []float32{2.1, 3.2}, 1, 50, nil)), g.Deleted(), g.Occupied(23))
+	fmt.Println(slots(g.Search(nil, []float32{2.1, 3.2}, hnsw.Params{K: 1, Ef: 50})), g.Deleted(), g.Occupied(23))
 	freed, err := g.Unlink(context.Background())
 	fmt.Println(freed, err, g.Occupied(23))
 	// Output:
@@ -81,6 +81,6 @@ func ExampleLoad() {
 		panic(err)
 	}
 	defer loaded.Close()
-	fmt.Println(loaded.Len(), slots(loaded.Search(nil, []float32{9, 9}, 2, 50, nil)))
+	fmt.Println(loaded.Len(), slots(loaded.Search(nil, []float32{9, 9}, hnsw.Params{K: 2, Ef: 50})))
 	// Output: 100 [99 89]
 }

@@ -32,7 +32,7 @@ func (w *world) codeRecall(queries [][]float32, k, ef int, filter *Filter) float
 	for _, q := range queries {
 		want := w.graph.Scan(nil, q, k, slots)
 		all += len(want)
-		for _, neighbor := range w.graph.Search(nil, q, k, ef, filter) {
+		for _, neighbor := range w.graph.Search(nil, q, Params{K: k, Ef: ef, Filter: filter}) {
 			if neighbor.Distance <= want[len(want)-1].Distance {
 				found++
 			}
@@ -92,7 +92,7 @@ func TestFilterFindsAll(t *testing.T) {
 		kept := rng.Perm(n)[:matches]
 		filter := filterOf(n, func(slot uint32) bool { return slices.Contains(kept, int(slot)) })
 		for _, q := range vectors[n:] {
-			got := w.graph.Search(nil, q, k, 1, filter)
+			got := w.graph.Search(nil, q, Params{K: k, Ef: 1, Filter: filter})
 			if len(got) != min(k, matches) {
 				t.Errorf("%d matches, k %d: found %d", matches, k, len(got))
 			}
@@ -130,10 +130,8 @@ func TestHoleOfDeletes(t *testing.T) {
 	}
 	s := acquire()
 	defer s.release()
-	w.graph.codec.EncodeQuery(&s.query, center)
-	s.begin(w.graph)
-	if found := s.searchGraph(ef, w.graph.Len(), &visibility{dead: s.arena.dead}); !found || s.pool.visible < k {
-		t.Fatalf("walk ended %v with %d nodes", found, s.pool.visible)
+	if !s.prepare(w.graph, center, Params{K: k, Ef: ef}) || !s.searchGraph() {
+		t.Fatalf("walk ended with %d nodes", len(s.pool.keys))
 	}
 	best := w.graph.Scan(nil, center, 1, w.graph.AppendLive(nil))[0].Distance
 	if got := s.appendResults(nil, 1)[0].Distance; got > 1.3*best {

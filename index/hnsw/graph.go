@@ -57,6 +57,7 @@ const (
 	mMax              = 128
 	efConstructionMax = 1 << 14
 	layersMax         = 16
+	slotsMax          = 1 << 30
 )
 
 // Config shapes a Graph. The zero value is a good start.
@@ -100,8 +101,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxSlots == 0 {
 		c.MaxSlots = DefaultMaxSlots
 	}
-	if c.MaxSlots > keySlots {
-		return c, vectord.Errorf(vectord.KindInvalid, "hnsw: MaxSlots is %d, must be 1 to %d", c.MaxSlots, keySlots)
+	if c.MaxSlots > slotsMax {
+		return c, vectord.Errorf(vectord.KindInvalid, "hnsw: MaxSlots is %d, must be 1 to %d", c.MaxSlots, slotsMax)
 	}
 	return c, nil
 }
@@ -124,6 +125,7 @@ type Graph struct {
 	live           atomic.Int64          // nodes that are linked and not dead
 	deleted        atomic.Int64          // nodes that are dead and not yet free
 	closed         atomic.Bool
+	growth         growth
 	epochs         *epochs
 
 	// scanRows is the number of rows that a scan may compare for each node that a walk would expand: the 2M that the walk

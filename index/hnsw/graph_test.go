@@ -1,7 +1,6 @@
 package hnsw
 
 import (
-	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -80,7 +79,7 @@ func TestErrors(t *testing.T) {
 	closed("Insert", vectord.KindOf(g.Insert(11, v)) == vectord.KindClosed)
 	closed("Save", vectord.KindOf(g.Save(nil)) == vectord.KindClosed)
 	closed("Delete", !g.Delete(1))
-	closed("Search", len(g.Search(nil, v, 5, 10, nil)) == 0)
+	closed("Search", len(g.Search(nil, v, Params{K: 5, Ef: 10})) == 0)
 	closed("Scan", len(g.Scan(nil, v, 5, []uint32{1, 2})) == 0)
 	closed("Len", g.Len() == 0 && g.MemoryBytes() == 0 && len(g.AppendLive(nil)) == 0 && !g.Live(1))
 	g.Close()
@@ -106,7 +105,7 @@ func TestGrow(t *testing.T) {
 				if slot%3 == 0 && slot/3 < first && !g.Delete(slot/3) {
 					t.Errorf("slot %d not deleted", slot/3)
 				}
-				g.Search(nil, vectors[slot], 5, 20, nil)
+				g.Search(nil, vectors[slot], Params{K: 5, Ef: 20})
 			}
 		})
 	}
@@ -158,50 +157,72 @@ func TestScan(t *testing.T) {
 	f([]uint32{1, n, n + 5, math.MaxUint32, 2}, 5)
 }
 
-// TestPool compares the pool with a sorted list of everything that was offered.
+// TestPool compares the pool, filled by the kernel and by Go, with a sorted list of everything that was offered.
 func TestPool(t *testing.T) {
-	for range 300 {
+	for range 1000 {
 		seed := rand.Uint64()
 		rng := rand.New(rand.NewPCG(seed, 0))
-		ef := 1 + rng.IntN(20)
-		var p pool
-		p.reset(ef)
+		capacity := 1 + rng.IntN(40)
+		bound := uint64(math.MaxUint64)
+		if rng.IntN(2) == 0 {
+			bound = key(int32(rng.IntN(100)-50), 7)
+		}
+		spread := 1 + rng.IntN(100)
+		links := make([]uint32, 4*1000)
+		var fast, slow pool
+		fast.reset(capacity)
+		slow.reset(capacity)
+		fast.bound, slow.bound = bound, bound
 		var all []uint64
-		for slot := range uint32(rng.IntN(200)) {
-			k := key(int32(rng.IntN(100)-50), slot)
-			if rng.IntN(3) == 0 {
-				k |= hiddenBit
+		slot := uint32(0)
+		for range rng.IntN(30) {
+			slots, distances := make([]uint32, rng.IntN(40)), make([]int32, 40)
+			for i := range slots {
+				slots[i], distances[i] = slot, int32(rng.IntN(spread)-spread/2)
+				if rng.IntN(50) == 0 {
+					distances[i] = []int32{math.MinInt32, math.MaxInt32}[rng.IntN(2)]
+				}
+				if k := key(distances[i], slot); k < bound {
+					all = append(all, k)
+				}
+				slot++
 			}
-			if rng.IntN(4) == 0 {
-				p.expand()
+			if got, want := fast.admit(slots, distances[:len(slots)], links, 4), slow.admitPortable(slots, distances[:len(slots)]); got != want && min(got, want) < capacity {
+				t.Fatalf("seed %d: lowest place %d, want %d", seed, got, want)
 			}
-			all = append(all, k)
-			if k < p.bound {
-				p.insert(k)
+			a, aok := fast.peek()
+			b, bok := slow.peek()
+			if a != b || aok != bok {
+				t.Fatalf("seed %d: peek %x %v, want %x %v", seed, a, aok, b, bok)
+			}
+			if aok && rng.IntN(2) == 0 {
+				fast.expand()
+				slow.expand()
+			}
+			if fast.bound != slow.bound || !slices.Equal(fast.keys, slow.keys) {
+				t.Fatalf("seed %d: the kernel's pool %x, bound %x; Go's %x, bound %x", seed, fast.keys, fast.bound, slow.keys, slow.bound)
 			}
 		}
-		slices.SortFunc(all, cmp.Compare[uint64])
-		visible, end := 0, 0
-		for end < len(all) && visible < ef {
-			if all[end]&hiddenBit == 0 {
-				visible++
-			}
-			end++
-		}
-		got := slices.Clone(p.keys)
+		slices.Sort(all)
+		all = all[:min(len(all), capacity)]
+		got := slices.Clone(slow.keys)
 		for i := range got {
 			got[i] &^= expandedBit
 		}
-		if !slices.Equal(got, all[:end]) || p.visible != visible {
-			t.Fatalf("seed %d: pool %x with %d visible, want %x with %d", seed, got, p.visible, all[:end], visible)
+		if !slices.Equal(got, all) {
+			t.Fatalf("seed %d: pool %x, want %x", seed, got, all)
 		}
-		for range p.keys {
-			p.expand()
+		for {
+			k, ok := slow.peek()
+			if !ok {
+				break
+			}
+			if k&expandedBit != 0 {
+				t.Fatalf("seed %d: slot %d is expanded and left to expand", seed, keySlot(k))
+			}
+			slow.expand()
 		}
-		if slot, ok := p.expand(); ok {
-			t.Fatalf("seed %d: slot %d left to expand", seed, slot)
-		}
-		for _, k := range p.keys {
+		for _, k := range slow.keys {
 			if k&expandedBit == 0 {
 				t.Fatalf("seed %d: slot %d never expanded", seed, keySlot(k))
 			}
@@ -213,7 +234,7 @@ func TestKey(t *testing.T) {
 	f := func(distance int32, slot uint32) {
 		t.Helper()
 		k := key(distance, slot)
-		if keyDistance(k) != distance || keySlot(k) != slot || k&(hiddenBit|expandedBit) != 0 {
+		if keyDistance(k) != distance || keySlot(k) != slot || k&expandedBit != 0 {
 			t.Errorf("key(%d, %d) = %x: distance %d, slot %d", distance, slot, k, keyDistance(k), keySlot(k))
 		}
 	}
@@ -226,20 +247,43 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// TestVisited checks the set both below and above the size from which it keeps a list of what to clear.
+// TestVisited compares the set, filled one by one and by rows of links, with a map.
 func TestVisited(t *testing.T) {
 	oneGoroutine(t)
-	var v visited
 	rng := rand.New(rand.NewPCG(43, 0))
-	for _, limit := range []uint32{100, 64 * visitedClear * 2, 1, 64*visitedClear + 1, 64 * visitedClear, 5000} {
-		v.reset(limit)
-		seen := map[uint32]bool{}
-		for range 500 {
-			slot := rng.Uint32N(limit)
-			if v.add(slot) == seen[slot] {
-				t.Fatalf("limit %d: add(%d) = %v", limit, slot, seen[slot])
+	codes := make([]byte, 64)
+	for _, f := range []fetcher{{}, {codes: codes, size: 64, lines: 1}, {codes: codes, size: 128, lines: 2}} {
+		var v visited
+		for _, limit := range []uint32{100, 1 << 21, 1, 1<<20 + 1, 64, 5000} {
+			v.reset(limit)
+			seen := map[uint32]bool{}
+			for range 500 {
+				slot := rng.Uint32N(limit)
+				if v.add(slot) == seen[slot] {
+					t.Fatalf("limit %d: add(%d) = %v", limit, slot, seen[slot])
+				}
+				seen[slot] = true
+				row := make([]uint32, 1+rng.IntN(40))
+				var want []uint32
+				ended := false
+				for i := range row {
+					row[i] = rng.Uint32N(limit + limit/8 + 1)
+					if i > 0 && rng.IntN(20) == 0 {
+						row[i] = row[i-1] // a row that is changed meanwhile
+					}
+					if rng.IntN(60) == 0 {
+						row[i] = none
+					}
+					ended = ended || row[i] == none
+					if !ended && row[i] < limit && !seen[row[i]] {
+						seen[row[i]] = true
+						want = append(want, row[i])
+					}
+				}
+				if got := v.addLinks(row, limit, f); !slices.Equal(got, want) {
+					t.Fatalf("limit %d: addLinks(%d) = %d, want %d", limit, row, got, want)
+				}
 			}
-			seen[slot] = true
 		}
 	}
 }
@@ -293,8 +337,12 @@ func TestSearchAllocs(t *testing.T) {
 			t.Errorf("%s: %g allocations", name, allocs)
 		}
 	}
-	f("search", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, 10, 64, nil) })
-	f("filter", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, 10, 64, filter) })
-	f("few", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, 10, 64, few) })
+	f("search", func(q []float32) []index.Neighbor { return w.graph.Search(dst[:0], q, Params{K: 10, Ef: 64}) })
+	f("filter", func(q []float32) []index.Neighbor {
+		return w.graph.Search(dst[:0], q, Params{K: 10, Ef: 64, Filter: filter})
+	})
+	f("few", func(q []float32) []index.Neighbor {
+		return w.graph.Search(dst[:0], q, Params{K: 10, Ef: 64, Filter: few})
+	})
 	f("scan", func(q []float32) []index.Neighbor { return w.graph.Scan(dst[:0], q, 10, slots) })
 }

@@ -100,7 +100,7 @@ func (w *world) recall(queries [][]float32, k, ef int, filter *Filter) float64 {
 	var got, want []index.Neighbor
 	for _, q := range queries {
 		want = w.flat.Search(want[:0], q, k, allow)
-		got = w.graph.Search(got[:0], q, 3*k, ef, filter)
+		got = w.graph.Search(got[:0], q, Params{K: k, Depth: 3 * k, Ef: ef, Filter: filter})
 		for _, n := range want {
 			all++
 			if slices.ContainsFunc(got, func(g index.Neighbor) bool { return g.Slot == n.Slot }) {

@@ -108,6 +108,10 @@ func (s *searcher) top() int {
 	return int(s.entry >> 32)
 }
 
+// insertReach is how many candidates an insert keeps for each node that it expands on the way. The nearest ones decide the
+// links, and they are found long before as many nodes are expanded as candidates are kept.
+const insertReach = 3
+
 // plan chooses the links of a node on the layers from 0 to level and reports whether it found any on layer 0.
 func (s *searcher) plan(slot uint32, level int) bool {
 	for l := range level + 1 {
@@ -122,19 +126,25 @@ func (s *searcher) plan(slot uint32, level int) bool {
 		see.dead = s.arena.dead
 	}
 	ef := int(s.graph.efConstruction.Load())
+	walked := goal{k: min(s.arena.m, ef), depth: ef, ef: (ef + insertReach - 1) / insertReach}
+	walked.ef = max(walked.ef, walked.k)
 	highest := min(level, s.top())
 	nearest := s.descend(highest)
 	for l := highest; l >= 0; l-- {
-		s.start(ef, nearest, &see)
-		s.walk(l, ef*expansionsPerEf, &see)
-		nearest = s.pool.keys[0] &^ (hiddenBit | expandedBit)
-		if l == 0 && s.pool.visible < min(s.arena.m, s.graph.Len()) {
+		s.start(walked, nearest)
+		s.walk(l)
+		nearest = s.pool.keys[0] &^ expandedBit
+		if l == 0 {
+			s.graph.growth.learn(s.graph.codec, &s.query, s.pool.keys[:min(walked.ef, len(s.pool.keys))])
+		}
+		s.dropHidden(&see)
+		if l == 0 && len(s.pool.keys) < min(s.arena.m, s.graph.Len()) {
 			s.scanVisible(ef, &see) // the node lies among deleted ones
 		}
 		s.keys = s.keys[:0]
 		for _, k := range s.pool.keys {
-			if k&hiddenBit == 0 && keySlot(k) != slot {
-				s.keys = append(s.keys, k)
+			if keySlot(k) != slot {
+				s.keys = append(s.keys, k&^expandedBit)
 			}
 		}
 		s.chosen[l] = append(s.chosen[l], s.choose(slot, s.keys, s.arena.m)...)
@@ -155,7 +165,8 @@ const copiesShare = 2
 // comparisons but for those that come after the last choice.
 func (s *searcher) choose(node uint32, keys []uint64, width int) []uint64 {
 	s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(node))
-	s.batch = append(s.batch[:0], node)
+	s.slots = append(s.slots[:0], node)
+	s.batch = s.slots
 	s.scoreBy(&s.pivot)
 	self := s.scores[0]
 	first, _ := slices.BinarySearch(keys, key(self, 0))
@@ -174,10 +185,11 @@ func (s *searcher) choose(node uint32, keys []uint64, width int) []uint64 {
 		if n == len(keys) || n == width {
 			break
 		}
-		s.batch = s.batch[:0]
+		s.slots = s.slots[:0]
 		for _, k := range keys[n:] {
-			s.batch = append(s.batch, keySlot(k))
+			s.slots = append(s.slots, keySlot(k))
 		}
+		s.batch = s.slots
 		s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(pivot))
 		s.scoreBy(&s.pivot)
 		kept := n
@@ -240,7 +252,7 @@ func (s *searcher) link(node uint32, layer int, k uint64) {
 // many as kept says, stay links in any case, at the head of the row. The caller holds the node's lock.
 func (s *searcher) rewrite(node uint32, row []uint32, kept int) {
 	s.keys, s.kept = s.keys[:0], s.kept[:0]
-	s.batch = s.batch[:0]
+	s.slots = s.slots[:0]
 	for i, slot := range s.links {
 		if s.arena.isDead(slot) {
 			continue
@@ -248,8 +260,9 @@ func (s *searcher) rewrite(node uint32, row []uint32, kept int) {
 		if i < kept {
 			s.kept = append(s.kept, slot)
 		}
-		s.batch = append(s.batch, slot)
+		s.slots = append(s.slots, slot)
 	}
+	s.batch = s.slots
 	s.graph.codec.QueryFromRow(&s.pivot, s.arena.code(node))
 	s.scoreBy(&s.pivot)
 	for i, d := range s.scores {

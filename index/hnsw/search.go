@@ -1,8 +1,8 @@
 package hnsw
 
 import (
+	"math"
 	"math/bits"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -29,13 +29,12 @@ const (
 	probeNodes = 128
 	holeRatio  = 4
 
-	// expansionsPerEf bounds the nodes that a walk expands, in units of ef. One that has not come to its end by then is lost
-	// among hidden nodes.
-	expansionsPerEf = 4
-
 	// seedsMax is the number of visible nodes, spread over all of them, from which a filtered walk sets out, besides the one
 	// that is nearest by the upper layers: it may lie where nothing is visible.
 	seedsMax = 16
+
+	// cacheLine is the size of one.
+	cacheLine = 64
 
 	// scanBatch is the number of slots that a scan compares in one call.
 	scanBatch = 256
@@ -47,38 +46,67 @@ type Filter struct {
 	Count int          // how many they are
 }
 
-// Search appends to dst the up to k nodes that are nearest to q among those not deleted and, unless filter is nil, matching
-// it, nearest first. ef, which counts as at least k, is the number of candidates that it keeps on the way: more find truer
-// neighbors in more time. Distances are those between codes, approximately, in terms of index.DistanceFunc; nodes whose
-// codes are equally far come in the order of their slots.
+// Params says what a search looks for, and how hard.
+type Params struct {
+	// K is the number of nearest nodes that matter.
+	K int
+
+	// Depth is the number of nodes to return, of which the caller finds the K nearest by full vectors; less than K counts
+	// as K.
+	Depth int
+
+	// Ef is about how many nodes the search expands, less than K counts as that. More find truer neighbors in more time.
+	// It is a mean: where the neighbors of a query lie apart from all other nodes the search ends sooner, and where many
+	// are about as near as they are it goes on longer (see reach).
+	Ef int
+
+	// Filter is a condition on the nodes to return; nil means none.
+	Filter *Filter
+}
+
+// Search appends to dst the up to Depth nodes that are nearest to q among those not deleted and matching the filter, nearest
+// first. Distances are those between codes, approximately, in terms of index.DistanceFunc; nodes whose codes are equally far
+// come in the order of their slots.
 //
-// It finds k nodes if as many are visible: where walking the graph would be in doubt it compares all that match. A node
+// It finds Depth nodes if as many are visible: where walking the graph would be in doubt it compares all that match. A node
 // being inserted meanwhile may be found or not. It panics unless q has the codec's dimension.
-func (g *Graph) Search(dst []index.Neighbor, q []float32, k, ef int, filter *Filter) []index.Neighbor {
-	if k <= 0 || g.arena.Load() == nil {
+func (g *Graph) Search(dst []index.Neighbor, q []float32, p Params) []index.Neighbor {
+	if p.K <= 0 || g.arena.Load() == nil {
 		return dst
 	}
 	s := acquire()
 	defer s.release()
-	g.codec.EncodeQuery(&s.query, q)
-	if !s.begin(g) {
+	if !s.prepare(g, q, p) {
 		return dst
 	}
-	see := visibility{}
-	matches := g.Len()
-	if g.deleted.Load() != 0 {
-		see.dead = s.arena.dead
+	if s.shouldScan() || !s.searchGraph() {
+		s.scanVisible(s.goal.depth, &s.see)
 	}
-	if filter != nil {
-		see.allow, see.filtered = filter.Slots, true
-		matches = min(filter.Count, matches)
+	return s.appendResults(dst, s.goal.depth)
+}
+
+// prepare makes the searcher ready to search for q, and reports whether there is anything to find.
+func (s *searcher) prepare(g *Graph, q []float32, p Params) bool {
+	g.codec.EncodeQuery(&s.query, q)
+	if !s.begin(g) {
+		return false
 	}
-	k = min(k, int(s.limit))
-	ef = max(ef, k)
-	if s.shouldScan(ef, matches) || !s.searchGraph(ef, matches, &see) || s.pool.visible < min(k, matches) {
-		s.scanVisible(k, &see)
+	s.see = visibility{}
+	s.matches = g.Len()
+	deleted := g.Deleted()
+	if deleted != 0 {
+		s.see.dead = s.arena.dead
 	}
-	return s.appendResults(dst, k)
+	nodes := s.matches + deleted
+	if p.Filter != nil {
+		s.see.allow, s.see.filtered = p.Filter.Slots, true
+		s.matches = min(p.Filter.Count, s.matches)
+	}
+	s.share = float64(s.matches) / float64(max(nodes, 1))
+	s.goal = goal{k: min(p.K, int(s.limit))}
+	s.goal.depth = max(s.goal.k, min(p.Depth, int(s.limit)))
+	s.goal.ef = max(p.Ef, s.goal.k)
+	return true
 }
 
 // Scan appends to dst the k nodes nearest to q among those of the given slots that are live, nearest first and measured as
@@ -94,7 +122,7 @@ func (g *Graph) Scan(dst []index.Neighbor, q []float32, k int, slots []uint32) [
 		return dst
 	}
 	s.pool.reset(min(k, len(slots)+1))
-	s.batch = s.batch[:0]
+	s.slots = s.slots[:0]
 	for _, slot := range slots {
 		if slot < s.limit && s.arena.isLive(slot) {
 			s.scan(slot)
@@ -114,14 +142,33 @@ type searcher struct {
 	arena *arena
 	entry uint64 // noEntry if the graph is empty
 	limit uint32 // slots from here on are not looked at; the arena and visited have all below
+	fetch fetcher
 
 	query   quant.Query // what is searched for
 	pool    pool
+	reach   reach
 	visited visited
-	batch   []uint32 // slots to score
+	batch   []uint32 // slots to score; often a part of visited
+	slots   []uint32 // memory for a batch of one's own
 	bridges []uint32 // hidden nodes to look through
 	scores  []int32  // of batch
-	linker           // for writers
+
+	// Of a search, set by prepare.
+	goal    goal
+	see     visibility
+	matches int     // visible nodes
+	share   float64 // of all nodes
+
+	linker // for writers
+}
+
+// goal is what a walk is to find: see Params.
+type goal struct{ k, depth, ef int }
+
+// scale returns the goal of a walk that cannot tell which nodes are visible, of which share is.
+func (g goal) scale(share float64) goal {
+	more := func(n int) int { return int(math.Ceil(float64(n) / share)) }
+	return goal{more(g.k), more(g.depth), more(g.ef)}
 }
 
 var (
@@ -147,6 +194,7 @@ func (s *searcher) begin(g *Graph) bool {
 		return false
 	}
 	s.limit = min(g.high.Load(), s.arena.slots)
+	s.fetch = fetcher{codes: s.arena.codes, size: s.arena.rowSize, lines: min(s.arena.rowSize/cacheLine, fetchLines)}
 	return s.entry != noEntry
 }
 
@@ -154,64 +202,82 @@ func (s *searcher) end() {
 	if s.cell != nil {
 		s.cell.exit()
 	}
-	s.graph, s.cell, s.arena = nil, nil, nil
+	s.graph, s.cell, s.arena, s.see, s.fetch = nil, nil, nil, visibility{}, fetcher{}
 }
 
 // shouldScan reports whether to compare all matches. A walk would score as many, or could not get about.
-func (s *searcher) shouldScan(ef, matches int) bool {
+func (s *searcher) shouldScan() bool {
 	m := s.arena.m
-	return ef > efMax || matches <= ef*s.graph.scanRows || matches*sparseShare*m < s.graph.Len()
+	return s.goal.ef > efMax || s.matches <= s.goal.ef*s.graph.scanRows || s.matches*sparseShare*m < s.graph.Len()
 }
 
-// searchGraph fills the pool with the nearest visible nodes that a walk finds. It reports false if the result is in doubt:
-// if the walk got lost, or if the filter has made a hole around the query. Then the nearest visible nodes lie on all sides
-// of the hole, far from each other, and no walk meets them all. A hole that deletes have made is put up with until Unlink
-// closes it: a filter's matches are few, the rest of a graph is not.
-func (s *searcher) searchGraph(ef, matches int, see *visibility) bool {
+// searchGraph leaves in the pool the nearest visible nodes that a walk finds. It reports false if the result is in doubt: if
+// there are too few, or if the filter has made a hole around the query. Then the nearest visible nodes lie on all sides of
+// the hole, far from each other, and no walk meets them all. A hole that deletes have made is put up with until Unlink closes
+// it, as long as the walk finds its way out: a filter's matches are few, the rest of a graph is not.
+func (s *searcher) searchGraph() bool {
 	nearest := s.descend(0)
-	share := float64(matches) / float64(s.graph.Len())
-	if !see.filtered || share >= plainShareMin {
-		s.start(ef, nearest, see)
-		if s.walk(0, ef*expansionsPerEf, see) && !(see.filtered && s.isHole(s.pool.keys[:min(ef, len(s.pool.keys))], share, see)) {
+	if s.share >= plainShareMin {
+		s.start(s.goal.scale(s.share), nearest)
+		s.walk(0)
+		hole := s.see.filtered && s.isHole(s.pool.keys)
+		s.dropHidden(&s.see)
+		if !hole && len(s.pool.keys) >= min(s.goal.depth, s.matches) {
 			return true
 		}
 	}
-	s.start(probeNodes, nearest, &visibility{})
-	s.walk(0, probeNodes*expansionsPerEf, &visibility{})
-	if see.filtered && s.isHole(s.pool.keys, share, see) {
+	s.start(goal{probeNodes, probeNodes, probeNodes}, nearest)
+	s.walk(0)
+	if s.see.filtered && s.isHole(s.pool.keys) {
 		return false
 	}
 	s.keys = append(s.keys[:0], s.pool.keys...)
-	s.start(ef, nearest, see)
+	s.startEmpty(s.goal)
 	for _, k := range s.keys {
-		if slot := keySlot(k); !see.hides(slot) && s.visited.add(slot) {
-			s.offer(k&^expandedBit, see)
+		if slot := keySlot(k); !s.see.hides(slot) && s.visited.add(slot) {
+			s.pool.insert(k &^ expandedBit)
 		}
 	}
-	s.seed(see)
-	return s.walkVisible(ef*expansionsPerEf, see)
+	s.seed()
+	s.walkVisible()
+	return len(s.pool.keys) >= min(s.goal.depth, s.matches)
 }
 
 // isHole reports whether far fewer of the nodes nearest to the query are visible than of all nodes, of which share is.
-func (s *searcher) isHole(nearest []uint64, share float64, see *visibility) bool {
+func (s *searcher) isHole(nearest []uint64) bool {
 	visible := 0
 	for _, k := range nearest {
-		if !see.hides(keySlot(k)) {
+		if !s.see.hides(keySlot(k)) {
 			visible++
 		}
 	}
-	return float64(visible)*holeRatio < share*float64(len(nearest))
+	return float64(visible)*holeRatio < s.share*float64(len(nearest))
+}
+
+// dropHidden takes the nodes that may not be returned out of the pool.
+func (s *searcher) dropHidden(see *visibility) {
+	if see.dead == nil && !see.filtered {
+		return
+	}
+	visible := s.pool.keys[:0]
+	for _, k := range s.pool.keys {
+		if !see.hides(keySlot(k)) {
+			visible = append(visible, k)
+		}
+	}
+	s.pool.keys = visible
 }
 
 // descend goes greedily from the entry point down to the given layer, and returns the key of the nearest node met above it.
 func (s *searcher) descend(layer int) uint64 {
-	s.batch = append(s.batch[:0], uint32(s.entry))
+	s.slots = append(s.slots[:0], uint32(s.entry))
+	s.batch = s.slots
 	s.score()
 	best := key(s.scores[0], s.batch[0])
 	for l := int(s.entry >> 32); l > layer; l-- {
 		for moved := true; moved; {
 			moved = false
-			s.batch = s.batch[:0]
+			s.slots = s.slots[:0]
 			row := s.arena.links(keySlot(best), l)
 			for i := range row {
 				slot := atomic.LoadUint32(&row[i])
@@ -219,9 +285,10 @@ func (s *searcher) descend(layer int) uint64 {
 					break
 				}
 				if slot < s.limit {
-					s.batch = append(s.batch, slot)
+					s.slots = append(s.slots, slot)
 				}
 			}
+			s.batch = s.slots
 			s.score()
 			for i, d := range s.scores {
 				if k := key(d, s.batch[i]); k < best {
@@ -245,101 +312,71 @@ func (s *searcher) scoreBy(q *quant.Query) {
 }
 
 // start begins a walk at one node.
-func (s *searcher) start(ef int, nearest uint64, see *visibility) {
-	s.pool.reset(ef)
-	s.visited.reset(s.limit)
+func (s *searcher) start(g goal, nearest uint64) {
+	s.startEmpty(g)
 	s.visited.add(keySlot(nearest))
-	s.offer(nearest, see)
+	s.pool.insert(nearest)
 }
 
-// offer puts a node into the pool if it is near enough.
-func (s *searcher) offer(k uint64, see *visibility) {
-	if k >= s.pool.bound {
-		return
-	}
-	if see.hides(keySlot(k)) {
-		k |= hiddenBit
-	}
-	s.pool.insert(k)
+// startEmpty begins a walk whose first nodes are still to be put into the pool.
+func (s *searcher) startEmpty(g goal) {
+	s.reach.aim(s.graph, &s.query, g)
+	s.pool.reset(s.reach.capacity)
+	s.visited.reset(s.limit)
 }
 
-// walk expands the nodes of the pool, nearest first, until there is none left to expand. It reports false if that would
-// take more than a number of expansions.
-func (s *searcher) walk(layer, expansions int, see *visibility) bool {
-	for ; expansions > 0; expansions-- {
-		slot, ok := s.pool.expand()
-		if !ok {
-			return true
-		}
-		s.batch = s.appendUnvisited(s.batch[:0], s.arena.links(slot, layer))
-		if next, ok := s.pool.peek(); ok {
-			touch(s.arena.links(next, layer))
-		}
-		s.score()
-		for i, d := range s.scores {
-			s.offer(key(d, s.batch[i]), see)
-		}
-	}
-	return false
-}
-
-// touch reads one word of each cache line of a row that is likely to be needed next, so that it is on its way while the
-// processor compares codes. The loads are atomic because the compiler would drop plain ones.
-func touch(row []uint32) {
-	for i := 0; i < len(row); i += 16 {
-		atomic.LoadUint32(&row[i])
-	}
-}
-
-// appendUnvisited appends the links of a row that were not visited, which they are now.
+// walk expands the nodes of the pool, nearest first, until the nearest that is left is out of reach.
 //
-// Every link is written and only the unvisited ones are kept, so that the one thing that cannot be predicted is an addition
-// and not a jump.
-func (s *searcher) appendUnvisited(dst, row []uint32) []uint32 {
-	n := len(dst)
-	dst = slices.Grow(dst, len(row))[:n+len(row)]
-	words := s.visited.words
-	for i := range row {
-		slot := atomic.LoadUint32(&row[i])
-		if slot >= s.limit {
-			if slot == none {
-				break
-			}
-			continue
+// One turn of the loop is three kernels: look at the links and ask for the codes of those not visited; compare these; put
+// the near ones among the keys. Between the first and the second it asks for the codes that the next turn will want, if
+// that goes on from where it looks now: it takes longer for memory to answer than to compare.
+func (s *searcher) walk(layer int) {
+	for s.expand(layer) {
+		if next, ok := s.pool.peek(); ok && next <= s.reach.limit && layer == 0 {
+			fetchLinks(s.arena.links(keySlot(next), 0), s.limit, s.fetch)
 		}
-		w := &words[slot/64]
-		old := *w
-		*w = old | 1<<(slot%64)
-		dst[n] = slot
-		n += int(^old >> (slot % 64) & 1)
-		if s.visited.tracked && old == 0 {
-			s.visited.touched = append(s.visited.touched, slot/64)
-		}
+		s.admit(layer)
 	}
-	return dst[:n]
+}
+
+// expand sets the batch to the links of the nearest unexpanded node that were not visited. It reports false if there is no
+// such node within reach.
+func (s *searcher) expand(layer int) bool {
+	k, ok := s.pool.peek()
+	if !ok || k > s.reach.limit {
+		return false
+	}
+	s.pool.expand()
+	s.batch = s.visited.addLinks(s.arena.links(keySlot(k), layer), s.limit, s.fetch)
+	return true
+}
+
+// admit scores the batch and puts what is near enough into the pool.
+func (s *searcher) admit(layer int) {
+	s.score()
+	var links []uint32
+	if layer == 0 {
+		links = s.arena.base
+	}
+	lowest := s.pool.admit(s.batch, s.scores, links, 2*s.arena.m)
+	s.reach.follow(&s.pool, lowest)
 }
 
 // walkVisible is walk on layer 0 for when few nodes are visible: it scores the visible neighbors of a node and, in place of
 // each hidden one, that one's visible neighbors. The hidden nodes cost a look at their links, and no distance.
-func (s *searcher) walkVisible(expansions int, see *visibility) bool {
+func (s *searcher) walkVisible() {
 	scoreMax := s.arena.width(0) // for one node
-	for ; expansions > 0; expansions-- {
-		slot, ok := s.pool.expand()
-		if !ok {
-			return true
-		}
-		s.batch, s.bridges = s.appendUnvisited(s.batch[:0], s.arena.links(slot, 0)), s.bridges[:0]
-		visible := s.batch[:0]
+	for s.expand(0) {
+		s.slots, s.bridges = s.slots[:0], s.bridges[:0]
 		for _, neighbor := range s.batch {
-			if see.hides(neighbor) {
+			if s.see.hides(neighbor) {
 				s.bridges = append(s.bridges, neighbor)
 			} else {
-				visible = append(visible, neighbor)
+				s.slots = append(s.slots, neighbor)
 			}
 		}
-		s.batch = visible
 		for _, bridge := range s.bridges {
-			if len(s.batch) >= scoreMax {
+			if len(s.slots) >= scoreMax {
 				break
 			}
 			row := s.arena.links(bridge, 0)
@@ -348,32 +385,28 @@ func (s *searcher) walkVisible(expansions int, see *visibility) bool {
 				if slot == none {
 					break
 				}
-				if slot < s.limit && !see.hides(slot) && s.visited.add(slot) {
-					s.batch = append(s.batch, slot)
+				if slot < s.limit && !s.see.hides(slot) && s.visited.add(slot) {
+					s.slots = append(s.slots, slot)
 				}
 			}
 		}
-		s.score()
-		for i, d := range s.scores {
-			if k := key(d, s.batch[i]); k < s.pool.bound {
-				s.pool.insert(k)
-			}
-		}
+		s.batch = s.slots
+		s.admit(0)
 	}
-	return false
 }
 
 // seed adds about seedsMax visible nodes to the pool, evenly spaced among all of them by slot.
-func (s *searcher) seed(see *visibility) {
+func (s *searcher) seed() {
+	see := &s.see
 	words := (int(s.limit) + 63) / 64
 	count := 0
 	for i := range words {
 		count += bits.OnesCount64(see.word(i))
 	}
-	s.batch = s.batch[:0]
+	s.slots = s.slots[:0]
 	step := max(count/seedsMax, 1)
 	rank, wanted := 0, step/2 // of the next visible node; of the next seed
-	for i := 0; i < words && len(s.batch) < seedsMax; i++ {
+	for i := 0; i < words && len(s.slots) < seedsMax; i++ {
 		w := see.word(i)
 		if n := bits.OnesCount64(w); rank+n <= wanted {
 			rank += n
@@ -382,16 +415,14 @@ func (s *searcher) seed(see *visibility) {
 		for ; w != 0; w &= w - 1 {
 			slot := uint32(64*i + bits.TrailingZeros64(w))
 			if rank >= wanted && slot < s.limit && s.arena.isLive(slot) && s.visited.add(slot) {
-				s.batch = append(s.batch, slot)
+				s.slots = append(s.slots, slot)
 				wanted += step
 			}
 			rank++
 		}
 	}
-	s.score()
-	for i, d := range s.scores {
-		s.offer(key(d, s.batch[i]), see)
-	}
+	s.batch = s.slots
+	s.admit(0)
 }
 
 // scanVisible fills the pool with the k nearest of all visible live nodes.
@@ -401,7 +432,7 @@ func (s *searcher) scanVisible(k int, see *visibility) {
 		words = min(words, len(see.allow))
 	}
 	s.pool.reset(k)
-	s.batch = s.batch[:0]
+	s.slots = s.slots[:0]
 	for i := range words {
 		for w := see.word(i); w != 0; w &= w - 1 {
 			slot := uint32(64*i + bits.TrailingZeros64(w))
@@ -415,18 +446,19 @@ func (s *searcher) scanVisible(k int, see *visibility) {
 
 // scan compares a slot, sooner or later.
 func (s *searcher) scan(slot uint32) {
-	s.batch = append(s.batch, slot)
-	if len(s.batch) == scanBatch {
+	s.slots = append(s.slots, slot)
+	if len(s.slots) == scanBatch {
 		s.scanFlush()
 	}
 }
 
 func (s *searcher) scanFlush() {
+	s.batch = s.slots
 	s.score()
 	for i, d := range s.scores {
 		s.pool.collect(key(d, s.batch[i]))
 	}
-	s.batch = s.batch[:0]
+	s.slots = s.slots[:0]
 }
 
 // scanEnd leaves the pool in order.
@@ -435,16 +467,10 @@ func (s *searcher) scanEnd() {
 	s.pool.settle()
 }
 
-// appendResults appends the first k visible nodes of the pool.
-func (s *searcher) appendResults(dst []index.Neighbor, k int) []index.Neighbor {
-	for _, key := range s.pool.keys {
-		if k == 0 {
-			break
-		}
-		if key&hiddenBit == 0 {
-			k--
-			dst = append(dst, index.Neighbor{Slot: keySlot(key), Distance: s.graph.codec.Float(&s.query, keyDistance(key))})
-		}
+// appendResults appends the first nodes of the pool.
+func (s *searcher) appendResults(dst []index.Neighbor, n int) []index.Neighbor {
+	for _, k := range s.pool.keys[:min(n, len(s.pool.keys))] {
+		dst = append(dst, index.Neighbor{Slot: keySlot(k), Distance: s.graph.codec.Float(&s.query, keyDistance(k))})
 	}
 	return dst
 }

@@ -137,7 +137,7 @@ func (s *searcher) relink(slot uint32, layer int) {
 	s.limit = min(s.graph.high.Load(), a.slots) // covers whoever was inserted and linked to from here just now
 	s.visited.reset(s.limit)
 	s.visited.add(slot)
-	s.bridges = s.appendUnvisited(s.bridges[:0], row)
+	s.bridges = append(s.bridges[:0], s.visited.addLinks(row, s.limit, fetcher{})...)
 	s.links = s.links[:0]
 	for _, neighbor := range s.bridges {
 		if !a.isDead(neighbor) {
@@ -147,7 +147,7 @@ func (s *searcher) relink(slot uint32, layer int) {
 	kept := len(s.links)
 	for _, neighbor := range s.bridges {
 		if a.isDead(neighbor) {
-			s.links = s.appendUnvisited(s.links, a.links(neighbor, layer))
+			s.links = append(s.links, s.visited.addLinks(a.links(neighbor, layer), s.limit, fetcher{})...)
 		}
 	}
 	s.rewrite(slot, row, kept)

@@ -38,6 +38,8 @@ type Codec interface {
 	Scan(dst []int32, q *Query, rows []byte)
 	// Float returns the distance d, approximately, in terms of index.DistanceFunc.
 	Float(q *Query, d int32) float32
+	// Quantum returns the distance that Float turns into f, as nearly as an int32 can be.
+	Quantum(q *Query, f float32) int32
 
 	// AppendBinary appends the binary form of the codec, which Decode reads, to dst.
 	AppendBinary(dst []byte) []byte

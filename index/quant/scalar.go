@@ -247,6 +247,12 @@ var ascending = func() (slots [256]uint32) {
 // Float returns the distance d of Distances, approximately, in terms of index.DistanceFunc.
 func (s *Scalar) Float(q *Query, d int32) float32 { return float32(float64(d) * q.unit) }
 
+// Quantum is the inverse of Float.
+func (s *Scalar) Quantum(q *Query, f float32) int32 {
+	d := float64(f) / q.unit
+	return int32(min(max(d, math.MinInt32), math.MaxInt32))
+}
+
 // stepOf returns the scale at which peak becomes the largest code, and its inverse. Where peak is too small or too large
 // for both to be normal numbers they are those of the nearest peak that is not; no real data comes near.
 func stepOf(peak float32, limit int) (scale, inverse float32) {
