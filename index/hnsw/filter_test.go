@@ -130,8 +130,11 @@ func TestHoleOfDeletes(t *testing.T) {
 	}
 	s := acquire()
 	defer s.release()
-	if !s.prepare(w.graph, center, Params{K: k, Ef: ef}) || !s.searchGraph() {
-		t.Fatalf("walk ended with %d nodes", len(s.pool.keys))
+	if !s.prepare(w.graph, center, Params{K: k, Ef: ef}) || !s.startPlain() {
+		t.Fatal("search does not begin with a walk")
+	}
+	if s.walk(0); !s.settlePlain() && !s.searchVisible() {
+		t.Fatalf("walks ended with %d nodes", len(s.pool.keys))
 	}
 	best := w.graph.Scan(nil, center, 1, w.graph.AppendLive(nil))[0].Distance
 	if got := s.appendResults(nil, 1)[0].Distance; got > 1.3*best {

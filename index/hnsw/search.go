@@ -79,10 +79,10 @@ func (g *Graph) Search(dst []index.Neighbor, q []float32, p Params) []index.Neig
 	if !s.prepare(g, q, p) {
 		return dst
 	}
-	if s.shouldScan() || !s.searchGraph() {
-		s.scanVisible(s.goal.depth, &s.see)
+	if s.startPlain() {
+		s.walk(0)
 	}
-	return s.appendResults(dst, s.goal.depth)
+	return s.finish(dst)
 }
 
 // prepare makes the searcher ready to search for q, and reports whether there is anything to find.
@@ -107,6 +107,69 @@ func (s *searcher) prepare(g *Graph, q []float32, p Params) bool {
 	s.goal.depth = max(s.goal.k, min(p.Depth, int(s.limit)))
 	s.goal.ef = max(p.Ef, s.goal.k)
 	return true
+}
+
+// SearchBatch does what Search does for every query and its Params, and appends what it finds to the query's place in dst. It
+// is for one goroutine, and faster than one search after the other: it takes turns between several walks, so that each
+// waits for memory while others compare. dst and params are as long as queries.
+func (g *Graph) SearchBatch(dst [][]index.Neighbor, queries [][]float32, params []Params) {
+	var lanes [batchLanes]lane
+	next := 0 // query to begin
+	for busy := true; busy; {
+		busy = false
+		for i := range lanes {
+			l := &lanes[i]
+			if l.searcher != nil && l.step(dst) {
+				busy = true
+			}
+			for l.searcher == nil && next < len(queries) {
+				dst[next] = l.begin(g, dst[next], queries[next], params[next], next)
+				next++
+				busy = true
+			}
+		}
+	}
+}
+
+// batchLanes is the number of walks between which SearchBatch takes turns. Fewer leave the processor waiting; with more the
+// codes that one has asked for are overrun by those of others before they are used.
+const batchLanes = 4
+
+// lane is a place for one walk at a time.
+type lane struct {
+	searcher *searcher // nil if the place is free
+	query    int       // number of the query
+}
+
+// begin starts a search in a free lane. One that need not walk is over at once, and its results are appended.
+func (l *lane) begin(g *Graph, dst []index.Neighbor, q []float32, p Params, query int) []index.Neighbor {
+	if p.K <= 0 || g.arena.Load() == nil {
+		return dst
+	}
+	s := acquire()
+	if s.prepare(g, q, p) {
+		if s.startPlain() && s.expand(0) {
+			l.searcher, l.query = s, query
+			return dst
+		}
+		dst = s.finish(dst)
+	}
+	s.release()
+	return dst
+}
+
+// step compares the codes that the lane's last turn has asked for, and asks for the next. It reports false, and frees the
+// lane, when the search is over.
+func (l *lane) step(dst [][]index.Neighbor) bool {
+	s := l.searcher
+	s.admit(0)
+	if s.expand(0) {
+		return true
+	}
+	dst[l.query] = s.finish(dst[l.query])
+	s.release()
+	l.searcher = nil
+	return false
 }
 
 // Scan appends to dst the k nodes nearest to q among those of the given slots that are live, nearest first and measured as
@@ -158,6 +221,7 @@ type searcher struct {
 	see     visibility
 	matches int     // visible nodes
 	share   float64 // of all nodes
+	walked  bool    // startPlain has begun a walk
 
 	linker // for writers
 }
@@ -211,22 +275,38 @@ func (s *searcher) shouldScan() bool {
 	return s.goal.ef > efMax || s.matches <= s.goal.ef*s.graph.scanRows || s.matches*sparseShare*m < s.graph.Len()
 }
 
-// searchGraph leaves in the pool the nearest visible nodes that a walk finds. It reports false if the result is in doubt: if
-// there are too few, or if the filter has made a hole around the query. Then the nearest visible nodes lie on all sides of
-// the hole, far from each other, and no walk meets them all. A hole that deletes have made is put up with until Unlink closes
-// it, as long as the walk finds its way out: a filter's matches are few, the rest of a graph is not.
-func (s *searcher) searchGraph() bool {
-	nearest := s.descend(0)
-	if s.share >= plainShareMin {
-		s.start(s.goal.scale(s.share), nearest)
-		s.walk(0)
-		hole := s.see.filtered && s.isHole(s.pool.keys)
-		s.dropHidden(&s.see)
-		if !hole && len(s.pool.keys) >= min(s.goal.depth, s.matches) {
-			return true
-		}
+// startPlain begins the search, and reports whether it is to go on with a walk that takes hidden nodes for visible ones,
+// until finish. If not it goes on with finish at once.
+func (s *searcher) startPlain() bool {
+	s.walked = !s.shouldScan() && s.share >= plainShareMin
+	if s.walked {
+		s.start(s.goal.scale(s.share), s.descend(0))
 	}
-	s.start(goal{probeNodes, probeNodes, probeNodes}, nearest)
+	return s.walked
+}
+
+// finish ends the search that startPlain began, and appends what it has found.
+func (s *searcher) finish(dst []index.Neighbor) []index.Neighbor {
+	if !(s.walked && s.settlePlain() || !s.shouldScan() && s.searchVisible()) {
+		s.scanVisible(s.goal.depth, &s.see)
+	}
+	return s.appendResults(dst, s.goal.depth)
+}
+
+// settlePlain drops the hidden nodes that a walk has left in the pool. It reports false if the others are in doubt: if there
+// are too few, or if the filter has made a hole around the query. Then the nearest visible nodes lie on all sides of the
+// hole, far from each other, and no walk meets them all. A hole that deletes have made is put up with until Unlink closes
+// it, as long as the walk finds its way out: a filter's matches are few, the rest of a graph is not.
+func (s *searcher) settlePlain() bool {
+	hole := s.see.filtered && s.isHole(s.pool.keys)
+	s.dropHidden(&s.see)
+	return !hole && len(s.pool.keys) >= min(s.goal.depth, s.matches)
+}
+
+// searchVisible leaves in the pool the nearest visible nodes that a walk along visible ones finds. It reports false if they
+// are in doubt.
+func (s *searcher) searchVisible() bool {
+	s.start(goal{probeNodes, probeNodes, probeNodes}, s.descend(0))
 	s.walk(0)
 	if s.see.filtered && s.isHole(s.pool.keys) {
 		return false
