@@ -404,29 +404,40 @@ func TestUnlinkWaits(t *testing.T) {
 	})
 }
 
-// TestUnlinkAdopts checks that a live node to which only a victim links gets other links.
+// TestUnlinkAdopts checks that live nodes to which nobody links, or only they to each other, can be reached again.
 func TestUnlinkAdopts(t *testing.T) {
 	oneGoroutine(t)
-	const n, orphan = 1000, 123
+	const n = 1000
 	w := newWorld(t, vectord.Euclid, clustered(47, n, 8), n, Config{})
 	a := w.graph.arena.Load()
-	linksTo := func() (slots []uint32) {
-		for slot := range uint32(n) {
-			if a.isLive(slot) && slices.Contains(appendLinks(nil, a.links(slot, 0)), orphan) {
+	lost := []uint32{123, 500, 501, 502}
+	island := lost[1:]
+	for slot := range uint32(n) {
+		links := appendLinks(nil, a.links(slot, 0))
+		links = slices.DeleteFunc(links, func(link uint32) bool { return slices.Contains(lost, link) })
+		if slices.Contains(island, slot) {
+			links = island
+		}
+		setLinks(a.links(slot, 0), slices.DeleteFunc(slices.Clone(links), func(link uint32) bool { return link == slot }))
+	}
+	unreached := func() (slots []uint32) {
+		var f flood
+		f.spread(a, uint32(w.graph.entry.Load()), n)
+		for _, slot := range w.graph.AppendLive(nil) {
+			if !f.slots.Contains(slot) {
 				slots = append(slots, slot)
 			}
 		}
 		return slots
 	}
-	for _, slot := range linksTo() {
-		links := appendLinks(nil, a.links(slot, 0))
-		setLinks(a.links(slot, 0), slices.DeleteFunc(links, func(link uint32) bool { return link == orphan }))
+	if got := unreached(); !slices.Equal(got, lost) {
+		t.Fatalf("the test has cut off %d, expected %d", got, lost)
 	}
-	w.delete(t, orphan+1)
+	w.delete(t, 124)
 	w.unlink(t)
 	verify(t, w.graph)
-	if len(linksTo()) == 0 {
-		t.Error("no links to the orphan")
+	if got := unreached(); len(got) != 0 {
+		t.Errorf("no walk reaches %d", got)
 	}
 }
 

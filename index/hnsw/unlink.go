@@ -14,8 +14,8 @@ import (
 const unlinkChunk = 1024
 
 // Unlink takes the deleted nodes out of the graph and returns the number of slots that Insert may use again. It visits
-// every row of links once: a node that links to deleted ones gets links to the live neighbors of these in their place. It
-// then waits for the searches that had begun before, as they may still be on their way through the old links.
+// every row of links once: a node that links to deleted ones gets links to the live neighbors of these in their place. Nodes
+// that no walk would reach any more are linked to from their neighbors. It then waits for the searches that had begun before, as they may still be on their way through the old links.
 //
 // It runs beside searches, inserts and deletes; nodes deleted meanwhile stay for the next call. If ctx ends first it
 // returns the context's error: then no slot is free, and the graph is as good as before. One Unlink runs at a time, others
@@ -23,7 +23,7 @@ const unlinkChunk = 1024
 func (g *Graph) Unlink(ctx context.Context) (freed int, err error) {
 	g.unlinking.Lock()
 	defer g.unlinking.Unlock()
-	victims, orphans := g.survey()
+	victims := g.survey()
 	if victims == nil {
 		return 0, nil
 	}
@@ -31,13 +31,18 @@ func (g *Graph) Unlink(ctx context.Context) (freed int, err error) {
 	if err := g.epochs.synchronize(ctx); err != nil {
 		return 0, err
 	}
-	if err := g.eachChunk(ctx, len(victims), func(s *searcher, slot uint32) { s.bypass(slot, victims, orphans) }); err != nil {
+	if err := g.eachChunk(ctx, len(victims), func(s *searcher, slot uint32) { s.bypass(slot, victims) }); err != nil {
 		return 0, err
 	}
 	g.moveEntry(victims)
-	if err := g.eachChunk(ctx, len(orphans), func(s *searcher, slot uint32) {
-		if orphans.Contains(slot) {
+	var reached flood
+	if err := g.eachChunk(ctx, len(victims), func(s *searcher, slot uint32) {
+		if reached.slots == nil && s.entry != noEntry {
+			reached.spread(s.arena, uint32(s.entry), s.limit)
+		}
+		if s.arena.isLive(slot) && !reached.slots.Contains(slot) {
 			s.adopt(slot)
+			reached.spread(s.arena, slot, s.limit)
 		}
 	}); err != nil {
 		return 0, err
@@ -48,30 +53,52 @@ func (g *Graph) Unlink(ctx context.Context) (freed int, err error) {
 	return g.free(victims)
 }
 
-// survey returns the nodes to take out, nil if there are none, and all live nodes, which are orphans as long as no link to
-// them has been seen.
-func (g *Graph) survey() (victims, orphans index.Bitset) {
+// survey returns the nodes to take out, nil if there are none.
+func (g *Graph) survey() index.Bitset {
 	defer g.epochs.enter(0).exit()
 	a := g.arena.Load()
 	if a == nil || g.deleted.Load() == 0 {
-		return nil, nil
+		return nil
 	}
 	high := min(g.high.Load(), a.slots)
 	found := false
-	victims, orphans = victims.Grow(int(high)), orphans.Grow(int(high))
+	victims := index.Bitset{}.Grow(int(high))
 	for slot := range high {
-		switch atomic.LoadUint32(&a.states[slot]) & (linked | dead) {
-		case linked | dead:
+		if atomic.LoadUint32(&a.states[slot])&(linked|dead) == linked|dead {
 			victims = victims.Set(slot)
 			found = true
-		case linked:
-			orphans = orphans.Set(slot)
 		}
 	}
 	if !found {
-		return nil, nil
+		return nil
 	}
-	return victims, orphans
+	return victims
+}
+
+// flood finds out which nodes the links of layer 0 lead to.
+type flood struct {
+	slots index.Bitset // those reached; nil before the first spread
+	stack []uint32
+}
+
+// spread reaches a node below limit, and all below limit that links lead to from there.
+func (f *flood) spread(a *arena, slot, limit uint32) {
+	f.slots = f.slots.Grow(int(limit)).Set(slot)
+	for f.stack = append(f.stack[:0], slot); len(f.stack) > 0; {
+		last := len(f.stack) - 1
+		row := a.links(f.stack[last], 0)
+		f.stack = f.stack[:last]
+		for i := range row {
+			link := atomic.LoadUint32(&row[i])
+			if link == none {
+				break
+			}
+			if link < limit && !f.slots.Contains(link) {
+				f.slots.Set(link)
+				f.stack = append(f.stack, link)
+			}
+		}
+	}
 }
 
 // eachChunk calls f for each slot of a number of 64-bit words, with a searcher that is fit for writing.
@@ -103,8 +130,8 @@ func (g *Graph) chunk(s *searcher, first uint32, f func(*searcher, uint32)) erro
 	return nil
 }
 
-// bypass replaces a node's links to victims, and notes whom it links to.
-func (s *searcher) bypass(slot uint32, victims, orphans index.Bitset) {
+// bypass replaces a node's links to victims.
+func (s *searcher) bypass(slot uint32, victims index.Bitset) {
 	a := s.arena
 	// A node that is being inserted began to be after the victims had died, so it has no link to them.
 	if atomic.LoadUint32(&a.states[slot])&linked == 0 || victims.Contains(slot) {
@@ -119,10 +146,6 @@ func (s *searcher) bypass(slot uint32, victims, orphans index.Bitset) {
 				break
 			}
 		}
-	}
-	s.links = appendLinks(s.links[:0], a.links(slot, 0))
-	for _, link := range s.links {
-		orphans.Clear(link)
 	}
 }
 
@@ -153,7 +176,8 @@ func (s *searcher) relink(slot uint32, layer int) {
 	s.rewrite(slot, row, kept)
 }
 
-// adopt links a live node that nobody links to to new neighbors and back, as if it were inserted again on layer 0.
+// adopt links a live node that no walk reaches to new neighbors and back, as if it were inserted again on layer 0. The
+// nearest of them links to it whatever its other links are.
 func (s *searcher) adopt(slot uint32) {
 	a := s.arena
 	if !a.isLive(slot) || !s.plan(slot, 0) {
@@ -171,6 +195,21 @@ func (s *searcher) adopt(slot uint32) {
 	s.rewrite(slot, row, kept)
 	a.unlock(slot)
 	s.linkBack(slot, 0)
+	s.insist(keySlot(s.chosen[0][0]), slot)
+}
+
+// insist makes a node link to another on layer 0, in place of its last link if it has no room and would not choose it.
+func (s *searcher) insist(node, slot uint32) {
+	a := s.arena
+	a.lock(node)
+	defer a.unlock(node)
+	row := a.links(node, 0)
+	s.links = appendLinks(s.links[:0], row)
+	if a.isDead(node) || slices.Contains(s.links, slot) {
+		return
+	}
+	at := min(len(s.links), len(row)-1)
+	atomic.StoreUint32(&row[at], slot)
 }
 
 // moveEntry moves the entry point to a node of the highest layer that is left, if it is a victim.
