@@ -82,6 +82,20 @@ func newArena(slots uint32, rowSize, m int, towers uint64) (*arena, error) {
 	return a, nil
 }
 
+// hugeBytes is the size of the codes and links of layer 0 from which they get huge pages. In a smaller graph half of a page of
+// 2 MiB would be waste.
+const hugeBytes = 16 << 20
+
+// hugeSlots returns the number of slots from which on an arena gets huge pages.
+func (a *arena) hugeSlots() uint32 { return uint32(hugeBytes / (a.rowSize + 2*a.m*4)) }
+
+// adviseHuge asks for huge pages for codes and links, of which those below slot high are in use.
+func (a *arena) adviseHuge(high uint32) {
+	adviseHuge(a.codes, int(high)*a.rowSize)
+	links := a.memory[len(a.codes):][:4*len(a.base)]
+	adviseHuge(links, int(high)*2*a.m*4)
+}
+
 // view returns b, which is aligned to pages, as words.
 func view[T uint32 | uint64](b []byte) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(T(0))))

@@ -318,7 +318,7 @@ func (g *Graph) loadNodes(frame []byte, first, high uint32) (uint32, error) {
 	if len(rows) != 0 {
 		return 0, corrupt("%d bytes after slot %d", len(rows), last)
 	}
-	g.high.Store(last + 1)
+	g.raiseHigh(a, last+1)
 	return last + 1, nil
 }
 

@@ -23,8 +23,8 @@
 // link" true while Insert runs beside it: Insert never links to a node that it sees dead, and Unlink first waits for the
 // inserts that began before its list of nodes was made.
 //
-// One pointer. Everything is in one arena, which is replaced as a whole when it is outgrown, while no writer runs. A reader
-// loads the entry point first, the arena second and the number of slots third, so that each leads only to what the next
+// One pointer. Everything is in one arena. It has room for all slots from the start, or else is replaced as a whole when it is
+// outgrown, while no writer runs (see arenaSlots). A reader loads the entry point first, the arena second and the number of slots third, so that each leads only to what the next
 // one has.
 //
 // Locks are taken in the order unlinking, writers, growing, entering, then one node's lock; never two nodes' locks.
@@ -132,6 +132,9 @@ type Graph struct {
 	// would compare. Tests of the walk set it to 0.
 	scanRows int
 
+	// arenaSlots is the function of that name. Tests of growth have another.
+	arenaSlots func(least, most uint64, slotBytes int) uint64
+
 	unlinking sync.Mutex   // held by Unlink
 	writers   sync.RWMutex // read-held by whoever changes links; held by whoever needs that nobody does
 	growing   sync.RWMutex // read-held by Delete; held while the arena is replaced
@@ -150,7 +153,7 @@ func New(codec quant.Codec, cfg Config) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Graph{codec: codec, cfg: cfg, epochs: newEpochs(), scanRows: 2 * cfg.M}
+	g := &Graph{codec: codec, cfg: cfg, epochs: newEpochs(), scanRows: 2 * cfg.M, arenaSlots: arenaSlots}
 	threshold := float64(1 << 64)
 	for range cfg.MaxLayers - 1 {
 		threshold /= float64(cfg.M)
@@ -290,20 +293,27 @@ func (g *Graph) grow(slot uint32) error {
 	if g.closed.Load() || old != nil && slot < old.slots {
 		return nil // the caller looks again
 	}
-	slots := uint64(firstSlots)
-	for slots <= uint64(slot) {
-		slots *= growthFactor
-	}
-	slots = min(slots, uint64(g.cfg.MaxSlots))
-	a, err := newArena(uint32(slots), g.codec.RowSize(), g.cfg.M, g.towersFor(slots))
+	a, err := g.newArena(uint64(slot) + 1)
 	if err != nil {
-		return fmt.Errorf("hnsw: grow to %d slots: %w", slots, err)
+		return fmt.Errorf("hnsw: make room for slot %d: %w", slot, err)
 	}
 	if old != nil {
 		a.copyFrom(old, g.high.Load(), g.towers)
 	}
 	g.replaceArena(a)
 	return nil
+}
+
+// newArena reserves an arena for at least a number of slots, and as many more as are to be had.
+func (g *Graph) newArena(least uint64) (*arena, error) {
+	slots := g.arenaSlots(least, uint64(g.cfg.MaxSlots), g.codec.RowSize()+2*g.cfg.M*4+4+4)
+	for {
+		a, err := newArena(uint32(slots), g.codec.RowSize(), g.cfg.M, g.towersFor(slots))
+		if err == nil || slots == least {
+			return a, err
+		}
+		slots = max(slots/2, least) // a system may limit address space too
+	}
 }
 
 // level returns the highest layer of a slot's node. It is drawn from a hash of the slot, so it need not be stored, the same

@@ -87,10 +87,11 @@ func TestErrors(t *testing.T) {
 
 // TestGrow inserts from several goroutines while the arena is outgrown, beside searches and deletes.
 func TestGrow(t *testing.T) {
-	const n, dim = firstSlots + 600, 4
+	const n, dim, small = 1<<10 + 600, 4, 1 << 10
 	vectors := clustered(37, n, dim)
 	w := newWorld(t, vectord.Euclid, vectors, 0, Config{M: 4, EfConstruction: 10})
 	g := w.graph
+	g.arenaSlots = func(least, _ uint64, _ int) uint64 { return max(least, small) }
 	const first = 400
 	for slot := range uint32(first) {
 		w.insert(t, slot)
@@ -98,7 +99,7 @@ func TestGrow(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range uint32(3) {
 		wg.Go(func() {
-			for slot := firstSlots - 600 + i; slot < n; slot += 3 { // at least first
+			for slot := small - 600 + i; slot < n; slot += 3 { // at least first
 				if err := g.Insert(slot, vectors[slot]); err != nil {
 					t.Error(err)
 				}
@@ -110,7 +111,7 @@ func TestGrow(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if a := g.arena.Load(); a.slots <= firstSlots {
+	if a := g.arena.Load(); a.slots <= small {
 		t.Fatalf("arena of %d slots has not grown", a.slots)
 	}
 	verify(t, g)

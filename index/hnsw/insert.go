@@ -36,9 +36,7 @@ func (g *Graph) Insert(slot uint32, v []float32) error {
 		return vectord.Errorf(vectord.KindExists, "hnsw: insert slot %d: occupied", slot)
 	}
 	g.codec.EncodeRow(a.code(slot), v)
-	for high := g.high.Load(); high <= slot && !g.high.CompareAndSwap(high, slot+1); {
-		high = g.high.Load()
-	}
+	g.raiseHigh(a, slot+1)
 
 	s := acquire()
 	defer s.release()
@@ -48,6 +46,22 @@ func (g *Graph) Insert(slot uint32, v []float32) error {
 		g.live.Add(1)
 	}
 	return nil
+}
+
+// raiseHigh makes high at least to, and asks for huge pages when the arena is large enough for them.
+func (g *Graph) raiseHigh(a *arena, to uint32) {
+	for {
+		high := g.high.Load()
+		if high >= to {
+			return
+		}
+		if g.high.CompareAndSwap(high, to) {
+			if enough := a.hugeSlots(); high < enough && enough <= to {
+				a.adviseHuge(to)
+			}
+			return
+		}
+	}
 }
 
 // lockWriter returns the arena, which has room for slot, with writers read-held. If it returns an error nothing is held.

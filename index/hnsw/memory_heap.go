@@ -7,12 +7,18 @@ import (
 	"unsafe"
 )
 
-// An arena begins with room for firstSlots and grows by growthFactor. On the heap memory is real from the start, so it
-// grows in small steps.
-const (
-	firstSlots   = 1 << 10
-	growthFactor = 2
-)
+// slotsMin is what an arena has room for at least.
+const slotsMin = 1 << 10
+
+// arenaSlots returns how many slots an arena shall have: at least least, which is at most most. On the heap memory is real from
+// the start, so an arena grows in small steps.
+func arenaSlots(least, most uint64, _ int) uint64 {
+	slots := uint64(slotsMin)
+	for slots < least {
+		slots *= 2
+	}
+	return min(slots, most)
+}
 
 // heapBytesMax bounds one arena where address space cannot be reserved apart from memory.
 const heapBytesMax = 1 << 30
@@ -28,3 +34,6 @@ func reserve(bytes int) ([]byte, error) {
 
 // release leaves the memory to the garbage collector.
 func release([]byte) {}
+
+// adviseHuge does nothing: the Go runtime decides about the pages of its heap.
+func adviseHuge([]byte, int) {}

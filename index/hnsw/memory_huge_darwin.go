@@ -3,4 +3,4 @@
 package hnsw
 
 // adviseHuge does nothing: the system has no huge pages for anonymous memory.
-func adviseHuge([]byte) {}
+func adviseHuge([]byte, int) {}

@@ -108,6 +108,29 @@ func squaredLength(codes []byte) int32 {
 	return sum
 }
 
+// unbias turns biased codes into signed bytes and returns their sum. Eight codes are added up at a time, in four lanes of 16
+// bits each, which hold the sums of 64 words. The length is a multiple of 8.
+func unbias(codes []byte) int32 {
+	const (
+		evenBytes = 0x00ff00ff00ff00ff
+		biases    = codeBias * 0x0101010101010101
+		laneWords = 64
+	)
+	sum := -codeBias * int32(len(codes))
+	for len(codes) > 0 {
+		var lanes uint64
+		part := codes[:min(len(codes), 8*laneWords)]
+		codes = codes[len(part):]
+		for ; len(part) >= 8; part = part[8:] {
+			w := binary.LittleEndian.Uint64(part)
+			lanes += w&evenBytes + w>>8&evenBytes
+			binary.LittleEndian.PutUint64(part, w^biases)
+		}
+		sum += int32(lanes&0xffff + lanes>>16&0xffff + lanes>>32&0xffff + lanes>>48)
+	}
+	return sum
+}
+
 // encode writes the biased codes of v, and of zeros to the end of the row.
 func (s *Scalar) encode(row []byte, v []float32, inverse float32) {
 	if len(v) != s.dim {
@@ -150,7 +173,11 @@ func (s *Scalar) EncodeQuery(q *Query, v []float32) {
 		scale, inverse = stepOf(maxAbs(v), s.limit)
 	}
 	s.encode(q.codes, v, inverse)
-	s.finish(q, scale)
+	var norm int32
+	if s.distance == vectord.Euclid {
+		norm = squaredLength(q.codes)
+	}
+	s.finish(q, scale, norm)
 }
 
 // QueryFromRow prepares a stored row as a query. The distances are the same as if rows were compared with each other:
@@ -159,10 +186,13 @@ func (s *Scalar) QueryFromRow(q *Query, row []byte) {
 	row = row[:s.rowSize]
 	s.reserve(q)
 	copy(q.codes, row)
-	for i := s.dim; i < s.rowSize; i++ {
-		q.codes[i] = codeBias // where the row may have a norm
+	var norm int32
+	if s.distance == vectord.Euclid {
+		end := s.rowSize - normBytes
+		norm = int32(binary.LittleEndian.Uint32(row[end:]))
+		binary.LittleEndian.PutUint32(q.codes[end:], codeBias*0x01010101)
 	}
-	s.finish(q, s.scale)
+	s.finish(q, s.scale, norm)
 }
 
 // reserve makes room for the codes, aligned as rows are.
@@ -176,25 +206,18 @@ func (s *Scalar) reserve(q *Query) {
 	q.codes = b[skip : int(skip)+s.rowSize : int(skip)+s.rowSize]
 }
 
-// finish turns a row in q.codes with its scale and the squared length of its codes into what the kernels need.
+// finish turns a row in q.codes, without a norm, with its scale and the squared length of its codes into what the kernels
+// need.
 //
 // With rows u = x + 128 and the query's codes c, x.c is sum(u*c) - 128*sum(c), hence the distances:
 // Cosine and Dot: -x.c = 128*sum(c) - sum(u*c);
 // Euclid: |x-c|^2 = |x|^2 + (|c|^2 + 256*sum(c)) - 2*sum(u*c).
-func (s *Scalar) finish(q *Query, scale float32) {
+func (s *Scalar) finish(q *Query, scale float32, norm int32) {
 	if s.distance == vectord.Manhattan {
 		q.add, q.unit = 0, float64(scale)
 		return
 	}
-	var sum, norm int32
-	if s.distance == vectord.Euclid {
-		norm = squaredLength(q.codes)
-	}
-	for i, u := range q.codes {
-		c := u ^ codeBias // the same as u - 128 in a byte
-		q.codes[i] = c
-		sum += int32(int8(c))
-	}
+	sum := unbias(q.codes)
 	q.add = codeBias * sum
 	if s.distance == vectord.Euclid {
 		q.add = norm + 2*codeBias*sum
