@@ -16,8 +16,8 @@ import (
 const refusedHeader = "Vectord-Body-Refused"
 
 // headerReceived runs before anything of a body is read or waited for. It cuts the body off a request that is going to be
-// refused by its header alone: one without a valid key, or with a body over the limit. The handler then says so; the
-// connection cannot be used again, as the body is still on the wire.
+// refused by its header alone: one without a valid key, or with a body over the limit. The handler then says so, a
+// missing key first; the connection cannot be used again, as the body is still on the wire.
 //
 // The permission of the route is looked at by the handler: by then at most fasthttp's read-ahead of 8 KiB has come in.
 func (s *Server) headerReceived(h *fasthttp.RequestHeader) (unchanged fasthttp.RequestConfig) {

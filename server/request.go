@@ -65,11 +65,11 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 		}
 	}
 	h := &r.http.Request.Header
-	if len(h.Peek(refusedHeader)) > 0 {
-		return bodyTooLarge(s.options.MaxBodyBytes)
-	}
 	if err := s.authorize(h, rt.needs); err != nil {
 		return err
+	}
+	if len(h.Peek(refusedHeader)) > 0 {
+		return bodyTooLarge(s.options.MaxBodyBytes)
 	}
 	if err := r.parsePath(); err != nil {
 		return err
@@ -225,6 +225,7 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 			s.metrics.rejected.WithLabelValues(refused.reason).Inc()
 		}
 		if refused.plain {
+			response.Header.Del(fasthttp.HeaderAllow) // the router's; which routes there are is not for strangers
 			response.SetStatusCode(refused.status)
 			response.Header.SetContentType(textContentType)
 			response.SetBodyString(refused.text)

@@ -1,9 +1,9 @@
 // Package server speaks HTTP for an Engine: it decodes a request, makes one call and encodes the answer, in the forms of
 // Qdrant's REST API.
 //
-// Every request takes the same way, in this order: the limits on connections, sizes and concurrency; who asks (the key);
-// whether they may (the permission that the route declares); and only then the body, the call, the answer. The route
-// table in routes.go is the only list of routes.
+// Every request takes the same way, in this order: the limits on connections, headers and concurrency; who asks (the
+// key); whether they may (the permission that the route declares); and only then the body, beginning with its declared
+// size, the call, the answer. The route table in routes.go is the only list of routes.
 //
 // Bytes of a request are fasthttp's and are reused after the handler: what is handed to the Engine is a copy.
 package server

@@ -483,6 +483,12 @@ func TestRefusedWithoutTheBody(t *testing.T) {
 		f(401, length, "Must provide an API key or an Authorization bearer token")
 		f(401, "api-key: wrong\r\n"+length, "Invalid API key or token")
 	}
+	// The key comes before the size: a stranger does not even learn the limit.
+	for _, length := range []string{"Content-Length: 33554433", "Content-Length: 33554433\r\nExpect: 100-continue"} {
+		f(401, length, "Must provide an API key or an Authorization bearer token")
+		f(401, "api-key: wrong\r\n"+length, "Invalid API key or token")
+		f(403, "api-key: look\r\n"+length, "Forbidden: the key does not permit to write")
+	}
 	f(413, "api-key: secret\r\nContent-Length: 33554433", "the body is larger than 33554432 bytes")
 	f(413, "api-key: secret\r\nContent-Length: 9000000000000000000\r\nExpect: 100-continue", "the body is larger than 33554432 bytes")
 	f(403, "api-key: look\r\nTransfer-Encoding: chunked", "Forbidden: the key does not permit to write")
@@ -540,6 +546,9 @@ func TestPermissions(t *testing.T) {
 	}
 	if status, _, _ := h.send("GET", "/nothing", nil); status != 401 {
 		t.Errorf("an unknown route without a key: %d", status)
+	}
+	if status, _, got := h.send("DELETE", "/collections/c/points", nil); status != 401 || got.Get("Allow") != "" {
+		t.Errorf("another method without a key: %d, Allow %q", status, got.Get("Allow"))
 	}
 }
 
