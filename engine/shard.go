@@ -111,7 +111,7 @@ func (w *pointWriter) upsert(p vectord.Point) error {
 // between the two would find the point nowhere.
 func (w *pointWriter) place(id vectord.PointID, vector []float32, payload []byte) {
 	s := w.changes.shard
-	slot := s.allocator.allocate()
+	slot := s.allocator.allocate(w.index)
 	w.batch.PutPoint(s.id, id, storage.PointRow{Slot: slot, Payload: payload})
 	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index})
 	w.batch.PutVector(s.id, slot, vector)

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/zeebo/xxh3"
 
 	"github.com/vectord/vectord"
 )
@@ -105,18 +106,34 @@ func (t *slotTable) memoryBytes() int64 {
 	return int64(len(*chunks)) * slotChunkSize * 24
 }
 
-// allocator hands out slots. What it answers is a function of the set of live slots alone, so that every replica, and
-// every restart, gives the same slots to the same commands: always the lowest free one.
+// allocator hands out slots. What it answers is a function of the set of live slots and of the entry applied alone, so that
+// every replica, and every restart, gives the same slots to the same commands.
+//
+// A slot that was freed a moment ago is still occupied in the graph, and a vector that gets it must wait for Unlink. So some
+// slots are left free, and of these any is given: after a while most have been free for long.
 type allocator struct {
 	free *roaring.Bitmap // free slots below next
 	next uint32
 }
 
+const (
+	freeSlotsMin   = 1024 // slots left free at least
+	freeSlotsShare = 16   // … or one in this many
+)
+
 func newAllocator() *allocator { return &allocator{free: roaring.New()} }
 
-func (a *allocator) allocate() uint32 {
-	if !a.free.IsEmpty() {
-		slot := a.free.Minimum()
+// allocate returns a slot for the entry with the given index in the log.
+func (a *allocator) allocate(entry uint64) uint32 {
+	free := a.free.GetCardinality()
+	if free > max(freeSlotsMin, uint64(a.next/freeSlotsShare)) {
+		var b [16]byte
+		binary.LittleEndian.PutUint64(b[:], entry)
+		binary.LittleEndian.PutUint64(b[8:], free) // tells the slots of one entry apart
+		slot, err := a.free.Select(uint32(xxh3.Hash(b[:]) % free))
+		if err != nil {
+			panic(err) // the rank is below the number of slots, which is all that it checks
+		}
 		a.free.Remove(slot)
 		return slot
 	}

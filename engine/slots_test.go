@@ -33,6 +33,36 @@ func TestSlotTable(t *testing.T) {
 	}
 }
 
+// TestAllocatorLetsSlotsRest checks that most slots have been free for a while when they are given again, and that they are
+// given again at all.
+func TestAllocatorLetsSlotsRest(t *testing.T) {
+	const live, updates, soon = 50_000, 100_000, 300
+	a := newAllocator()
+	slots := make([]uint32, live)
+	for i := range slots {
+		slots[i] = a.allocate(uint64(i))
+	}
+	freed := map[uint32]int{}
+	early := 0
+	rng := rand.New(rand.NewPCG(1, 2))
+	for update := range updates {
+		slot := a.allocate(uint64(live + update))
+		if at, ok := freed[slot]; ok && update-at < soon {
+			early++
+		}
+		i := rng.IntN(live)
+		a.release(slots[i])
+		freed[slots[i]] = update
+		slots[i] = slot
+	}
+	if early > updates/5 {
+		t.Errorf("%d of %d slots were given again within %d updates", early, updates, soon)
+	}
+	if most := uint32(live + live/freeSlotsShare + live/100); a.next > most {
+		t.Errorf("%d slots for %d points, expected at most %d", a.next, live, most)
+	}
+}
+
 // TestAllocatorIsAFunctionOfTheLiveSlots compares an allocator that lived through a history with one loaded from what is
 // live at its end: a restart must not change which slots come next.
 func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
@@ -41,9 +71,9 @@ func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
 	for range 50 {
 		lived := newAllocator()
 		live := map[uint32]bool{}
-		for range 500 {
-			if rng.IntN(2) == 0 {
-				slot := lived.allocate()
+		for entry := range uint64(6000) {
+			if (entry < 3000) == (rng.IntN(8) != 0) {
+				slot := lived.allocate(entry)
 				if live[slot] {
 					t.Fatalf("seed %d: slot %d was given twice", seed, slot)
 				}
@@ -57,13 +87,13 @@ func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
 			}
 		}
 		loaded := newAllocator()
-		for slot := range uint32(600) {
+		for slot := range uint32(6000) {
 			if live[slot] {
 				loaded.load(slot)
 			}
 		}
-		for range 300 {
-			if a, b := lived.allocate(), loaded.allocate(); a != b {
+		for entry := range uint64(300) {
+			if a, b := lived.allocate(entry), loaded.allocate(entry); a != b {
 				t.Fatalf("seed %d: %d after the history, %d after loading its end", seed, a, b)
 			}
 		}
