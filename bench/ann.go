@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -41,10 +42,14 @@ type ANN struct {
 	EfConstruct   int
 	Ef            []int
 	Threads       int // that build and search, from 1 to ThreadsMax
+	Batch         int // queries of one call, up to BatchMax; 0 searches for one at a time
 }
 
-// ThreadsMax bounds the threads of a measurement.
-const ThreadsMax = 1024
+// ThreadsMax bounds the threads of a measurement, BatchMax the queries of one call.
+const (
+	ThreadsMax = 1024
+	BatchMax   = 1 << 16
+)
 
 // ANNReport is what ANN found.
 type ANNReport struct {
@@ -57,7 +62,7 @@ type ANNReport struct {
 	Rows         []ANNRow `json:"rows"`
 }
 
-// ANNRow is the measurement at one ef. Latencies are those of single queries, each on one thread.
+// ANNRow is the measurement at one ef. Latencies are those of single queries, or of whole batches, each on one thread.
 type ANNRow struct {
 	Ef     int     `json:"ef"`
 	Recall float64 `json:"recall"`
@@ -77,6 +82,9 @@ func (a *ANN) validate() error {
 		return errors.New("ef: none given")
 	case a.Threads < 1 || a.Threads > ThreadsMax:
 		return fmt.Errorf("threads: %d invalid, must be from 1 to %d", a.Threads, ThreadsMax)
+	}
+	if a.Batch < 0 || a.Batch > BatchMax {
+		return fmt.Errorf("batch: %d invalid, must be from 0 to %d", a.Batch, BatchMax)
 	}
 	for _, ef := range a.Ef {
 		if ef < a.K || ef > vectord.MaxLimit {
@@ -184,14 +192,19 @@ type annSearch struct {
 // measure searches for all queries once to warm up and count what is found, then for about annSeconds with the clock on.
 func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
 	right := 0
-	searcher := annSearcher{annSearch: s}
-	for q := range s.Queries.Len() {
+	searcher := newANNSearcher(s, ef)
+	for first := 0; first < s.Queries.Len(); first += searcher.size {
 		if ctx.Err() != nil {
 			return ANNRow{}, ctx.Err()
 		}
-		for _, n := range searcher.search(s.Queries.At(q), ef) {
-			if n.Distance <= s.bounds[q] {
-				right++
+		for i, found := range searcher.search(first) {
+			if first+i == s.Queries.Len() {
+				break // the last batch goes on with the first queries
+			}
+			for _, n := range found {
+				if n.Distance <= s.bounds[first+i] {
+					right++
+				}
 			}
 		}
 	}
@@ -202,15 +215,14 @@ func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
 	begin := time.Now()
 	for thread := range s.Threads {
 		threads.Go(func() {
-			searcher := annSearcher{annSearch: s}
+			searcher := newANNSearcher(s, ef)
 			for ctx.Err() == nil {
-				q := int(next.Add(1) - 1)
-				if q >= s.Queries.Len() && time.Since(begin).Seconds() > annSeconds {
+				first := int(next.Add(int64(searcher.size))) - searcher.size
+				if first >= s.Queries.Len() && time.Since(begin).Seconds() > annSeconds {
 					return
 				}
-				query := s.Queries.At(q % s.Queries.Len())
 				start := time.Now()
-				searcher.search(query, ef)
+				searcher.search(first)
 				took[thread] = append(took[thread], time.Since(start))
 			}
 		})
@@ -220,30 +232,48 @@ func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
 	if ctx.Err() != nil {
 		return ANNRow{}, ctx.Err()
 	}
-	var all []time.Duration
-	for _, t := range took {
-		all = append(all, t...)
-	}
-	return ANNRow{Ef: ef, Recall: float64(right) / float64(s.K*s.Queries.Len()), QPS: float64(len(all)) / wall,
-		Latency: latencyOf(all)}, nil
+	all := slices.Concat(took...)
+	return ANNRow{Ef: ef, Recall: float64(right) / float64(s.K*s.Queries.Len()),
+		QPS: float64(len(all)*searcher.size) / wall, Latency: latencyOf(all)}, nil
 }
 
-// annSearcher is one thread's search, with the memory that it keeps between queries.
+// annSearcher is one thread's search, with the memory that it keeps between calls.
 type annSearcher struct {
 	*annSearch
-	found []index.Neighbor
-	top   index.Top
+	size    int // queries of one call
+	queries [][]float32
+	params  []hnsw.Params
+	found   [][]index.Neighbor // one for each query
+	top     index.Top
 }
 
-// search does what a server does with a query: it walks the graph for the best candidates by their codes and orders them
-// by their full vectors. The result is valid until the following call.
-func (s *annSearcher) search(q []float32, ef int) []index.Neighbor {
-	s.found = s.graph.Search(s.found[:0], q, hnsw.Params{K: s.K, Depth: max(rescoreFactor*s.K, rescoreMin), Ef: ef})
-	s.top.Reset(s.K)
-	for _, n := range s.found {
-		s.top.Offer(index.Neighbor{Slot: n.Slot, Distance: s.distance(q, s.Base.At(int(n.Slot)))})
+func newANNSearcher(s *annSearch, ef int) *annSearcher {
+	size := max(s.Batch, 1)
+	a := &annSearcher{annSearch: s, size: size, queries: make([][]float32, size), found: make([][]index.Neighbor, size),
+		params: slices.Repeat([]hnsw.Params{{K: s.K, Depth: max(rescoreFactor*s.K, rescoreMin), Ef: ef}}, size)}
+	return a
+}
+
+// search does what a server does with a call of queries, those from first on in their order, round and round: it walks the
+// graph for the best candidates by their codes and orders them by their full vectors. The result is valid until the
+// following call.
+func (s *annSearcher) search(first int) [][]index.Neighbor {
+	for i := range s.queries {
+		s.queries[i] = s.Queries.At((first + i) % s.Queries.Len())
+		s.found[i] = s.found[i][:0]
 	}
-	s.found = s.top.AppendSorted(s.found[:0])
+	if s.Batch == 0 {
+		s.found[0] = s.graph.Search(s.found[0], s.queries[0], s.params[0])
+	} else {
+		s.graph.SearchBatch(s.found, s.queries, s.params)
+	}
+	for i, found := range s.found {
+		s.top.Reset(s.K)
+		for _, n := range found {
+			s.top.Offer(index.Neighbor{Slot: n.Slot, Distance: s.distance(s.queries[i], s.Base.At(int(n.Slot)))})
+		}
+		s.found[i] = s.top.AppendSorted(found[:0])
+	}
 	return s.found
 }
 

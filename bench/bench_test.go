@@ -69,10 +69,10 @@ func TestTruth(t *testing.T) {
 }
 
 func TestANN(t *testing.T) {
-	f := func(metric vectord.Distance, n int) {
+	f := func(metric vectord.Distance, n, batch int) {
 		t.Helper()
 		a := ANN{Base: randomVectors(3, n, 16), Queries: randomVectors(4, 20, 16), Metric: metric, K: 10, M: 8, EfConstruct: 60,
-			Ef: []int{10, n}, Threads: 2}
+			Ef: []int{10, n}, Threads: 2, Batch: batch}
 		steps := 0
 		report, err := a.Run(t.Context(), func(string) { steps++ })
 		if err != nil {
@@ -94,8 +94,9 @@ func TestANN(t *testing.T) {
 			t.Errorf("table %q, %v", text.String(), err)
 		}
 	}
-	f(vectord.Cosine, 300)
-	f(vectord.Euclid, 300)
+	f(vectord.Cosine, 300, 0)
+	f(vectord.Euclid, 300, 0)
+	f(vectord.Cosine, 300, 8) // more than divide the queries
 }
 
 // TestANNRecall checks both ends: queries that are base vectors are found, and a graph of few links shows its misses.

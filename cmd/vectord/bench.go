@@ -39,6 +39,7 @@ type benchANNCmd struct {
 	EfConstruct int    `help:"Candidates while building." default:"200" name:"ef-construction"`
 	Ef          []int  `help:"Candidates while searching, one measurement each." default:"10,20,40,80,160,320"`
 	Threads     int    `help:"Threads that build and search." default:"1"`
+	Batch       int    `help:"Queries of one call, between which the search takes turns; 0 searches for one at a time." default:"0"`
 	JSON        bool   `help:"Print one line of JSON instead of a table." name:"json"`
 	Plot        string `help:"Also draw recall against queries per second (.svg)." placeholder:"FILE"`
 }
@@ -62,7 +63,8 @@ func (c *benchANNCmd) Run(s *session) error {
 	if err := checkPlot(c.Plot); err != nil {
 		return err
 	}
-	a := bench.ANN{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Ef: c.Ef, Threads: c.Threads}
+	a := bench.ANN{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Ef: c.Ef, Threads: c.Threads,
+		Batch: c.Batch}
 	if a.Base, err = dataset.LoadVectors(c.Base, benchBaseMax); err != nil {
 		return err
 	}
