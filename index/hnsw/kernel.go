@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-//go:generate go run -C asm . -pkg hnsw -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go
+//go:generate go run -C ../asm ./hnsw -pkg hnsw -out ../hnsw/kernel_amd64.s -stubs ../hnsw/kernel_stubs_amd64.go
 
 // fetcher says what to prefetch of the rows of codes that a step is about to score. The zero fetcher prefetches nothing.
 type fetcher struct {

@@ -2,11 +2,16 @@
 
 package hnsw
 
-// visitLinks, fetchLinks and admit are as in kernel_amd64.go.
+// visitLinks, fetchLinks, admit and walkBase are as in kernel_amd64.go.
 
 func visitLinks(row []uint32, words []uint64, limit uint32, met []uint32, _ fetcher) int {
 	return visitPortable(row, words, limit, met)
 }
+
+// hop is for the kernels of other builds.
+type hop struct{}
+
+func (s *searcher) walkBase() bool { return false }
 
 func fetchLinks([]uint32, uint32, fetcher) {}
 

@@ -215,6 +215,7 @@ type searcher struct {
 	slots   []uint32 // memory for a batch of one's own
 	bridges []uint32 // hidden nodes to look through
 	scores  []int32  // of batch
+	hop     hop
 
 	// Of a search, set by prepare.
 	goal    goal
@@ -411,6 +412,9 @@ func (s *searcher) startEmpty(g goal) {
 // the near ones among the keys. Between the first and the second it asks for the codes that the next turn will want, if
 // that goes on from where it looks now: it takes longer for memory to answer than to compare.
 func (s *searcher) walk(layer int) {
+	if layer == 0 && s.walkBase() {
+		return
+	}
 	for s.expand(layer) {
 		if next, ok := s.pool.peek(); ok && next <= s.reach.limit && layer == 0 {
 			fetchLinks(s.arena.links(keySlot(next), 0), s.limit, s.fetch)

@@ -7,7 +7,7 @@ import (
 	"github.com/vectord/vectord/index/simd"
 )
 
-//go:generate go run -C asm . -pkg quant -out ../kernel_amd64.s -stubs ../kernel_stubs_amd64.go
+//go:generate go run -C ../asm ./quant -pkg quant -out ../quant/kernel_amd64.s -stubs ../quant/kernel_stubs_amd64.go
 
 // compare runs the kernel of the Scalar's distance:
 //

@@ -270,6 +270,10 @@ var ascending = func() (slots [256]uint32) {
 // Float returns the distance d of Distances, approximately, in terms of index.DistanceFunc.
 func (s *Scalar) Float(q *Query, d int32) float32 { return float32(float64(d) * q.unit) }
 
+// Operands returns what the kernels of Cosine, Dot and Euclid compare rows with: the query's codes, of the size of a row and not
+// to be changed, and what it adds to every distance (see Scalar.Distances).
+func (q *Query) Operands() (codes []byte, add int32) { return q.codes, q.add }
+
 // Quantum is the inverse of Float.
 func (s *Scalar) Quantum(q *Query, f float32) int32 {
 	d := float64(f) / q.unit

@@ -1,4 +1,4 @@
-module github.com/vectord/vectord/index/quant/asm
+module github.com/vectord/vectord/index/asm
 
 go 1.26.0
 
