@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -241,4 +242,25 @@ func ExampleANNReport_WriteTable() {
 	//   ef  recall  queries/s  mean µs  p50 µs  p95 µs  p99 µs
 	//   --  ------  ---------  -------  ------  ------  ------
 	//   10  0.8500      40000       25      24      31      40
+}
+
+func TestMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("resident memory is known on Linux only")
+	}
+	m := Memory{Points: 2000, Dim: 24, Metric: vectord.Cosine, M: 8, EfConstruct: 30, Threads: 2, Dir: t.TempDir()}
+	report, err := m.Run(t.Context(), func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if least := int64(m.Points * (64 + 2*m.M*4)); report.Counted < least || report.Checkpoint < least || report.LoadSeconds <= 0 || report.Points != m.Points {
+		t.Errorf("%+v, expected at least %d bytes", report, least)
+	}
+	if files, _ := os.ReadDir(m.Dir); len(files) != 0 {
+		t.Errorf("%d files are left", len(files))
+	}
+	m.Threads = 0
+	if _, err := m.Run(t.Context(), func(string) {}); err == nil {
+		t.Error("no threads were accepted")
+	}
 }

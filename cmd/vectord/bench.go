@@ -27,6 +27,7 @@ type benchCmd struct {
 	ANN    benchANNCmd    `cmd:"" name:"ann" help:"Build an index in this process and measure recall and latency."`
 	Serve  benchServeCmd  `cmd:"" help:"Measure the searches of a running server."`
 	Ingest benchIngestCmd `cmd:"" help:"Measure the writes of a running server."`
+	Memory benchMemoryCmd `cmd:"" help:"Measure the memory of an index in this process."`
 }
 
 type benchANNCmd struct {
