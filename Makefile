@@ -1,7 +1,8 @@
 # Everything that is done to this tree has a name here. `make` alone lists the names.
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
-# it and say so). The client tests also need npm; without it they are skipped and say so.
+# it and say so). The client tests also need npm. The arm64 tests need qemu's user mode, and install it when they are run by
+# root where there is apt-get. Without these, they are skipped and say so.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -40,7 +41,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## Build and start a server on http://127.0.0.1:6333 with its data in ./data
@@ -51,12 +52,20 @@ build: ## Build bin/vectord
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/vectord
 
 .PHONY: test
-test: test-go test-clients test-crash ## Run every test: Go, real clients, a short kill test
+test: test-go test-arm64-short test-clients test-crash ## Run every test: Go, arm64 kernels, real clients, a short kill test
 
 .PHONY: test-go
 test-go: ## Run the Go tests under the race detector, kill tests left out
 	$(say-race)
 	$(GO) test $(RACE) -timeout 15m $$($(GO) list ./... | grep -v '/test/crash$$')
+
+.PHONY: test-arm64
+test-arm64: ## Run the tests of ./index/... as arm64 programs under qemu
+	@GO=$(GO) tools/test-arm64 ./index/...
+
+.PHONY: test-arm64-short
+test-arm64-short: ## The same without the graph, which takes most of the time
+	@GO=$(GO) tools/test-arm64 ./index ./index/quant ./index/simd
 
 .PHONY: test-clients
 test-clients: build ## Drive a real server with the npm clients that users have

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && (amd64 || arm64)
 
 package quant
 
@@ -8,10 +8,11 @@ import (
 	"unsafe"
 )
 
+const page = 1 << 16 // a multiple of the page size of every machine
+
 // TestKernelsStayInside puts rows, query, slots and distances each at the end of memory behind which nothing may be
 // touched: a kernel that reads or writes past the end dies of it.
 func TestKernelsStayInside(t *testing.T) {
-	const page = 1 << 16 // a multiple of the page size of every machine
 	guarded := func(size int) []byte {
 		m, err := syscall.Mmap(-1, 0, 2*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 		if err != nil {
@@ -42,6 +43,34 @@ func TestKernelsStayInside(t *testing.T) {
 					s.compareAt(l, dst, q, rows, slots)
 				}
 			}
+		}
+	}
+}
+
+// TestKernelsReachFar compares rows whose slots and places in the arena need all of their bits: as signed numbers or in 32
+// bits they would name memory that may not be touched.
+func TestKernelsReachFar(t *testing.T) {
+	for _, far := range []struct{ slot, size int }{{1 << 16, 1 << 16}, {1 << 31, 64}} {
+		length := (far.slot + 1) * far.size
+		m, err := syscall.Mmap(-1, 0, length, syscall.PROT_NONE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_NORESERVE)
+		if err != nil {
+			t.Skipf("no address space of %d bytes: %v", length, err)
+		}
+		defer syscall.Munmap(m)
+		if err := syscall.Mprotect(m[far.slot*far.size/page*page:], syscall.PROT_READ|syscall.PROT_WRITE); err != nil {
+			t.Fatal(err)
+		}
+		row := m[far.slot*far.size:]
+		q := &Query{codes: make([]byte, far.size), add: 7}
+		for i := range row {
+			row[i], q.codes[i] = byte(i), byte(3*i)
+		}
+		slots := make([]uint32, 9) // two rounds of four, of which the first prefetches the second, and one
+		for i := range slots {
+			slots[i] = uint32(far.slot)
+		}
+		for _, d := range distances {
+			checkLevels(t, levels(t), scalarOfSize(d, far.size), q, m, slots)
 		}
 	}
 }

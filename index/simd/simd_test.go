@@ -1,6 +1,7 @@
 package simd
 
 import (
+	"os"
 	"testing"
 )
 
@@ -34,5 +35,12 @@ func TestAvailableBeginsWithGo(t *testing.T) {
 	}
 	for _, l := range All() {
 		t.Logf("%s", l)
+	}
+}
+
+// TestEnv fails where the environment names a level that is not there. Runs that are to test one level name it.
+func TestEnv(t *testing.T) {
+	if name := os.Getenv(Env); name != "" && Chosen.String() != name {
+		t.Errorf("%s=%s, but %s is in use: %v", Env, name, Chosen, Err())
 	}
 }
