@@ -46,13 +46,7 @@ func kernelRows(dim int) int { return max(kernelBytes/(4*dim), 1) }
 func distancesAt(l simd.Level, d vectord.Distance, dst, q, rows []float32, slots []uint32) {
 	checkQuery(d, q)
 	dst = dst[:len(slots)]
-	last := uint32(0)
-	for _, slot := range slots {
-		last = max(last, slot)
-	}
-	if n := len(rows) / len(q); len(slots) > 0 && int(last) >= n {
-		panic(fmt.Sprintf("index: distance to slot %d of %d", last, n))
-	}
+	checkSlots(slots, len(rows)/len(q))
 	for n := kernelRows(len(q)); len(slots) > 0; {
 		n = min(n, len(slots))
 		compareAt(l, d, dst[:n], q, rows, slots[:n])
@@ -92,6 +86,17 @@ func checkQuery(d vectord.Distance, q []float32) {
 	checkDistance(d)
 	if len(q) == 0 {
 		panic("index: the query has no components")
+	}
+}
+
+// checkSlots panics unless every slot is one of n rows.
+func checkSlots(slots []uint32, n int) {
+	last := uint32(0)
+	for _, slot := range slots {
+		last = max(last, slot)
+	}
+	if len(slots) > 0 && int(last) >= n {
+		panic(fmt.Sprintf("index: distance to row %d of %d", last, n))
 	}
 }
 

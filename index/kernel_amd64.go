@@ -82,3 +82,21 @@ func compareAt(l simd.Level, d vectord.Distance, dst, q, rows []float32, slots [
 		dotListAVX512(&dst[0], len(dst), &q[0], &rows[0], len(q), &slots[0])
 	}
 }
+
+// compareFloat16At is compareAt for rows of Float16, for which there are no functions by vek.
+func compareFloat16At(l simd.Level, d vectord.Distance, dst, q []float32, rows []Float16, slots []uint32) {
+	if l != simd.AVX512 {
+		compareFloat16Portable(d, dst, q, rows, slots)
+		return
+	}
+	reportAccesses(dst, q, rows, slots)
+	r := (*uint16)(&rows[0])
+	switch d {
+	case vectord.Euclid:
+		euclidFloat16ListAVX512(&dst[0], len(dst), &q[0], r, len(q), &slots[0])
+	case vectord.Manhattan:
+		manhattanFloat16ListAVX512(&dst[0], len(dst), &q[0], r, len(q), &slots[0])
+	default:
+		dotFloat16ListAVX512(&dst[0], len(dst), &q[0], r, len(q), &slots[0])
+	}
+}

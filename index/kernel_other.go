@@ -16,3 +16,8 @@ func distanceAt(_ simd.Level, d vectord.Distance) func(a, b []float32) float32 {
 func compareAt(_ simd.Level, d vectord.Distance, dst, q, rows []float32, slots []uint32) {
 	compareEach(distancePortable(d), dst, q, rows, slots)
 }
+
+// compareFloat16At is compareAt for rows of Float16.
+func compareFloat16At(_ simd.Level, d vectord.Distance, dst, q []float32, rows []Float16, slots []uint32) {
+	compareFloat16Portable(d, dst, q, rows, slots)
+}
