@@ -208,10 +208,3 @@ func l1Block(a, b []float32) float32 {
 }
 
 func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
-
-// compareEach compares pair by pair, at the levels that have no kernels for lists.
-func compareEach(distance func(a, b []float32) float32, dst, q, rows []float32, slots []uint32) {
-	for i, slot := range slots {
-		dst[i] = distance(q, rows[int(slot)*len(q):][:len(q)])
-	}
-}

@@ -83,6 +83,19 @@ func compareAt(l simd.Level, d vectord.Distance, dst, q, rows []float32, slots [
 	}
 }
 
+// prefetchAhead is how many rows ahead of the comparisons compareEach prefetches.
+const prefetchAhead = 4
+
+// compareEach compares pair by pair.
+func compareEach(distance func(a, b []float32) float32, dst, q, rows []float32, slots []uint32) {
+	for i, slot := range slots {
+		if next := i + prefetchAhead; i%prefetchAhead == 0 && next < len(slots) {
+			prefetch(min(prefetchAhead, len(slots)-next), &rows[0], len(q), &slots[next])
+		}
+		dst[i] = distance(q, rows[int(slot)*len(q):][:len(q)])
+	}
+}
+
 // compareFloat16At is compareAt for rows of Float16, for which there are no functions by vek.
 func compareFloat16At(l simd.Level, d vectord.Distance, dst, q []float32, rows []Float16, slots []uint32) {
 	if l != simd.AVX512 {

@@ -2251,3 +2251,29 @@ sum1:
 done:
 	VZEROUPPER
 	RET
+
+// func prefetch(n int, rows *float32, dim int, slots *uint32)
+// Requires: MMX+
+TEXT ·prefetch(SB), NOSPLIT, $0-32
+	MOVQ n+0(FP), AX
+	MOVQ rows+8(FP), CX
+	MOVQ dim+16(FP), DX
+	MOVQ slots+24(FP), BX
+	SHLQ $0x02, DX
+
+row:
+	MOVL       (BX), SI
+	IMULQ      DX, SI
+	ADDQ       CX, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	PREFETCHT0 320(SI)
+	PREFETCHT0 384(SI)
+	PREFETCHT0 448(SI)
+	ADDQ       $0x04, BX
+	DECQ       AX
+	JNZ        row
+	RET

@@ -14,7 +14,10 @@ func distanceAt(_ simd.Level, d vectord.Distance) func(a, b []float32) float32 {
 
 // compareAt sets dst[i] to the distance d from q to row slots[i] of rows.
 func compareAt(_ simd.Level, d vectord.Distance, dst, q, rows []float32, slots []uint32) {
-	compareEach(distancePortable(d), dst, q, rows, slots)
+	distance := distancePortable(d)
+	for i, slot := range slots {
+		dst[i] = distance(q, rows[int(slot)*len(q):][:len(q)])
+	}
 }
 
 // compareFloat16At is compareAt for rows of Float16.

@@ -46,3 +46,8 @@ func manhattanListAVX512(dst *float32, n int, query *float32, rows *float32, dim
 //
 //go:noescape
 func manhattanFloat16ListAVX512(dst *float32, n int, query *float32, rows *uint16, dim int, slots *uint32)
+
+// prefetch asks for the beginnings of the rows of dim components at n slots.
+//
+//go:noescape
+func prefetch(n int, rows *float32, dim int, slots *uint32)

@@ -371,7 +371,7 @@ func BenchmarkPairs(b *testing.B) {
 func BenchmarkScan(b *testing.B) {
 	benchmarkForm(b, func(l simd.Level, d vectord.Distance, dim int) func() int {
 		count := 512 << 10 / 4 / dim
-		q, rows, dst := make([]float32, dim), make([]float32, count*dim), make([]float32, count)
+		q, rows, dst := make([]float32, dim), slices.Repeat([]float32{1}, count*dim), make([]float32, count)
 		return func() int {
 			scanAt(l, d, dst, q, rows)
 			return count

@@ -38,6 +38,7 @@ func main() {
 		list(d, float32Rows)
 		list(d, float16Rows)
 	}
+	prefetch()
 	Generate()
 }
 
@@ -145,16 +146,39 @@ func (l *lister) advance(n int) {
 // prefetchLines is how many lines of a row are prefetched. The processor follows from there by itself.
 const prefetchLines = 8
 
+func prefetchRow(row Register) {
+	for line := range prefetchLines {
+		PREFETCHT0(Mem{Base: row, Disp: 64 * line})
+	}
+}
+
+// prefetch writes the function that prefetches rows for those who compare them one by one.
+func prefetch() {
+	TEXT("prefetch", NOSPLIT, "func(n int, rows *float32, dim int, slots *uint32)")
+	Pragma("noescape")
+	Doc("prefetch asks for the beginnings of the rows of dim components at n slots.")
+	l := lister{
+		n:     Load(Param("n"), GP64()),
+		rows:  Load(Param("rows"), GP64()),
+		size:  Load(Param("dim"), GP64()),
+		slots: Load(Param("slots"), GP64()),
+	}
+	SHLQ(Imm(2), l.size)
+	Label("row")
+	prefetchRow(l.row(0))
+	ADDQ(Imm(4), l.slots)
+	DECQ(l.n)
+	JNZ(LabelRef("row"))
+	RET()
+}
+
 // prefetch asks for as many as there are of the four rows after the next four. It may point past the end of the last one,
 // which is harmless: a prefetch never faults.
 func (l *lister) prefetch() {
 	for i := range 4 {
 		CMPQ(l.n, Imm(uint64(5+i)))
 		JL(LabelRef("prefetched"))
-		row := l.row(4 + i)
-		for line := range prefetchLines {
-			PREFETCHT0(Mem{Base: row, Disp: 64 * line})
-		}
+		prefetchRow(l.row(4 + i))
 	}
 	Label("prefetched")
 }
