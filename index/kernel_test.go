@@ -81,7 +81,7 @@ func checkFloat(d vectord.Distance, a, b []float32, got float32) error {
 	}
 	underflow := float64(len(a)) * math.SmallestNonzeroFloat32
 	finite := math.Abs(float64(got)) <= math.MaxFloat32
-	ok := false
+	var ok bool
 	switch {
 	case math.IsNaN(want):
 		ok = got != got
