@@ -28,7 +28,7 @@ const noRow = -1
 //
 // Flat is safe for concurrent use. Searches run side by side; a change waits for the searches that have begun.
 type Flat struct {
-	distance func(a, b []float32) float32
+	distance vectord.Distance
 	dim      int
 	shift    uint // a chunk holds 1<<shift rows
 
@@ -50,12 +50,13 @@ type flatRow struct {
 
 // NewFlat returns an empty index of vectors of length dim compared by d. It panics unless d is valid and dim positive.
 func NewFlat(d vectord.Distance, dim int) *Flat {
+	checkDistance(d)
 	if dim <= 0 {
 		panic(fmt.Sprintf("index: dimension %d is not positive", dim))
 	}
 	perChunk := max(flatChunkBytes/(4*dim), 1)
 	f := &Flat{
-		distance: DistanceFunc(d),
+		distance: d,
 		dim:      dim,
 		shift:    uint(bits.Len(uint(perChunk)) - 1),
 		tops:     sync.Pool{New: func() any { return new(Top) }},
@@ -202,13 +203,48 @@ func (f *Flat) Search(dst []Neighbor, q []float32, k int, allow func(slot uint32
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	top.Reset(min(k, len(f.rows)))
-	for row := range f.rows {
-		slot := f.rows[row].slot
-		if allow == nil || allow(slot) {
-			top.Offer(Neighbor{Slot: slot, Distance: f.distance(q, f.vector(int32(row)))})
+	step := min(flatStepRows, 1<<f.shift)
+	for first := 0; first < len(f.rows); first += step {
+		rows := f.rows[first:min(first+step, len(f.rows))]
+		begin := (first & (1<<f.shift - 1)) * f.dim
+		vectors := f.chunks[first>>f.shift][begin:][:len(rows)*f.dim]
+		if allow == nil {
+			f.scan(top, q, rows, vectors)
+		} else {
+			f.scanAllowed(top, q, rows, vectors, allow)
 		}
 	}
 	return top.AppendSorted(dst)
+}
+
+// flatStepRows is how many rows a search compares before it looks at their distances. A power of two, as the rows of a
+// chunk are, so that no step reaches into two chunks.
+const flatStepRows = 256
+
+// scan offers rows, whose vectors are contiguous, to top.
+func (f *Flat) scan(top *Top, q []float32, rows []flatRow, vectors []float32) {
+	var distances [flatStepRows]float32
+	Scan(f.distance, distances[:], q, vectors)
+	for i, row := range rows {
+		top.Offer(Neighbor{Slot: row.slot, Distance: distances[i]})
+	}
+}
+
+// scanAllowed is scan for the slots that allow is true for.
+func (f *Flat) scanAllowed(top *Top, q []float32, rows []flatRow, vectors []float32, allow func(slot uint32) bool) {
+	var distances [flatStepRows]float32
+	var allowed [flatStepRows]uint32 // which of the rows
+	n := 0
+	for i, row := range rows {
+		if allow(row.slot) {
+			allowed[n] = uint32(i)
+			n++
+		}
+	}
+	Distances(f.distance, distances[:], q, vectors, allowed[:n])
+	for i, at := range allowed[:n] {
+		top.Offer(Neighbor{Slot: rows[at].slot, Distance: distances[i]})
+	}
 }
 
 // AppendSlots appends up to limit slots to dst, those first that were added first.

@@ -91,6 +91,36 @@ func TestFlatAgainstModel(t *testing.T) {
 	}
 }
 
+// TestFlatSteps searches among so many rows that there are several steps in a chunk, or chunks shorter than a step.
+func TestFlatSteps(t *testing.T) {
+	const seed = 8
+	r := rand.New(rand.NewPCG(seed, 0))
+	filters := map[string]func(slot uint32) bool{
+		"all":   nil,
+		"some":  func(slot uint32) bool { return slot%3 == 0 },
+		"first": func(slot uint32) bool { return slot < 100 },
+		"none":  func(uint32) bool { return false },
+	}
+	for _, shape := range []struct{ dim, rows int }{{3, 9000}, {100, 700}} {
+		for _, d := range distances {
+			f := NewFlat(d, shape.dim)
+			m := flatModel{vectors: map[uint32][]float32{}}
+			for slot := range uint32(shape.rows) {
+				v := randomVector(r, shape.dim)
+				f.Add(slot, v)
+				m.vectors[slot] = v
+			}
+			q := randomVector(r, shape.dim)
+			for name, allow := range filters {
+				got, want := f.Search(nil, q, 20, allow), m.search(d, q, 20, allow)
+				if !slices.Equal(got, want) {
+					t.Errorf("%s, dimension %d, %s:\ngot  %v\nwant %v (seed %d)", d, shape.dim, name, got, want, seed)
+				}
+			}
+		}
+	}
+}
+
 func TestFlatGivesMemoryBack(t *testing.T) {
 	const dim, count = 1000, 5000
 	f := NewFlat(vectord.Dot, dim)

@@ -6,10 +6,7 @@ package index
 
 import (
 	"cmp"
-	"fmt"
 	"math"
-
-	"github.com/viterin/vek/vek32"
 
 	"github.com/vectord/vectord"
 )
@@ -43,29 +40,6 @@ func b2i(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-// DistanceFunc returns the exact distance for d: the negative dot product for Cosine and Dot (the vectors of a Cosine
-// collection have length 1), the squared L2 distance for Euclid, the L1 distance for Manhattan. The function panics unless
-// a and b have the same length, at least 1. DistanceFunc panics if d is not valid.
-func DistanceFunc(d vectord.Distance) func(a, b []float32) float32 {
-	switch d {
-	case vectord.Cosine, vectord.Dot:
-		return negativeDot
-	case vectord.Euclid:
-		return squaredL2
-	case vectord.Manhattan:
-		return vek32.ManhattanDistance
-	}
-	panic(fmt.Sprintf("index: distance %d is not valid", d))
-}
-
-func negativeDot(a, b []float32) float32 { return -vek32.Dot(a, b) }
-
-// squaredL2 squares a root. That costs an ulp and is several times faster than a loop in Go.
-func squaredL2(a, b []float32) float32 {
-	l2 := vek32.Distance(a, b)
-	return l2 * l2
 }
 
 // Score turns a distance of DistanceFunc into what the API shows: the dot product for Cosine and Dot, the L2 distance for

@@ -175,6 +175,22 @@ func ExampleBitset() {
 	// Output: true false false 2
 }
 
+func ExampleDistances() {
+	rows := []float32{0, 0, 3, 4, 0.5, 0}
+	distances := make([]float32, 2)
+	Distances(vectord.Euclid, distances, []float32{0, 0}, rows, []uint32{1, 2})
+	fmt.Println(distances)
+	// Output: [25 0.25]
+}
+
+func ExampleScan() {
+	rows := []float32{0, 0, 3, 4, 0.5, 0}
+	distances := make([]float32, 3)
+	Scan(vectord.Manhattan, distances, []float32{0, 1}, rows)
+	fmt.Println(distances)
+	// Output: [1 6 1.5]
+}
+
 func BenchmarkTopOffer(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
 	neighbors := make([]Neighbor, 4096)

@@ -8,7 +8,7 @@ import (
 )
 
 //go:generate go run -C ../asm ./quant -pkg quant -out ../quant/kernel_amd64.s -stubs ../quant/kernel_stubs_amd64.go
-//go:generate go run ./asmarm
+//go:generate go run -C ../asm ./neon
 
 // compare runs the kernel of the Scalar's distance:
 //
