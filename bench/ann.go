@@ -244,6 +244,8 @@ type annSearcher struct {
 	queries [][]float32
 	params  []hnsw.Params
 	found   [][]index.Neighbor // one for each query
+	slots   []uint32           // of one query's candidates
+	exact   []float32          // their distances
 	top     index.Top
 }
 
@@ -268,9 +270,15 @@ func (s *annSearcher) search(first int) [][]index.Neighbor {
 		s.graph.SearchBatch(s.found, s.queries, s.params)
 	}
 	for i, found := range s.found {
-		s.top.Reset(s.K)
+		s.slots = s.slots[:0]
 		for _, n := range found {
-			s.top.Offer(index.Neighbor{Slot: n.Slot, Distance: s.distance(s.queries[i], s.Base.At(int(n.Slot)))})
+			s.slots = append(s.slots, n.Slot)
+		}
+		s.exact = slices.Grow(s.exact[:0], len(found))[:len(found)]
+		index.Distances(s.Metric, s.exact, s.queries[i], s.Base.Data, s.slots)
+		s.top.Reset(s.K)
+		for j, slot := range s.slots {
+			s.top.Offer(index.Neighbor{Slot: slot, Distance: s.exact[j]})
 		}
 		s.found[i] = s.top.AppendSorted(found[:0])
 	}
