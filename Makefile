@@ -1,8 +1,8 @@
 # Everything that is done to this tree has a name here. `make` alone lists the names.
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
-# it and say so). The client tests also need npm; without it they are skipped and say so. So are
-# the images of make data where there is no Debian package of them.
+# it and say so). The client tests also need npm; without it they are skipped and say so. So are the peers of make
+# bench-peers that are not installed, and the images of make data where there is no Debian package of them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -122,6 +122,10 @@ fmt: ## Format every Go file
 bench: ## Run the Go benchmarks matching BENCH in PKG
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
 
+.PHONY: bench-peers
+bench-peers: build ## Measure beside hnswlib, faiss and usearch on what make data fetched (bench/peers/README.md)
+	bench/peers/run
+
 .PHONY: data
 data: data-words data-fashion-mnist ## Fetch real vectors, English words and images of clothes, and convert them into .cache
 
@@ -143,4 +147,4 @@ data-fashion-mnist:
 
 .PHONY: clean
 clean: ## Remove what the other targets built; ./data stays
-	rm -rf bin $(CACHE) test/clients/node_modules
+	rm -rf bin $(CACHE) test/clients/node_modules bench/peers/node_modules
