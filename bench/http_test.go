@@ -234,7 +234,7 @@ func TestServeOpenLoop(t *testing.T) {
 	}
 	var once sync.Once
 	st.block = func() { once.Do(func() { time.Sleep(stall) }) }
-	row, err := requests.measure(t.Context(), &s, 1)
+	row, err := requests.measure(t.Context(), s.Duration, s.Rate, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestServeOpenLoop(t *testing.T) {
 	}
 	st.block = func() { time.Sleep(time.Millisecond) }
 	s.Rate = 0
-	if row, err = requests.measure(t.Context(), &s, 1); err != nil || row.Requests > 400 {
+	if row, err = requests.measure(t.Context(), s.Duration, s.Rate, 1); err != nil || row.Requests > 400 {
 		t.Errorf("closed loop: %+v, %v", row, err)
 	}
 }
@@ -256,7 +256,7 @@ func TestServeAllRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := requests.measure(t.Context(), &s, 2); err == nil || !strings.Contains(err.Error(), "doesn't exist") {
+	if _, err := requests.measure(t.Context(), s.Duration, s.Rate, 2); err == nil || !strings.Contains(err.Error(), "doesn't exist") {
 		t.Errorf("error %v", err)
 	}
 }

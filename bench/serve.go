@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -120,7 +121,7 @@ func (s *Serve) Run(ctx context.Context, progress func(step string)) (ServeRepor
 	}
 	for _, n := range s.Concurrency {
 		progress(fmt.Sprintf("%d connections for %v", n, s.Duration))
-		row, err := requests.measure(ctx, s, n)
+		row, err := requests.measure(ctx, s.Duration, s.Rate, n)
 		if err != nil {
 			return report, err
 		}
@@ -194,12 +195,17 @@ func countIDs(hits []vectord.Hit, ids []int32) (n int) {
 // requests are the queries ready to be sent, so that while the clock runs nothing is encoded.
 type requests struct {
 	url    string
-	apiKey string
+	header http.Header // canonical names
 	bodies [][]byte
+	check  func(answer []byte) error // of an answer with status 200; nil: all are good
 }
 
 func (s *Serve) prepare() (*requests, error) {
-	r := &requests{url: strings.TrimRight(s.URL, "/") + "/collections/" + url.PathEscape(s.Collection) + "/points/query", apiKey: s.APIKey}
+	r := &requests{url: strings.TrimRight(s.URL, "/") + "/collections/" + url.PathEscape(s.Collection) + "/points/query", header: http.Header{}}
+	r.header.Set("Content-Type", "application/json")
+	if s.APIKey != "" {
+		r.header.Set("Api-Key", s.APIKey)
+	}
 	for i := range s.Queries.Len() {
 		body, err := client.AppendQuery(nil, vectord.Query{Vector: s.Queries.At(i), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}})
 		if err != nil {
@@ -210,8 +216,8 @@ func (s *Serve) prepare() (*requests, error) {
 	return r, nil
 }
 
-// measure sends requests over the given number of connections.
-func (r *requests) measure(ctx context.Context, s *Serve, connections int) (ServeRow, error) {
+// measure sends requests over the given number of connections for so long; a rate that is not 0 is Serve.Rate.
+func (r *requests) measure(ctx context.Context, duration time.Duration, rate float64, connections int) (ServeRow, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections, DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	web := &http.Client{Transport: transport, Timeout: requestTimeout}
@@ -221,7 +227,7 @@ func (r *requests) measure(ctx context.Context, s *Serve, connections int) (Serv
 	histograms := make([]*hdrhistogram.Histogram, connections)
 	var callers sync.WaitGroup
 	begin := time.Now()
-	end := begin.Add(s.Duration)
+	end := begin.Add(duration)
 	for i := range histograms {
 		h := newHistogram()
 		histograms[i] = h
@@ -230,8 +236,8 @@ func (r *requests) measure(ctx context.Context, s *Serve, connections int) (Serv
 			for ctx.Err() == nil {
 				n := next.Add(1) - 1
 				start := time.Now()
-				if s.Rate > 0 { // the n-th request has its time, and is late if that has passed
-					start = begin.Add(time.Duration(float64(n) / s.Rate * float64(time.Second)))
+				if rate > 0 { // the n-th request has its time, and is late if that has passed
+					start = begin.Add(time.Duration(float64(n) / rate * float64(time.Second)))
 				}
 				if !start.Before(end) {
 					return
@@ -288,10 +294,7 @@ func (r *requests) send(ctx context.Context, web *http.Client, body []byte, answ
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	if r.apiKey != "" {
-		req.Header.Set("api-key", r.apiKey)
-	}
+	maps.Copy(req.Header, r.header)
 	resp, err := web.Do(req)
 	if err != nil {
 		return err
@@ -303,6 +306,9 @@ func (r *requests) send(ctx context.Context, web *http.Client, body []byte, answ
 	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("server answered %d: %.200s", resp.StatusCode, answer.Bytes())
+	}
+	if r.check != nil {
+		return r.check(answer.Bytes())
 	}
 	return nil
 }

@@ -141,6 +141,13 @@ func (v *Vectors) Len() int {
 // At returns vector i, which shares the block's memory.
 func (v *Vectors) At(i int) []float32 { return v.Data[i*v.Dim : (i+1)*v.Dim : (i+1)*v.Dim] }
 
+// Normalize scales every vector to length 1, as vectord.Normalize does.
+func (v *Vectors) Normalize() {
+	for i := range v.Len() {
+		vectord.Normalize(v.At(i))
+	}
+}
+
 // ReadVectors reads up to limit vectors into memory; the ids and payloads are dropped. A data set without any vector
 // is an error.
 func ReadVectors(r Reader, limit int) (*Vectors, error) {

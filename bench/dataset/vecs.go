@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 
 	"github.com/vectord/vectord"
 )
@@ -103,6 +104,20 @@ func ReadIVecs(r io.Reader, limit int) ([][]int32, error) {
 		return nil, errors.New("the data set is empty")
 	}
 	return out, nil
+}
+
+// LoadIVecs reads up to limit rows from the ivecs file at path.
+func LoadIVecs(path string, limit int) ([][]int32, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	rows, err := ReadIVecs(f, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return rows, nil
 }
 
 // AppendFVec appends v as a row of fvecs.

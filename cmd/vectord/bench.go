@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/bench"
 	"github.com/vectord/vectord/bench/dataset"
 )
@@ -28,6 +29,9 @@ type benchCmd struct {
 	Serve  benchServeCmd  `cmd:"" help:"Measure the searches of a running server."`
 	Ingest benchIngestCmd `cmd:"" help:"Measure the writes of a running server."`
 	Memory benchMemoryCmd `cmd:"" help:"Measure the memory of an index in this process."`
+	Truth  benchTruthCmd  `cmd:"" help:"Find the true neighbors of queries and write them to a file."`
+
+	Compare benchCompareCmd `cmd:"" help:"Compare the reports of several engines."`
 }
 
 type benchANNCmd struct {
@@ -42,7 +46,7 @@ type benchANNCmd struct {
 	Threads     int    `help:"Threads that build and search." default:"1"`
 	Batch       int    `help:"Queries of one call, between which the search takes turns; 0 searches for one at a time." default:"0"`
 	JSON        bool   `help:"Print one line of JSON instead of a table." name:"json"`
-	Plot        string `help:"Also draw recall against queries per second (.svg)." placeholder:"FILE"`
+	Plot        string `help:"Also draw recall against queries per second (.svg or .png)." placeholder:"FILE"`
 }
 
 // Help is shown by bench ann --help.
@@ -82,12 +86,116 @@ func (c *benchANNCmd) Run(s *session) error {
 		return err
 	}
 	if c.Plot != "" {
-		title := fmt.Sprintf("%s: %d × %d %s, recall@%d", filepath.Base(c.Base), report.N, report.Dim, report.Metric, c.K)
-		if err := writePlot(c.Plot, title, report.PlotPoints()); err != nil {
+		plot := bench.Plot{Series: []bench.Series{{Points: report.PlotPoints()}},
+			Title: fmt.Sprintf("%s: %d × %d %s, recall@%d", filepath.Base(c.Base), report.N, report.Dim, report.Metric, c.K)}
+		if err := writePlot(c.Plot, &plot); err != nil {
 			return err
 		}
 	}
 	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+}
+
+type benchTruthCmd struct {
+	Base   string `help:"Vectors to compare with: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
+	Query  string `help:"Vectors to find the neighbors of." required:"" placeholder:"FILE"`
+	Metric string `help:"cosine, euclid, dot or manhattan." default:"cosine"`
+	K      int    `help:"Neighbors of each query." default:"100" name:"k"`
+	Out    string `help:"File to write (.ivecs): a row for each query, rows of the base, nearest first." required:"" placeholder:"FILE"`
+}
+
+// Help is shown by bench truth --help.
+func (benchTruthCmd) Help() string {
+	return `Example:
+
+    vectord bench truth --base base.fvecs --query query.fvecs --metric cosine --out truth.ivecs
+
+The file is what --truth of the other measurements, and the drivers in bench/peers, take.`
+}
+
+// Run compares.
+func (c *benchTruthCmd) Run(s *session) error {
+	metric, err := bench.ParseMetric(c.Metric)
+	if err != nil {
+		return fmt.Errorf("--metric: %w", err)
+	}
+	base, err := dataset.LoadVectors(c.Base, benchBaseMax)
+	if err != nil {
+		return err
+	}
+	queries, err := dataset.LoadVectors(c.Query, benchQueriesMax)
+	if err != nil {
+		return err
+	}
+	if most := min(base.Len(), vectord.MaxLimit); c.K < 1 || c.K > most {
+		return fmt.Errorf("--k: %d invalid, must be from 1 to %d", c.K, most)
+	}
+	if metric == vectord.Cosine {
+		base.Normalize()
+		queries.Normalize()
+	}
+	truth, err := bench.Truth(s.ctx, metric, base, queries, c.K)
+	if err != nil {
+		return err
+	}
+	var rows []byte
+	for _, row := range truth {
+		rows = dataset.AppendIVec(rows, row)
+	}
+	return os.WriteFile(c.Out, rows, 0o644)
+}
+
+type benchCompareCmd struct {
+	Results []string `arg:"" help:"Files of reports as JSON lines, one file for each data set." placeholder:"FILE"`
+	Plot    string   `help:"Also draw the engines of each file in this folder, NAME.png for NAME.jsonl." placeholder:"FOLDER"`
+}
+
+// Help is shown by bench compare --help.
+func (benchCompareCmd) Help() string {
+	return `Example:
+
+    vectord bench compare --plot pictures words.jsonl fashion-mnist.jsonl
+
+A line is what bench ann --json or a driver in bench/peers prints; of several lines of an engine the medians count. The
+speed at a recall is taken from the line between the two neighboring measurements.`
+}
+
+// Run compares.
+func (c *benchCompareCmd) Run(s *session) error {
+	for i, path := range c.Results {
+		comparison, err := readComparison(path)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		if i > 0 {
+			fmt.Fprintln(s.stdout)
+		}
+		fmt.Fprintf(s.stdout, "%s: ", name)
+		if err := comparison.WriteTable(s.stdout); err != nil {
+			return err
+		}
+		if c.Plot != "" {
+			report := comparison.Engines[0]
+			title := fmt.Sprintf("%s: %d × %d %s", name, report.N, report.Dim, report.Metric)
+			if err := writePlot(filepath.Join(c.Plot, name+".png"), comparison.Plot(title)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func readComparison(path string) (*bench.Comparison, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	comparison, err := bench.Compare(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return comparison, nil
 }
 
 type benchServeCmd struct {
@@ -174,31 +282,29 @@ func loadTruth(path string) ([][]int32, error) {
 	if path == "" {
 		return nil, nil
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	truth, err := dataset.ReadIVecs(f, benchQueriesMax)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return truth, nil
+	return dataset.LoadIVecs(path, benchQueriesMax)
+}
+
+// plotFormats are how a plot is written, by what the file's name ends in.
+var plotFormats = map[string]func(*bench.Plot, io.Writer) error{
+	".svg": (*bench.Plot).WriteSVG,
+	".png": (*bench.Plot).WritePNG,
 }
 
 func checkPlot(path string) error {
-	if path != "" && !strings.EqualFold(filepath.Ext(path), ".svg") {
-		return fmt.Errorf("--plot: %s does not end in .svg, the only format drawn", path)
+	if path != "" && plotFormats[filepath.Ext(path)] == nil {
+		return fmt.Errorf("--plot: %s ends in neither .svg nor .png", path)
 	}
 	return nil
 }
 
-func writePlot(path, title string, points []bench.Point) error {
+// writePlot writes to a path that checkPlot has let pass.
+func writePlot(path string, plot *bench.Plot) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(bench.WritePlot(f, title, points), f.Close())
+	return errors.Join(plotFormats[filepath.Ext(path)](plot, f), f.Close())
 }
 
 // printReport writes a report as one line of JSON or as a table.

@@ -56,7 +56,10 @@ func TestUsage(t *testing.T) {
 	f(exitUsage, `"2 parsecs" is not a size`, "serve", "--memory-limit=2 parsecs")
 	f(exitError, "no such file", "bench", "ann", "--base", "absent.npy", "--query", "absent.npy")
 	f(exitError, `metric "l2"`, "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
-	f(exitError, "does not end in .svg", "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--plot", "a.png")
+	f(exitError, "ends in neither .svg nor .png", "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--plot", "a.pdf")
+	f(exitError, `metric "l2"`, "bench", "truth", "--base", "a.npy", "--query", "b.npy", "--metric", "l2", "--out", "t.ivecs")
+	f(exitUsage, "missing flags: --out", "bench", "truth", "--base", "a.npy", "--query", "b.npy")
+	f(exitError, "no such file", "bench", "compare", "absent.jsonl")
 }
 
 // TestPrecedence checks where each setting comes from: flag, then environment, then file, then default.
