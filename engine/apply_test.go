@@ -18,13 +18,13 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // replica is an engine that a test applies entries to.
 type replica struct {
-	t     *testing.T
+	t     testing.TB
 	disk  *storagetest.CrashFS
 	store *storage.Store
 	db    *DB
 }
 
-func newReplica(t *testing.T) *replica {
+func newReplica(t testing.TB) *replica {
 	r := &replica{t: t, disk: storagetest.NewCrashFS(nil)}
 	r.open()
 	return r

@@ -14,7 +14,7 @@ type indexMetrics struct {
 // metrics are the engine's own counters.
 type metrics struct {
 	indexMetrics
-	searches      *prometheus.CounterVec
+	searches      [searchPlans]prometheus.Counter // by plan
 	searchRetries prometheus.Counter
 	applied       *prometheus.CounterVec
 }
@@ -30,17 +30,20 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			checkpointSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "vectord_index_checkpoint_duration_seconds",
 				Help: "Time to write the checkpoint of one graph.", Buckets: prometheus.ExponentialBuckets(0.01, 3, 8)}),
 		},
-		searches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
-			Help: "Searches by the plan that ran: exact, list, scan or graph."}, []string{"plan"}),
 		searchRetries: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_search_retries_total",
 			Help: "Searches run again because a candidate changed under them."}),
 		applied: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_applied_commands_total",
 			Help: "Commands applied, by outcome: ok, refused or repeated (an idempotency key seen before)."}, []string{"outcome"}),
 	}
+	searches := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
+		Help: "Searches by the plan that ran: exact, list, scan or graph."}, []string{"plan"})
+	for p := range m.searches {
+		m.searches[p] = searches.WithLabelValues(searchPlan(p).String())
+	}
 	if registry == nil {
 		return m
 	}
-	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.searches, m.searchRetries, m.applied)
+	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, searches, m.searchRetries, m.applied)
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -73,8 +76,16 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Memory by owner; storage's is its bound.", ConstLabels: prometheus.Labels{"owner": owner}}, value))
 	}
 	gauge("vectord_memory_limit_bytes", "The memory limit; 0 is none.", func() float64 { return float64(db.budget.limit) })
-	counter("vectord_hot_set_hits_total", "Rescored vectors found in the hot set.", func() float64 { return float64(db.hot.hits.Load()) })
-	counter("vectord_hot_set_misses_total", "Rescored vectors not in the hot set.", func() float64 { return float64(db.hot.misses.Load()) })
-	counter("vectord_hot_set_evictions_total", "Vectors evicted from the hot set.", func() float64 { return float64(db.hot.evicted.Load()) })
+	counter("vectord_hot_set_hits_total", "Rescored vectors found in the hot set, each of which saved a read of storage.",
+		func() float64 { return float64(db.hot.hits.Load()) })
+	counter("vectord_hot_set_misses_total", "Rescored vectors read from storage.",
+		func() float64 { return float64(db.hot.misses.Load()) })
+	counter("vectord_hot_set_promotions_total", "Vectors that came into the hot set's main queue, being used more than once.",
+		func() float64 { return float64(db.hot.promoted.Load()) })
+	counter("vectord_hot_set_evictions_total", "Vectors evicted from the hot set.",
+		func() float64 { return float64(db.hot.evicted.Load()) })
+	gauge("vectord_hot_set_vectors", "Vectors in the hot set.", func() float64 { return float64(db.hot.vectors()) })
+	gauge("vectord_hot_set_capacity_bytes", "Bytes that the hot set may take; vectord_memory_bytes has what it does.",
+		func() float64 { return float64(db.hot.capacityBytes.Load()) })
 	return m
 }

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -185,132 +187,210 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	}
 	n.wanted = wanted
 	n.k = max(rescoreFactor*wanted, rescoreMin)
-	s.db.metrics.searches.WithLabelValues(shard.index.plan(n)).Inc()
-	slots, err := shard.index.candidates(ctx, nil, n)
-	if err != nil {
+	s.db.metrics.searches[shard.index.plan(n)].Inc()
+	r := rescorings.Get().(*rescoring)
+	defer r.release()
+	if err := s.compare(ctx, shard, n, r, settled); err != nil {
 		return nil, err
 	}
-	ranked, err := s.rescore(ctx, shard, slots, settled)
-	if err != nil {
-		return nil, err
-	}
-	if found != nil && !n.indexed && len(ranked) < min(wanted, found.count) {
+	if found != nil && !n.indexed && len(r.candidates) < min(wanted, found.count) {
 		// The walk ran dry before it had met enough matching points: compare with all of them.
 		n.exact = true
-		if slots, err = shard.index.candidates(ctx, nil, n); err != nil {
-			return nil, err
-		}
-		if ranked, err = s.rescore(ctx, shard, slots, settled); err != nil {
+		if err := s.compare(ctx, shard, n, r, settled); err != nil {
 			return nil, err
 		}
 	}
 	if shard.index.removals.Load() != removals && !settled {
 		return nil, errChanged
 	}
-	return s.hits(shard, ranked, found)
+	return s.hits(shard, r.candidates, found)
 }
 
-// rankedSlot is a candidate with its exact distance.
-type rankedSlot struct {
-	index.Neighbor
-	slotPoint
+// compare finds candidates and compares them at full precision, in r.
+func (s *search) compare(ctx context.Context, shard *shard, n nearest, r *rescoring, settled bool) (err error) {
+	if r.slots, err = shard.index.candidates(ctx, r.slots[:0], n); err != nil {
+		return err
+	}
+	return s.rescore(ctx, shard, r, settled)
 }
 
-// rescore compares the candidates at full precision and returns them in order, each once.
-func (s *search) rescore(ctx context.Context, shard *shard, slots []uint32, settled bool) ([]rankedSlot, error) {
-	slices.Sort(slots)
-	slots = slices.Compact(slots)
-	ranked := make([]rankedSlot, 0, len(slots))
-	var missing []uint32 // slots whose vectors must be read, and their places in ranked
-	var places []int
-	var scratch []float32
-	for _, slot := range slots {
-		p, ok := shard.slots.get(slot)
+// candidate is a slot to be compared, what it held when that began, and its exact distance.
+type candidate struct {
+	slot     uint32
+	distance float32
+	held     slotWords
+}
+
+// rescoring is the memory of one search for comparing candidates. It is used again by later searches.
+type rescoring struct {
+	slots      []uint32
+	candidates []candidate
+	order      []uint64 // a distance as orderedBits in the upper half, a place in candidates in the lower
+	missing    []uint64 // a slot whose vector must be read in the upper half, its place in candidates in the lower
+	missed     []uint32 // the slots of missing
+	vector     []float32
+}
+
+var rescorings = sync.Pool{New: func() any { return new(rescoring) }}
+
+// rescoringKept bounds the candidates for which the memory of a search is kept.
+const rescoringKept = 4096
+
+func (r *rescoring) release() {
+	if cap(r.slots) <= rescoringKept && cap(r.candidates) <= rescoringKept {
+		rescorings.Put(r)
+	}
+}
+
+// rescore compares r's slots at full precision and puts them into r.candidates, in order, each once.
+func (s *search) rescore(ctx context.Context, shard *shard, r *rescoring, settled bool) error {
+	r.candidates, r.missing = r.candidates[:0], r.missing[:0]
+	for _, slot := range r.slots {
+		held, ok := shard.slots.words(slot)
 		if !ok && settled {
 			continue
 		}
 		if !ok {
-			return nil, errChanged
+			return errChanged
 		}
-		r := rankedSlot{index.Neighbor{Slot: slot}, p}
-		if v, ok := s.db.hot.get(hotKey{shard.id, slot}, p.version); ok {
-			r.Distance = s.distance(s.vector, v)
-		} else if v, ok := shard.index.fresh.Vector(slot, scratch[:0]); ok {
-			scratch = v
-			r.Distance = s.distance(s.vector, v)
+		c := candidate{slot: slot, held: held}
+		if v, ok := s.db.hot.get(hotKey{shard.id, slot}, held.version()); ok {
+			c.distance = s.distance(s.vector, v)
 		} else {
-			missing = append(missing, slot)
-			places = append(places, len(ranked))
+			r.missing = append(r.missing, uint64(slot)<<32|uint64(len(r.candidates)))
 		}
-		ranked = append(ranked, r)
+		r.candidates = append(r.candidates, c)
 	}
-	if len(missing) > 0 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		read := 0
-		err := s.db.store.Vectors(shard.id, missing, func(slot uint32, v []float32) error {
-			if missing[read] != slot {
-				return errChanged
-			}
-			r := &ranked[places[read]]
-			r.Distance = s.distance(s.vector, v)
-			if now, ok := shard.slots.get(slot); ok && now == r.slotPoint && !s.query.Params.Exact {
-				s.db.hot.add(hotKey{shard.id, slot}, r.version, v)
-			}
-			read++
-			return nil
-		})
-		if err == nil && read < len(missing) {
-			err = errChanged
-		}
-		if err != nil {
-			return nil, err
+	s.db.hot.hits.Add(uint64(len(r.candidates) - len(r.missing)))
+	if len(r.missing) > 0 {
+		if err := s.compareMissing(ctx, shard, r); err != nil {
+			return err
 		}
 	}
 	// A slot that holds the same version as before its vector was used held it all the while.
-	for i := range ranked {
-		if now, ok := shard.slots.get(ranked[i].Slot); !ok || now != ranked[i].slotPoint {
-			return nil, errChanged
+	for i := range r.candidates {
+		c := &r.candidates[i]
+		if now, ok := shard.slots.words(c.slot); !ok || now != c.held {
+			return errChanged
 		}
 	}
-	slices.SortFunc(ranked, func(a, b rankedSlot) int {
-		if a.Distance != b.Distance {
-			return index.Compare(a.Neighbor, b.Neighbor)
+	r.rank()
+	return nil
+}
+
+// compareMissing compares the candidates whose vectors the hot set does not have: those of the fresh buffer first, and
+// the others in one ordered read of storage, after which the hot set may have them.
+func (s *search) compareMissing(ctx context.Context, shard *shard, r *rescoring) error {
+	slices.Sort(r.missing) // by slot
+	r.missed = r.missed[:0]
+	kept := r.missing[:0]
+	for _, m := range r.missing {
+		slot, c := uint32(m>>32), &r.candidates[uint32(m)]
+		v, ok := shard.index.fresh.Vector(slot, r.vector[:0])
+		if r.vector = v; ok {
+			c.distance = s.distance(s.vector, v)
+			continue
 		}
-		return a.id.Compare(b.id)
+		kept, r.missed = append(kept, m), append(r.missed, slot)
+	}
+	if r.missing = kept; len(kept) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.db.hot.misses.Add(uint64(len(r.missed)))
+	read := 0
+	err := s.db.store.Vectors(shard.id, r.missed, func(slot uint32, v []float32) error {
+		if r.missed[read] != slot {
+			return errChanged
+		}
+		c := &r.candidates[uint32(r.missing[read])]
+		c.distance = s.distance(s.vector, v)
+		if now, ok := shard.slots.words(slot); ok && now == c.held && !s.query.Params.Exact {
+			s.db.hot.add(hotKey{shard.id, slot}, c.held.version(), v)
+		}
+		read++
+		return nil
 	})
-	return ranked, nil
+	if err == nil && read < len(r.missed) {
+		err = errChanged
+	}
+	return err
+}
+
+// rank sorts the candidates by distance, those at equal distance by id, and drops those that are there twice.
+func (r *rescoring) rank() {
+	r.order = r.order[:0]
+	for i := range r.candidates {
+		r.order = append(r.order, uint64(orderedBits(r.candidates[i].distance))<<32|uint64(i))
+	}
+	slices.Sort(r.order)
+	n := len(r.candidates)
+	for _, o := range r.order { // sorted copies behind the originals
+		r.candidates = append(r.candidates, r.candidates[uint32(o)])
+	}
+	sorted := r.candidates[n:]
+	kept := r.candidates[:0]
+	for len(sorted) > 0 {
+		same := 1
+		for same < len(sorted) && orderedBits(sorted[same].distance) == orderedBits(sorted[0].distance) {
+			same++
+		}
+		if same > 1 {
+			slices.SortFunc(sorted[:same], func(a, b candidate) int {
+				return cmp.Or(a.held.id().Compare(b.held.id()), cmp.Compare(a.slot, b.slot))
+			})
+		}
+		for i, c := range sorted[:same] {
+			if i == 0 || c.slot != sorted[i-1].slot {
+				kept = append(kept, c)
+			}
+		}
+		sorted = sorted[same:]
+	}
+	r.candidates = kept
+}
+
+// orderedBits maps distances to integers in the same order. NaN comes last, and the two zeros are the same.
+func orderedBits(distance float32) uint32 {
+	if distance != distance {
+		return math.MaxUint32
+	}
+	b := math.Float32bits(distance + 0) // -0 + 0 is 0
+	return b ^ (uint32(int32(b)>>31) | 1<<31)
 }
 
 // hits turns the nearest candidates into hits with what the query selects.
-func (s *search) hits(shard *shard, ranked []rankedSlot, found *matches) ([]vectord.Hit, error) {
+func (s *search) hits(shard *shard, ranked []candidate, found *matches) ([]vectord.Hit, error) {
 	hits := make([]vectord.Hit, 0, min(len(ranked), s.wanted))
 	d := s.collection.config.Params.Vectors.Distance
-	for _, r := range ranked {
+	for i := range ranked {
+		c := &ranked[i]
 		if len(hits) == s.wanted {
 			break
 		}
-		if s.query.ID != nil && r.id == *s.query.ID {
+		p := c.held.point()
+		if s.query.ID != nil && p.id == *s.query.ID {
 			continue
 		}
-		score := index.Score(d, r.Distance)
+		score := index.Score(d, c.distance)
 		if limit := s.query.ScoreThreshold; limit != nil && !d.Nearer(score, *limit) {
 			break
 		}
-		hit := vectord.Hit{Record: vectord.Record{ID: r.id, Version: r.version}, Score: score}
+		hit := vectord.Hit{Record: vectord.Record{ID: p.id, Version: p.version}, Score: score}
 		// A point that changed after the filter was evaluated may match no longer.
-		recheck := found != nil && r.version > found.asOf
+		recheck := found != nil && p.version > found.asOf
 		if s.selection.payload || recheck {
-			row, ok, err := s.db.store.Point(shard.id, r.id)
+			row, ok, err := s.db.store.Point(shard.id, p.id)
 			if err != nil {
 				return nil, err
 			}
-			if !ok || row.Slot != r.Slot {
+			if !ok || row.Slot != c.slot {
 				return nil, errChanged
 			}
 			if recheck {
-				if holds, err := s.filter.matches(r.id, row.Payload); err != nil {
+				if holds, err := s.filter.matches(p.id, row.Payload); err != nil {
 					return nil, err
 				} else if !holds {
 					return nil, errChanged
@@ -323,13 +403,13 @@ func (s *search) hits(shard *shard, ranked []rankedSlot, found *matches) ([]vect
 			}
 		}
 		if s.selection.vector {
-			v, err := s.vectorOf(shard, r)
+			v, err := s.vectorOf(shard, c)
 			if err != nil {
 				return nil, err
 			}
 			hit.Vector = v
 		}
-		if now, ok := shard.slots.get(r.Slot); !ok || now != r.slotPoint {
+		if now, ok := shard.slots.words(c.slot); !ok || now != c.held {
 			return nil, errChanged
 		}
 		hits = append(hits, hit)
@@ -337,28 +417,41 @@ func (s *search) hits(shard *shard, ranked []rankedSlot, found *matches) ([]vect
 	return hits, nil
 }
 
-func (s *search) vectorOf(shard *shard, r rankedSlot) ([]float32, error) {
-	if v, ok := s.db.hot.get(hotKey{shard.id, r.Slot}, r.version); ok {
+func (s *search) vectorOf(shard *shard, c *candidate) ([]float32, error) {
+	if v, ok := s.db.hot.get(hotKey{shard.id, c.slot}, c.held.version()); ok {
 		return slices.Clone(v), nil
 	}
-	v, ok, err := s.db.store.Vector(shard.id, r.Slot, nil)
+	v, ok, err := s.db.store.Vector(shard.id, c.slot, nil)
 	if err == nil && !ok {
 		err = errChanged
 	}
 	return v, err
 }
 
+// searchPlan is a way to find candidates.
+type searchPlan uint8
+
+const (
+	planExact searchPlan = iota
+	planList
+	planScan
+	planGraph
+	searchPlans
+)
+
+func (p searchPlan) String() string { return [searchPlans]string{"exact", "list", "scan", "graph"}[p] }
+
 // plan names how candidates will be found, for the metrics.
-func (x *vectorIndex) plan(n nearest) string {
+func (x *vectorIndex) plan(n nearest) searchPlan {
 	switch {
 	case n.exact:
-		return "exact"
+		return planExact
 	case n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed:
-		return "list"
+		return planList
 	case x.graph.Load() == nil || n.matches != nil && n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
-		return "scan"
+		return planScan
 	}
-	return "graph"
+	return planGraph
 }
 
 // list answers a query without a vector: points by ascending id, with score 0.

@@ -45,25 +45,44 @@ func (t *slotTable) entry(slot uint32) *slotEntry {
 	return &(*chunks)[slot/slotChunkSize][slot%slotChunkSize]
 }
 
-// get returns the point in the slot, if there is one.
-func (t *slotTable) get(slot uint32) (slotPoint, bool) {
+// slotWords is what a slot holds, as the table has it. Equal words are the same point at the same version.
+type slotWords struct{ stamp, high, low uint64 }
+
+func (w slotWords) version() uint64 { return w.stamp >> 1 }
+
+func (w slotWords) id() vectord.PointID {
+	if w.stamp&1 == 0 {
+		return vectord.NumberID(w.low)
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], w.high)
+	binary.BigEndian.PutUint64(b[8:], w.low)
+	return vectord.UUIDID(b)
+}
+
+func (w slotWords) point() slotPoint { return slotPoint{id: w.id(), version: w.version()} }
+
+// words returns what the slot holds, if there is a point.
+func (t *slotTable) words(slot uint32) (slotWords, bool) {
 	e := t.entry(slot)
 	if e == nil {
-		return slotPoint{}, false
+		return slotWords{}, false
 	}
 	stamp := e.stamp.Load()
 	high, low := e.high.Load(), e.low.Load()
 	if stamp == 0 || e.stamp.Load() != stamp {
+		return slotWords{}, false
+	}
+	return slotWords{stamp, high, low}, true
+}
+
+// get returns the point in the slot, if there is one.
+func (t *slotTable) get(slot uint32) (slotPoint, bool) {
+	w, ok := t.words(slot)
+	if !ok {
 		return slotPoint{}, false
 	}
-	id := vectord.NumberID(low)
-	if stamp&1 == 1 {
-		var b [16]byte
-		binary.BigEndian.PutUint64(b[:8], high)
-		binary.BigEndian.PutUint64(b[8:], low)
-		id = vectord.UUIDID(b)
-	}
-	return slotPoint{id: id, version: stamp >> 1}, true
+	return w.point(), true
 }
 
 // set puts a point into the slot. Only Apply and loading call it.

@@ -99,34 +99,3 @@ func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
 		}
 	}
 }
-
-func TestHotSetIsBoundedAndForgetsOldVersions(t *testing.T) {
-	const vectors, dim = 1000, 16
-	each := int64(4*dim + hotSetEntryOverhead)
-	h := newHotSet(100 * each)
-	v := make([]float32, dim)
-	for slot := range uint32(vectors) {
-		v[0] = float32(slot)
-		h.add(hotKey{1, slot}, 5, v)
-	}
-	if got := h.memoryBytes(); got > 100*each || got < 50*each {
-		t.Errorf("%d bytes are kept, the bound is %d", got, 100*each)
-	}
-	h = newHotSet(1 << 20)
-	h.add(hotKey{1, 2}, 5, v)
-	v[0] = -1
-	if got, ok := h.get(hotKey{1, 2}, 5); !ok || got[0] != vectors-1 {
-		t.Errorf("got %v, %v; the set must keep a copy", got, ok)
-	}
-	if _, ok := h.get(hotKey{1, 2}, 6); ok {
-		t.Error("a vector of version 5 answered for version 6")
-	}
-	h.add(hotKey{1, 2}, 4, v)
-	if _, ok := h.get(hotKey{1, 2}, 5); !ok {
-		t.Error("an older version took the place of a newer one")
-	}
-	h.setCapacity(0)
-	if got := h.memoryBytes(); got != 0 {
-		t.Errorf("%d bytes are left after the capacity became 0", got)
-	}
-}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -273,6 +274,57 @@ type queryJSON struct {
 	GroupBy    notOffered  `json:"group_by"`
 }
 
+// cutVector takes the vector out of the body of a search, if only plain fields come before it, and returns the body
+// without it. The decoder would look at each number twice, and the numbers are most of the body.
+//
+// It gives up on whatever is not plain, errors above all: the decoder then sees the whole body and says what is wrong.
+func cutVector(body []byte, field string) (v vectorJSON, rest []byte, ok bool) {
+	body = body[skipSpace(body, 0):]
+	at := bytes.Index(body, []byte(field)) - 1 // of the quote before the name
+	if at < 1 || body[0] != '{' || body[at] != '"' {
+		return v, nil, false
+	}
+	name, after := body[at:at+1+len(field)], body[at+1+len(field):]
+	// Before the name: whole fields without objects, arrays and escapes, so that the quote at the name opens a string.
+	before := bytes.Trim(body[1:at], " \t\r\n")
+	if bytes.ContainsAny(before, `{}[]\`) || bytes.Count(before, []byte{'"'})%2 != 0 {
+		return v, nil, false
+	}
+	if len(before) > 0 {
+		if before, ok = bytes.CutSuffix(before, []byte{','}); !ok || len(before) == 0 {
+			return v, nil, false
+		}
+	}
+	if after, ok = bytes.CutPrefix(after, []byte{'"'}); !ok {
+		return v, nil, false
+	}
+	if after, ok = bytes.CutPrefix(after[skipSpace(after, 0):], []byte{':'}); !ok {
+		return v, nil, false
+	}
+	end := bytes.IndexByte(after, ']') + 1
+	values, err := parseFloats(after[:end])
+	if err != nil || len(values) == 0 {
+		return v, nil, false
+	}
+	after = after[end+skipSpace(after[end:], 0):]
+	// A field that stands twice is an error, also where its name is spelled with escapes.
+	if bytes.IndexByte(after, '\\') >= 0 || bytes.Contains(after, name) {
+		return v, nil, false
+	}
+	rest = append(append(make([]byte, 0, len(before)+len(after)+1), '{'), before...)
+	begins := byte('}')
+	if next, more := bytes.CutPrefix(after, []byte{','}); more {
+		after, begins = next[skipSpace(next, 0):], '"'
+		if len(before) > 0 {
+			rest = append(rest, ',')
+		}
+	}
+	if len(after) == 0 || after[0] != begins {
+		return v, nil, false
+	}
+	return vectorJSON{given: true, values: values}, append(rest, after...), true
+}
+
 // query is a decoded query with what its answer carries.
 type query struct {
 	vectord.Query
@@ -281,6 +333,11 @@ type query struct {
 
 func decodeQuery(body []byte) (query, error) {
 	var q queryJSON
+	if vector, rest, ok := cutVector(body, "query"); ok && jsonv2.Unmarshal(rest, &q) == nil {
+		q.Query = nearestJSON{given: true, vector: vector}
+		return q.query("")
+	}
+	q = queryJSON{}
 	if err := decodeBody(body, &q); err != nil {
 		return query{}, err
 	}
@@ -337,6 +394,11 @@ func (v *searchVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 
 func decodeSearch(body []byte) (query, error) {
 	var s searchJSON
+	if vector, rest, ok := cutVector(body, "vector"); ok && jsonv2.Unmarshal(rest, &s) == nil {
+		s.Vector.vectorJSON = vector
+		return s.query("")
+	}
+	s = searchJSON{}
 	if err := decodeBody(body, &s); err != nil {
 		return query{}, err
 	}

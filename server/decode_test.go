@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"reflect"
 	"runtime"
@@ -118,26 +119,66 @@ func FuzzDecodeOperations(f *testing.F) {
 	})
 }
 
+// plainBodies have few fields but the vector, and most of them something wrong.
+var plainBodies = []string{`{"FIELD":[1,-2.5e3],"limit":3}`, ` { "FIELD" : [ 1 , 2 ] , "limit" : 3 } `, `{"FIELD":[1]}`, `{"FIELD":[1],}`,
+	`{"FIELD":[1]} x`, `{"FIELD":[1],"limit":3,"FIELD":[2]}`, `{"FIELD":[1],"limit":3,"\u0071uery":[2]}`, `{"FIELD":[1],"limit":3,"\u0076ector":[2]}`, `{"FIELD":[1],"limit":0}`,
+	`{"FIELD":[],"limit":3}`, `{"FIELD":[01],"limit":3}`, `{"FIELD":[1e99],"limit":3}`, `{"FIELD":[1 2],"limit":3}`, `{"FIELD":[[1]],"limit":3}`,
+	`{"FIELD":["]"],"limit":3}`, `{"FIELD":[1],"limit":3,"filter":{"must":[{"key":"FIELD","match":{"value":"]"}}]}}`, `{"FIELD":[1] "limit":3}`,
+	`{"limit":3,"FIELD":[1]}`, `{ "limit" : 3 , "FIELD" : [1] , "offset":2}`, `{"using":","FIELD":[1],"}`, `{"limit":3,,"FIELD":[1]}`, `{,"FIELD":[1]}`,
+	`{"params":{"exact":true},"FIELD":[1]}`, `{"using":"FIELD","FIELD":[1]}`, `{"limit":3 "FIELD":[1]}`, "{\"limit\":3,\v\"FIELD\":[1]}",
+	`{"FIELD":[1],"limit":3`, `{"FIELD":[1`, `{"FIELD"`, `{"FIELDS":[1],"limit":3}`, `[{"FIELD":[1]}]`, `{"FIELD":[1],"limit":"ÿ"}`}
+
+// checkShortCut compares what a decoder says with what it says without its short cut.
+func checkShortCut(t *testing.T, body []byte, decode func([]byte) (query, error), whole func() (query, error)) {
+	t.Helper()
+	got, err := decode(body)
+	want, wantErr := whole()
+	// Of several errors in a filter any may be told, so the texts may differ.
+	if vectord.KindOf(err) != vectord.KindOf(wantErr) || (err == nil) != (wantErr == nil) || !reflect.DeepEqual(got, want) {
+		t.Fatalf("%q is decoded to %+v, %v, and without the short cut to %+v, %v", body, got, err, want, wantErr)
+	}
+}
+
 func FuzzDecodeQuery(f *testing.F) {
 	for _, s := range []string{`{"query":[1,2],"limit":5,"filter":{"must_not":[{"has_id":[1]}]},"params":{"hnsw_ef":10,"exact":true},"with_payload":["a"]}`,
 		`{"query":{"nearest":7,"mmr":null},"score_threshold":0.5,"offset":3,"with_vector":[""],"with_payload":{"exclude":["b"]}}`,
 		`{"query":"550e8400-e29b-41d4-a716-446655440000","using":""}`, `{}`} {
 		f.Add([]byte(s))
 	}
+	for _, s := range plainBodies {
+		f.Add([]byte(strings.ReplaceAll(s, "FIELD", "query")))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if q, ok := checkDecoder(t, decodeQuery, body); ok {
 			checkQueries(t, q)
 		}
+		checkShortCut(t, body, decodeQuery, func() (query, error) {
+			var q queryJSON
+			if err := decodeBody(body, &q); err != nil {
+				return query{}, err
+			}
+			return q.query("")
+		})
 	})
 }
 
 func FuzzDecodeSearch(f *testing.F) {
 	f.Add([]byte(`{"vector":[1,2],"limit":5,"with_vectors":true}`))
 	f.Add([]byte(`{"vector":{"name":"","vector":[1]},"top":5}`))
+	for _, s := range plainBodies {
+		f.Add([]byte(strings.ReplaceAll(s, "FIELD", "vector")))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if q, ok := checkDecoder(t, decodeSearch, body); ok {
 			checkQueries(t, q)
 		}
+		checkShortCut(t, body, decodeSearch, func() (query, error) {
+			var s searchJSON
+			if err := decodeBody(body, &s); err != nil {
+				return query{}, err
+			}
+			return s.query("")
+		})
 	})
 }
 
@@ -257,14 +298,20 @@ func BenchmarkDecodeUpsert(b *testing.B) {
 	}
 }
 
+// BenchmarkDecodeQuery measures bodies where only plain fields come before the vector, and where others do.
 func BenchmarkDecodeQuery(b *testing.B) {
-	body := append([]byte(`{"limit":10,"with_payload":true,"query":`), floatsAsJSON(384)...)
-	body = append(body, '}')
-	b.SetBytes(int64(len(body)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := decodeQuery(body); err != nil {
-			b.Fatal(err)
+	for _, dim := range []int{100, 384} {
+		vector := string(floatsAsJSON(dim))
+		for _, body := range []string{`{"limit":10,"query":` + vector + `,"with_payload":["a"]}`, `{"with_payload":["a"],"limit":10,"query":` + vector + `}`} {
+			b.Run(fmt.Sprintf("dim=%d/plain=%v", dim, strings.HasPrefix(body, `{"limit"`)), func(b *testing.B) {
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := decodeQuery([]byte(body)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	}
 }

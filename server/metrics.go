@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
+	"github.com/valyala/fasthttp"
 )
 
 // The reasons with which requests are turned away, as the metric rejected_total counts them.
@@ -67,10 +69,36 @@ func newMetrics(o *Options) *metrics {
 	return m
 }
 
+// routeMetrics are the metrics of one route, found by their labels once. They appear when the route is first used.
+type routeMetrics struct {
+	all      *metrics
+	route    *route
+	succeeds atomic.Pointer[prometheus.Counter] // of answers with 200
+	duration atomic.Pointer[prometheus.Observer]
+}
+
 // answered counts one request.
-func (m *metrics) answered(rt *route, status int, took time.Duration) {
-	m.requests.WithLabelValues(rt.path, rt.method, strconv.Itoa(status)).Inc()
-	m.duration.WithLabelValues(rt.path, rt.method).Observe(took.Seconds())
+func (m *routeMetrics) answered(status int, took time.Duration) {
+	if status != fasthttp.StatusOK {
+		m.all.requests.WithLabelValues(m.route.path, m.route.method, strconv.Itoa(status)).Inc()
+	} else {
+		(*load(&m.succeeds, func() prometheus.Counter {
+			return m.all.requests.WithLabelValues(m.route.path, m.route.method, strconv.Itoa(status))
+		})).Inc()
+	}
+	(*load(&m.duration, func() prometheus.Observer {
+		return m.all.duration.WithLabelValues(m.route.path, m.route.method)
+	})).Observe(took.Seconds())
+}
+
+// load returns what p points to, found by find if it is nil. find must give the same each time.
+func load[T any](p *atomic.Pointer[T], find func() T) *T {
+	if v := p.Load(); v != nil {
+		return v
+	}
+	v := find()
+	p.Store(&v)
+	return &v
 }
 
 // appendText appends all metrics in the Prometheus text format.

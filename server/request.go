@@ -35,7 +35,7 @@ type request struct {
 }
 
 // serveRoute takes a request the whole way.
-func (s *Server) serveRoute(rt *route, ctx *fasthttp.RequestCtx) {
+func (s *Server) serveRoute(rt *route, m *routeMetrics, ctx *fasthttp.RequestCtx) {
 	start := time.Now()
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
@@ -46,7 +46,7 @@ func (s *Server) serveRoute(rt *route, ctx *fasthttp.RequestCtx) {
 		s.writeAnswer(r, start)
 	}
 	r.release()
-	s.metrics.answered(rt, ctx.Response.StatusCode(), time.Since(start))
+	m.answered(ctx.Response.StatusCode(), time.Since(start))
 }
 
 // admitAndRun checks what is to be checked before the body is read, in its fixed order, and then calls the handler. A

@@ -75,7 +75,8 @@ func (s *Server) newRouter() *router.Router {
 }
 
 func (s *Server) handlerOf(rt *route) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) { s.serveRoute(rt, ctx) }
+	m := &routeMetrics{all: s.metrics, route: rt}
+	return func(ctx *fasthttp.RequestCtx) { s.serveRoute(rt, m, ctx) }
 }
 
 // handle is where fasthttp hands over a request. Trailing slashes are trimmed.

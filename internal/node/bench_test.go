@@ -103,3 +103,33 @@ func BenchmarkSearch(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSearchHot measures one search for 10 of 20,000 points whose vectors are all in the hot set, at ef 100.
+func BenchmarkSearchHot(b *testing.B) {
+	n, db := benchNode(b, 1)
+	defer n.Close()
+	rng := rand.New(rand.NewPCG(1, 1))
+	const points = 20_000
+	for i := 0; i < points; i += 1000 {
+		if _, err := db.Write(background, "c", []vectord.Operation{benchPoints(rng, uint64(i), 1000)}, vectord.WriteOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	waitIndexed(b, db, points)
+	queries := make([]vectord.Query, 500)
+	for i, p := range benchPoints(rng, 0, len(queries)).Points {
+		queries[i] = vectord.Query{Vector: p.Vector, Limit: 10, Params: vectord.SearchParams{HNSWEf: 100}}
+	}
+	search := func(i int) {
+		if _, err := db.Search(background, "c", queries[i%len(queries)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range queries {
+		search(i)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		search(i)
+	}
+}
