@@ -38,6 +38,8 @@ func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vecto
 	if q.Vector == nil && q.ID == nil {
 		return db.list(ctx, col, q, filter, selection)
 	}
+	db.searching.Add(1)
+	defer db.searching.Add(-1)
 	s := search{db: db, collection: col, query: &q, filter: filter, selection: selection,
 		distance: index.DistanceFunc(col.config.Params.Vectors.Distance), wanted: q.Limit + q.Offset}
 	if err := s.prepareVector(); err != nil {
@@ -76,6 +78,7 @@ type search struct {
 	distance   func(a, b []float32) float32
 	vector     []float32 // the query's, as the collection keeps vectors
 	wanted     int       // hits of all pages so far
+	probe      bool      // of our own, to measure recall: neither counted nor cached
 }
 
 // prepareVector finds the vector to search with.
@@ -177,7 +180,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	n := nearest{vector: s.vector, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
 	n.ef = s.query.Params.HNSWEf
 	if n.ef == 0 {
-		n.ef = s.collection.config.HNSW.EfSearch
+		n.ef = shard.recall.efFor(&s.collection.config.HNSW)
 	}
 	wanted := s.wanted
 	if s.query.ID != nil {
@@ -185,7 +188,13 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	}
 	n.ef = max(n.ef, wanted)
 	n.k = min(max(rescoreFactor*wanted, rescoreMin), n.ef)
-	s.db.metrics.searches.WithLabelValues(shard.index.plan(n)).Inc()
+	if !s.probe {
+		plan := shard.index.plan(n)
+		s.db.metrics.searches.WithLabelValues(plan).Inc()
+		if plan == "graph" && found == nil && s.query.ID == nil {
+			shard.recall.queries.offer(s.vector, &s.db.sampled)
+		}
+	}
 	slots, err := shard.index.candidates(ctx, nil, n)
 	if err != nil {
 		return nil, err
@@ -255,7 +264,7 @@ func (s *search) rescore(ctx context.Context, shard *shard, slots []uint32, sett
 			}
 			r := &ranked[places[read]]
 			r.Distance = s.distance(s.vector, v)
-			if now, ok := shard.slots.get(slot); ok && now == r.slotPoint && !s.query.Params.Exact {
+			if now, ok := shard.slots.get(slot); ok && now == r.slotPoint && !s.query.Params.Exact && !s.probe {
 				s.db.hot.add(hotKey{shard.id, slot}, r.version, v)
 			}
 			read++
