@@ -123,6 +123,8 @@ func (b *recallBench) write(op vectord.Operation) {
 func (b *recallBench) settle() {
 	x := b.shard().index
 	for x.waiting() > 0 {
+		x.wait.Wait()
+		x.unlinkedAt = time.Time{} // it need not be patient
 		x.kick()
 		x.wait.Wait()
 	}

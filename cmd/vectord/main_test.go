@@ -56,6 +56,9 @@ func TestUsage(t *testing.T) {
 	f(exitUsage, `"2 parsecs" is not a size`, "serve", "--memory-limit=2 parsecs")
 	f(exitError, "no such file", "bench", "ann", "--base", "absent.npy", "--query", "absent.npy")
 	f(exitError, `metric "l2"`, "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitOK, "--drift-base=FILE", "bench", "recall", "--help")
+	f(exitError, `metric "l2"`, "bench", "recall", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitError, "no such file", "bench", "recall", "--base", "absent.npy", "--query", "absent.npy")
 	f(exitError, "does not end in .svg", "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--plot", "a.png")
 }
 
