@@ -243,7 +243,11 @@ func (p *recallPass) search(q *passQuery) error {
 			found++
 		}
 	}
-	p.current.add(float64(min(found, there)) / float64(there))
+	missed := 1 - float64(min(found, there))/float64(there)
+	if q.id != nil {
+		missed *= recallOwnMisses
+	}
+	p.current.add(1 - missed)
 	return nil
 }
 

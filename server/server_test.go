@@ -167,7 +167,7 @@ func TestRoutesOfCollections(t *testing.T) {
 		`"optimizer_config":{"deleted_threshold":0.2,"vacuum_min_vector_number":1000,"default_segment_number":0,`+
 		`"max_segment_size":9,"memmap_threshold":null,"indexing_threshold":5,"flush_interval_sec":5,"max_optimization_threads":2},`+
 		`"wal_config":{"wal_capacity_mb":64,"wal_segments_ahead":0},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},`+
-		`"metadata":{"owner":"me"}},"payload_schema":{},"recall":{"ef":77,"ratio":null,"queries":0}}`)
+		`"metadata":{"owner":"me"}},"payload_schema":{},"recall":{"ef":0,"ratio":null,"queries":0}}`)
 	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"ef_construct":99,"recall_target":0.75}}},"optimizers_config":{"indexing_threshold":7},
 		"params":{"on_disk_payload":true},"quantization_config":"Disabled","metadata":{"owner":null,"x":1}}`, "true")
 	info, err := h.srv.engine.CollectionInfo("b")
