@@ -48,9 +48,8 @@ type HNSWConfig struct {
 	OnDisk             bool    `json:"on_disk"`
 }
 
+// Recall is held at a target that the collection may say, from RecallTargetMin to RecallTargetMax.
 const (
-	// DefaultRecallTarget is the recall that searches of a collection are held to unless it says otherwise, and
-	// RecallTargetMin and RecallTargetMax bound what it may say.
 	DefaultRecallTarget = 0.95
 	RecallTargetMin     = 0.5
 	RecallTargetMax     = 0.999

@@ -405,7 +405,9 @@ func TestRecallOfMovingPoints(t *testing.T) {
 	move(1000)
 	step(func(p *recallPass) bool { return p.at > 100 })
 	move(2000)
-	b.measure(0)
+	for b.db.pass != nil { // to its end, and not the one that is due then
+		b.db.stepRecall(b.now)
+	}
 	if m := b.shard().recall.measured.Load(); m == nil || m.ratio != 1 || m.queries < 200 {
 		t.Errorf("searches that find everything were measured as %+v", m)
 	}
@@ -552,6 +554,40 @@ func TestSmallestEf(t *testing.T) {
 	f(0.95, step(efMax, 0.5, 0.9), efMax)   // out of reach, and they do
 	f(0.95, step(200, 0.93, 0.9305), efMin) // … by less than matters
 	f(0.999, step(200, 0.99, 0.9985), 203)
+}
+
+// TestChoose checks when what a measurement has found is followed.
+func TestChoose(t *testing.T) {
+	f := func(what string, before int, recall float64, needed int, change func(p *recallPass), want int) {
+		t.Helper()
+		p := recallPass{config: vectord.HNSWConfig{RecallTarget: 0.95}, tallies: map[int]*tally{}}
+		for _, ef := range efLadder {
+			mean := 0.5
+			if ef >= needed {
+				mean = 0.99
+			}
+			p.tallies[ef] = &tally{n: 1000, sum: 1000 * mean, squares: 1000 * mean * mean}
+		}
+		p.tallies[before] = &tally{n: 1000, sum: 1000 * recall, squares: 1000 * recall * recall}
+		if change != nil {
+			change(&p)
+		}
+		if got := p.choose(before); got != want {
+			t.Errorf("%s: ef %d, want %d", what, got, want)
+		}
+	}
+	outdated := func(p *recallPass) { p.outdated = true }
+	retarget := func(p *recallPass) { p.retarget = true }
+	f("the first", 0, 0.9, 128, nil, 128)
+	f("below the target", 102, 0.949, 128, nil, 128)
+	f("hardly above it", 102, 0.951, 128, nil, 102)
+	f("hardly above it, other points", 102, 0.951, 128, outdated, 128)
+	f("above it, other points", 102, 0.9551, 128, outdated, 102)
+	f("hardly above another target", 102, 0.951, 128, retarget, 128)
+	f("somewhat too much", 102, 0.99, 72, nil, 102)
+	f("far too much", 102, 0.99, 64, nil, 64)
+	f("somewhat too much for another target", 102, 0.99, 72, retarget, 72)
+	f("fixed", 102, 0.5, 128, func(p *recallPass) { p.config.EfSearch = 33 }, 33)
 }
 
 // TestTally checks that a small or scattered sample must be better to be believed.
