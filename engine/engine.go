@@ -5,8 +5,8 @@
 // by Apply, in one goroutine, each batch in one atomic commit. Points in storage are the truth; the slot tables, indexes,
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
-// Lock order: shard.applying before vectorIndex.mu and filterCache.mu, which nobody holds together; catalog.mu is held
-// alone.
+// Lock order: shard.applying before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody holds together;
+// catalog.mu is held alone.
 package engine
 
 import (

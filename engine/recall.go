@@ -55,7 +55,8 @@ const (
 	efTooMuch, efEnough = 3, 2
 
 	// A shard whose points stay is measured again with its newer queries once it has rested recallRest times as long as
-	// that took, recallRestMin at least.
+	// that took, recallRestMin at least. After a measurement that found other points or chose another ef recallRestMin is
+	// enough: the queries may be about to follow.
 	recallRest    = 20
 	recallRestMin = 30 * time.Second
 
@@ -105,6 +106,7 @@ type lastPass struct {
 	state   shardState
 	config  vectord.HNSWConfig
 	settled bool
+	moved   bool // it found other points than the one before, or chose another ef
 }
 
 // shardState is how much of a shard there is.
@@ -137,7 +139,11 @@ func (c *calibrator) efFor(h *vectord.HNSWConfig) int {
 // due reports whether the shard is to be measured.
 func (s *shard) due(now time.Time) bool {
 	state, config, last := s.state(), s.index.config.Load().HNSW, &s.recall.last
-	rested := now.Sub(last.ended) >= max(recallRestMin, recallRest*last.took)
+	rest := recallRestMin
+	if !last.moved {
+		rest = max(rest, recallRest*last.took)
+	}
+	rested := now.Sub(last.ended) >= rest
 	switch {
 	case state.indexed < recallVectorsMin || state.waiting > state.indexed:
 		return false // searches compare with most of the points
@@ -225,6 +231,7 @@ func (db *DB) endPass(p *recallPass, now time.Time, err error) {
 	db.metrics.recallMeasurements.Inc()
 	before := c.ef.Load()
 	ef := p.choose(int(before))
+	c.last.moved = p.outdated || ef != int(before)
 	t := p.tallies[ef]
 	c.measured.Store(&measurement{ef: ef, ratio: t.mean(), queries: t.n})
 	if p.config.EfSearch > 0 || int(before) == ef {

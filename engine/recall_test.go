@@ -292,6 +292,9 @@ func TestRecallFollowsTheData(t *testing.T) {
 		t.Errorf("ef went from %d to %d as the points became hard to find", first, top)
 	}
 	drift(b.easy)
+	b.ask(recallSample, 0, b.easy)
+	b.measure(time.Minute) // they have stopped changing
+	b.held(0.95, b.easy)
 	if b.ef() >= top/2 {
 		t.Errorf("ef went from %d to %d as the points became easy to find", top, b.ef())
 	}
@@ -586,6 +589,7 @@ func TestChoose(t *testing.T) {
 	f("hardly above another target", 102, 0.951, 128, retarget, 128)
 	f("somewhat too much", 102, 0.99, 72, nil, 102)
 	f("far too much", 102, 0.99, 64, nil, 64)
+	f("far too much, other points", 102, 0.99, 64, outdated, 102)
 	f("somewhat too much for another target", 102, 0.99, 72, retarget, 72)
 	f("fixed", 102, 0.5, 128, func(p *recallPass) { p.config.EfSearch = 33 }, 33)
 }

@@ -298,7 +298,8 @@ func (p *recallPass) smallest(enough func(*tally) bool) (ef, missing int) {
 
 // choose returns the ef to search with from now on, after a complete pass; before is what was chosen before, 0 for nothing.
 // Another target is followed at once. Otherwise ef is raised where the measured recall is below the target, or near it
-// and the points are others by now, and lowered where it is far too much.
+// and the points are others by now. It is lowered where it is far too much, and not while the points change, for then the
+// sample may be of queries of yesterday.
 func (p *recallPass) choose(before int) int {
 	if p.config.EfSearch > 0 {
 		return p.config.EfSearch
@@ -312,7 +313,7 @@ func (p *recallPass) choose(before int) int {
 		least += marginOf(least)
 	}
 	switch recall := p.tallies[before].mean(); {
-	case needed > before && recall < least, needed*efTooMuch <= before*efEnough:
+	case needed > before && recall < least, needed*efTooMuch <= before*efEnough && !p.outdated:
 		return needed
 	}
 	return before
