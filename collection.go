@@ -33,16 +33,29 @@ type VectorParams struct {
 }
 
 // HNSWConfig sets the shape of the graph (Malkov and Yashunin, 2016): M links a node (2M on layer 0), EfConstruct
-// candidates while building, at most MaxLayers layers. EfSearch is the default number of candidates of a search.
+// candidates while building, at most MaxLayers layers.
+//
+// A search that does not say keeps EfSearch candidates. If that is 0 each replica chooses the number by itself, the
+// smallest with which searches find the share RecallTarget of their ten nearest, and follows the data.
 type HNSWConfig struct {
-	M                  int  `json:"m"`
-	EfConstruct        int  `json:"ef_construct"`
-	EfSearch           int  `json:"ef_search"`
-	MaxLayers          int  `json:"max_layers"`
-	FullScanThreshold  int  `json:"full_scan_threshold"` // KiB of vectors below which a scan is preferred to the graph
-	MaxIndexingThreads int  `json:"max_indexing_threads"`
-	OnDisk             bool `json:"on_disk"`
+	M                  int     `json:"m"`
+	EfConstruct        int     `json:"ef_construct"`
+	EfSearch           int     `json:"ef_search"`
+	RecallTarget       float64 `json:"recall_target"`
+	MaxLayers          int     `json:"max_layers"`
+	FullScanThreshold  int     `json:"full_scan_threshold"` // KiB of vectors below which a scan is preferred to the graph
+	MaxIndexingThreads int     `json:"max_indexing_threads"`
+	OnDisk             bool    `json:"on_disk"`
 }
+
+// Recall is held at a target that the collection may say, from RecallTargetMin to RecallTargetMax.
+const (
+	DefaultRecallTarget = 0.95
+	RecallTargetMin     = 0.5
+	RecallTargetMax     = 0.999
+	// UncalibratedEf is the number of candidates of searches for which neither the collection nor a measurement has said one.
+	UncalibratedEf = 50
+)
 
 // OptimizerConfig holds the settings of background work. Only IndexingThreshold (KiB of vectors below which no graph is
 // built; 0 turns indexing off) changes what vectord does; the others are kept for clients that read them back.
@@ -70,7 +83,7 @@ func DefaultCollectionConfig(size int, distance Distance) CollectionConfig {
 			Vectors:     VectorParams{Size: size, Distance: distance},
 			ShardNumber: 1, ReplicationFactor: 1, WriteConsistencyFactor: 1, OnDiskPayload: true,
 		},
-		HNSW: HNSWConfig{M: 16, EfConstruct: 200, EfSearch: 50, MaxLayers: 5, FullScanThreshold: 10_000},
+		HNSW: HNSWConfig{M: 16, EfConstruct: 200, RecallTarget: DefaultRecallTarget, MaxLayers: 5, FullScanThreshold: 10_000},
 		Optimizer: OptimizerConfig{DeletedThreshold: 0.2, VacuumMinVectorNumber: 1000, IndexingThreshold: 10_000,
 			FlushIntervalSec: 5},
 		WAL: WALConfig{CapacityMB: 32},
@@ -94,7 +107,7 @@ func (c *CollectionConfig) Validate() error {
 		{"write_consistency_factor", c.Params.WriteConsistencyFactor, 1, 64},
 		{"hnsw_config.m", c.HNSW.M, 2, 64},
 		{"hnsw_config.ef_construct", c.HNSW.EfConstruct, 4, 4096},
-		{"hnsw_config.ef_search", c.HNSW.EfSearch, 1, MaxLimit},
+		{"hnsw_config.ef_search", c.HNSW.EfSearch, 0, MaxLimit},
 		{"hnsw_config.max_layers", c.HNSW.MaxLayers, 1, 16},
 		{"hnsw_config.full_scan_threshold", c.HNSW.FullScanThreshold, 0, 1 << 30},
 		{"hnsw_config.max_indexing_threads", c.HNSW.MaxIndexingThreads, 0, 1024},
@@ -104,6 +117,9 @@ func (c *CollectionConfig) Validate() error {
 		if r.value < r.low || r.value > r.high {
 			return Errorf(KindUnprocessable, "%s: value %d invalid, must be from %d to %d", r.field, r.value, r.low, r.high)
 		}
+	}
+	if t := c.HNSW.RecallTarget; !(t >= RecallTargetMin && t <= RecallTargetMax) {
+		return Errorf(KindUnprocessable, "hnsw_config.recall_target: value %v invalid, must be from %v to %v", t, RecallTargetMin, RecallTargetMax)
 	}
 	return nil
 }
@@ -123,12 +139,21 @@ type CollectionInfo struct {
 	Points         int // live points
 	IndexedVectors int // of them, in the graph
 	Config         CollectionConfig
+	Recall         RecallState
+}
+
+// RecallState is how well a collection's searches find the ten nearest points. Each replica measures it by itself.
+type RecallState struct {
+	Ef      int      `json:"ef"`      // candidates of a search that does not say, where shards differ the most of them
+	Ratio   *float64 `json:"ratio"`   // share of the ten nearest found with Ef, measured last; nil: not measured
+	Queries int      `json:"queries"` // that Ratio was measured with
 }
 
 // CollectionUpdate changes a collection's settings at run time; absent fields stay as they are. Its JSON form is part of
 // the log's format.
 type CollectionUpdate struct {
-	EfSearch           *int            `json:"ef_search,omitempty"`
+	EfSearch           *int            `json:"ef_search,omitempty"` // 0: what RecallTarget needs
+	RecallTarget       *float64        `json:"recall_target,omitempty"`
 	EfConstruct        *int            `json:"ef_construct,omitempty"` // for points indexed from now on
 	FullScanThreshold  *int            `json:"full_scan_threshold,omitempty"`
 	MaxIndexingThreads *int            `json:"max_indexing_threads,omitempty"`

@@ -125,13 +125,14 @@ func TestRequests(t *testing.T) {
 		}, []vectord.Record{{ID: vectord.NumberID(2), Vector: []float32{0.5}, Payload: []byte(`{"a":9007199254740993}`)}})
 	f("delete collection", `DELETE /collections/c `, `{"result":false}`,
 		func() (any, error) { return c.DeleteCollection(ctx, "c") }, false)
-	config := vectord.DefaultCollectionConfig(2, vectord.Euclid)
+	config, ratio := vectord.DefaultCollectionConfig(2, vectord.Euclid), 0.97
 	f("collection", `GET /collections/c `,
-		`{"result":{"status":"yellow","points_count":3,"indexed_vectors_count":2,"config":{"params":{"vectors":{"size":2,"distance":"Euclid"}}}}}`,
+		`{"result":{"status":"yellow","points_count":3,"indexed_vectors_count":2,"config":{"params":{"vectors":{"size":2,"distance":"Euclid"}}},
+			"recall":{"ef":64,"ratio":0.97,"queries":300}}}`,
 		func() (any, error) { return c.Collection(ctx, "c") },
 		vectord.CollectionInfo{Status: vectord.StatusYellow, Points: 3, IndexedVectors: 2, Config: vectord.CollectionConfig{
-			Params: vectord.CollectionParams{Vectors: config.Params.Vectors}}})
-	f("create", `PUT /collections/c {"vectors":{"size":2,"distance":"Euclid"},"shard_number":1,"hnsw_config":{"m":16,"ef_construct":200,"ef_search":50,"max_layers":5,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},"optimizers_config":{"indexing_threshold":10000}}`,
+			Params: vectord.CollectionParams{Vectors: config.Params.Vectors}}, Recall: vectord.RecallState{Ef: 64, Ratio: &ratio, Queries: 300}})
+	f("create", `PUT /collections/c {"vectors":{"size":2,"distance":"Euclid"},"shard_number":1,"hnsw_config":{"m":16,"ef_construct":200,"ef_search":0,"recall_target":0.95,"max_layers":5,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},"optimizers_config":{"indexing_threshold":10000}}`,
 		`{"result":true}`, func() (any, error) { return nil, c.CreateCollection(ctx, "c", config) }, nil)
 }
 

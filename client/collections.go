@@ -42,6 +42,7 @@ func (c *Client) Collection(ctx context.Context, name string) (vectord.Collectio
 		Points         int                      `json:"points_count"`
 		IndexedVectors int                      `json:"indexed_vectors_count"`
 		Config         vectord.CollectionConfig `json:"config"`
+		Recall         vectord.RecallState      `json:"recall"`
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: collectionPath(name, "")}, &result)
 	return vectord.CollectionInfo(result), err

@@ -92,7 +92,7 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 		}
 		return a.write(e, w)
 	case commandCreateCollection:
-		var c createCollection
+		c := createCollection{Config: olderConfig}
 		if err := json.Unmarshal(body, &c); err != nil {
 			return nil, nil, err
 		}
@@ -167,6 +167,9 @@ func (a *applier) updateCollection(c updateCollection) (value any, refusal, err 
 	set(&changed.config.HNSW.FullScanThreshold, u.FullScanThreshold)
 	set(&changed.config.HNSW.MaxIndexingThreads, u.MaxIndexingThreads)
 	set(&changed.config.Optimizer.IndexingThreshold, u.IndexingThreshold)
+	if u.RecallTarget != nil {
+		changed.config.HNSW.RecallTarget = *u.RecallTarget
+	}
 	if u.OnDiskPayload != nil {
 		changed.config.Params.OnDiskPayload = *u.OnDiskPayload
 	}

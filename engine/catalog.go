@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +58,9 @@ type collectionMeta struct {
 	Config vectord.CollectionConfig `json:"config"`
 	Shards []shardMeta              `json:"shards"`
 }
+
+// olderConfig has the values of settings that configurations written by an older vectord lack. What is written has all.
+var olderConfig = vectord.CollectionConfig{HNSW: vectord.HNSWConfig{RecallTarget: vectord.DefaultRecallTarget}}
 
 type shardMeta struct {
 	ID    uint32 `json:"id"`
@@ -142,6 +146,13 @@ func (c *catalog) allShards() []*shard {
 		all = append(all, col.shards...)
 	}
 	return all
+}
+
+// unordered returns all collections in no order.
+func (c *catalog) unordered() []*collection {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Collect(maps.Values(c.byID))
 }
 
 // all returns all collections by ascending name.

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	stdpath "path"
 	"strconv"
 	"strings"
 	"time"
@@ -39,16 +40,16 @@ type fileStore interface {
 	SyncAndTrim(shard uint32, upTo uint64) error
 }
 
-func checkpointName(shard uint32) string { return fmt.Sprintf("shard-%d%s", shard, checkpointSuffix) }
+func checkpointName(shard uint32) string { return derivedName(shard, checkpointSuffix) }
 
-// checkpointShard returns the shard whose checkpoint a file is.
-func checkpointShard(name string) (uint32, bool) {
-	digits, ok := strings.CutSuffix(strings.TrimPrefix(name, "shard-"), checkpointSuffix)
-	if !ok {
-		return 0, false
-	}
-	shard, err := strconv.ParseUint(digits, 10, 32)
-	return uint32(shard), err == nil && checkpointName(uint32(shard)) == name
+// derivedName names a file of a shard.
+func derivedName(shard uint32, suffix string) string { return fmt.Sprintf("shard-%d%s", shard, suffix) }
+
+// derivedShard returns the shard that a derived file belongs to.
+func derivedShard(name string) (uint32, bool) {
+	suffix := stdpath.Ext(name)
+	shard, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(name, "shard-"), suffix), 10, 32)
+	return uint32(shard), err == nil && (suffix == checkpointSuffix || suffix == recallSuffix) && derivedName(uint32(shard), suffix) == name
 }
 
 // checkpoint writes the graph. The goroutine that inserts and unlinks calls it, so neither happens meanwhile; searches and

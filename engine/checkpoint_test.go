@@ -69,15 +69,18 @@ func TestCheckpointSyncsBeforeItReplaces(t *testing.T) {
 	r.close()
 }
 
-func TestCheckpointNames(t *testing.T) {
+func TestDerivedNames(t *testing.T) {
 	for _, shard := range []uint32{0, 1, 1<<32 - 1} {
-		if got, ok := checkpointShard(checkpointName(shard)); !ok || got != shard {
+		if got, ok := derivedShard(checkpointName(shard)); !ok || got != shard {
 			t.Errorf("%q is the checkpoint of shard %d, %v", checkpointName(shard), got, ok)
 		}
+		if got, ok := derivedShard(recallName(shard)); !ok || got != shard {
+			t.Errorf("%q is the recall of shard %d, %v", recallName(shard), got, ok)
+		}
 	}
-	for _, name := range []string{"", "shard-.graph", "shard-01.graph", "shard-4294967296.graph", "shard-1", "1.graph", "shard-x.graph", "shard--1.graph"} {
-		if got, ok := checkpointShard(name); ok {
-			t.Errorf("%q is taken for the checkpoint of shard %d", name, got)
+	for _, name := range []string{"", "shard-.graph", "shard-01.graph", "shard-4294967296.graph", "shard-1", "shard-1.other", "1.graph", "shard-x.graph", "shard--1.graph"} {
+		if got, ok := derivedShard(name); ok {
+			t.Errorf("%q is taken for a file of shard %d", name, got)
 		}
 	}
 }

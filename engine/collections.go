@@ -98,7 +98,7 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	if err != nil {
 		return vectord.CollectionInfo{}, err
 	}
-	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config}
+	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config, Recall: c.recallState()}
 	for _, s := range c.shards {
 		info.Points += int(s.points.Load())
 		info.IndexedVectors += s.index.indexed()

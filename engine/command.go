@@ -13,12 +13,16 @@ import (
 
 // A command is one change in the log:
 //
-//	version u8 = 1 · kind u8 · body
+//	version u8 · kind u8 · body
 //
+// The version is 1, or 2 of those that carry a collection's settings: since then there is a recall target, and an ef of 0.
 // Bodies of catalog commands are JSON. The body of a write is binary, integers as uvarints unless a width is given, all
 // fixed widths little-endian; docs/FORMAT.md has it byte by byte. Commands are a format: a kind keeps its meaning for
 // ever, and a change of a body takes a new version.
-const commandVersion = 1
+const (
+	commandVersion         = 1
+	commandSettingsVersion = 2
+)
 
 type commandKind uint8
 
@@ -63,7 +67,15 @@ func encodeCatalogCommand(kind commandKind, body any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode command of kind %d: %w", kind, err)
 	}
-	return append([]byte{commandVersion, byte(kind)}, b...), nil
+	return append([]byte{kind.version(), byte(kind)}, b...), nil
+}
+
+// version returns the version in which commands of the kind are written; older ones are read as well.
+func (k commandKind) version() byte {
+	if k == commandCreateCollection || k == commandUpdateCollection {
+		return commandSettingsVersion
+	}
+	return commandVersion
 }
 
 // splitCommand returns a command's kind and body.
@@ -71,10 +83,11 @@ func splitCommand(b []byte) (commandKind, []byte, error) {
 	if len(b) < 2 {
 		return 0, nil, fmt.Errorf("command of %d bytes", len(b))
 	}
-	if b[0] != commandVersion {
-		return 0, nil, fmt.Errorf("command of version %d, this server reads version %d", b[0], commandVersion)
+	kind := commandKind(b[1])
+	if b[0] < commandVersion || b[0] > kind.version() {
+		return 0, nil, fmt.Errorf("command of kind %d and version %d, this server reads versions to %d", kind, b[0], kind.version())
 	}
-	return commandKind(b[1]), b[2:], nil
+	return kind, b[2:], nil
 }
 
 func (w *write) append(dst []byte) ([]byte, error) {

@@ -5,8 +5,8 @@
 // by Apply, in one goroutine, each batch in one atomic commit. Points in storage are the truth; the slot tables, indexes,
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
-// Lock order: shard.applying before vectorIndex.mu and filterCache.mu, which nobody holds together; catalog.mu is held
-// alone.
+// Lock order: shard.applying before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody holds together;
+// catalog.mu is held alone.
 package engine
 
 import (
@@ -60,6 +60,10 @@ type DB struct {
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
+	searching atomic.Int64 // searches running
+	sampled   atomic.Int64 // bytes of queries kept to measure recall with
+	pass      *recallPass  // the measurement under way, nil for none; holdRecall's own
+
 	started    atomic.Bool
 	stop       context.Context // ends background work
 	cancel     context.CancelFunc
@@ -97,7 +101,7 @@ func (db *DB) load() error {
 		case key == metaCounters:
 			err = json.Unmarshal(value, &db.catalog.next)
 		case strings.HasPrefix(key, metaCollectionPrefix):
-			var m collectionMeta
+			m := collectionMeta{Config: olderConfig}
 			if err = json.Unmarshal(value, &m); err == nil {
 				err = db.loadCollection(m)
 			}
@@ -154,6 +158,11 @@ func (db *DB) loadShard(s *shard) error {
 	}
 	s.points.Store(int64(live.GetCardinality()))
 	s.filters.from = applied.Index
+	ef, err := loadEf(s.index.files, s.id)
+	if err != nil {
+		db.logger.Warn("the number of candidates chosen for a shard cannot be read and is measured again", "shard", s.id, "error", err)
+	}
+	s.recall.ef.Store(int32(ef))
 	return s.index.load(live, applied.Index)
 }
 
@@ -169,7 +178,7 @@ func (db *DB) newShard(m shardMeta, config *vectord.CollectionConfig) *shard {
 	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x}
 }
 
-// removeOrphans removes checkpoints of shards that are no more.
+// removeOrphans removes derived files of shards that are no more.
 func (db *DB) removeOrphans() error {
 	names, err := db.store.ListFiles()
 	if err != nil {
@@ -178,7 +187,7 @@ func (db *DB) removeOrphans() error {
 	known := map[uint32]bool{}
 	db.eachShard(func(s *shard) { known[s.id] = true })
 	for _, name := range names {
-		if shard, ok := checkpointShard(name); ok && !known[shard] {
+		if shard, ok := derivedShard(name); ok && !known[shard] {
 			if err := db.store.RemoveFile(name); err != nil {
 				return err
 			}
@@ -210,8 +219,9 @@ func (db *DB) LastApplied() (index uint64, timeMillis int64, err error) {
 func (db *DB) Start(log Log) {
 	db.log = log
 	db.started.Store(true)
-	db.background.Add(1)
+	db.background.Add(2)
 	go db.maintain()
+	go db.holdRecall()
 	db.eachShard(func(s *shard) { s.index.kick() })
 }
 
@@ -269,7 +279,7 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 		heap += s.index.fresh.MemoryBytes() + s.slots.memoryBytes()
 		outside += s.index.graphBytes()
 	})
-	return heap, outside
+	return heap + db.sampled.Load(), outside
 }
 
 // followConfig hands a changed configuration to the indexes.
@@ -290,8 +300,11 @@ func (db *DB) release(c *collection) {
 		defer db.background.Done()
 		for _, s := range c.shards {
 			s.index.close()
-			if err := db.store.RemoveFile(checkpointName(s.id)); err != nil {
-				db.logger.Error("remove the checkpoint of a dropped shard", "shard", s.id, "error", err)
+			s.recall.queries.close(&db.sampled)
+			for _, name := range []string{checkpointName(s.id), recallName(s.id)} {
+				if err := db.store.RemoveFile(name); err != nil {
+					db.logger.Error("remove a file of a dropped shard", "name", name, "error", err)
+				}
 			}
 		}
 	}()

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -17,6 +20,9 @@ type metrics struct {
 	searches      [searchPlans]prometheus.Counter // by plan
 	searchRetries prometheus.Counter
 	applied       *prometheus.CounterVec
+
+	recallMeasurements prometheus.Counter
+	recallSeconds      prometheus.Counter
 }
 
 // newMetrics makes the counters and registers them where a registry is given.
@@ -34,6 +40,10 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Searches run again because a candidate changed under them."}),
 		applied: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_applied_commands_total",
 			Help: "Commands applied, by outcome: ok, refused or repeated (an idempotency key seen before)."}, []string{"outcome"}),
+		recallMeasurements: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_recall_measurements_total",
+			Help: "Measurements of the recall of a shard's searches."}),
+		recallSeconds: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_recall_work_seconds_total",
+			Help: "Time spent measuring recall, pauses not counted; at most a tenth of one core."}),
 	}
 	searches := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
 		Help: "Searches by the plan that ran: exact, list, scan or graph."}, []string{"plan"})
@@ -43,7 +53,8 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	if registry == nil {
 		return m
 	}
-	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, searches, m.searchRetries, m.applied)
+	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, searches, m.searchRetries, m.applied, m.recallMeasurements,
+		m.recallSeconds, recallCollector{db})
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -88,4 +99,54 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	gauge("vectord_hot_set_capacity_bytes", "Bytes that the hot set may take; vectord_memory_bytes has what it does.",
 		func() float64 { return float64(db.hot.capacityBytes.Load()) })
 	return m
+}
+
+// recallCollector exports what each collection's searches find. A label takes its value from the name of a collection, so
+// only the recallSeriesMax collections with the most points have series.
+type recallCollector struct{ db *DB }
+
+var (
+	recallRatio = prometheus.NewDesc("vectord_recall_ratio",
+		"Share of the ten nearest points that searches of the collection find, measured last; absent before.", []string{"collection"}, nil)
+	recallTarget = prometheus.NewDesc("vectord_recall_target_ratio",
+		"The recall that the collection wants; absent where it fixes ef_search.", []string{"collection"}, nil)
+	recallEf = prometheus.NewDesc("vectord_search_ef",
+		"Candidates of a search that does not say.", []string{"collection"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c recallCollector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- recallRatio
+	descs <- recallTarget
+	descs <- recallEf
+}
+
+// Collect implements prometheus.Collector.
+func (c recallCollector) Collect(values chan<- prometheus.Metric) {
+	type sized struct {
+		*collection
+		points int64
+	}
+	var all []sized
+	for _, col := range c.db.catalog.all() {
+		s := sized{collection: col}
+		for _, shard := range col.shards {
+			s.points += shard.points.Load()
+		}
+		all = append(all, s)
+	}
+	slices.SortStableFunc(all, func(a, b sized) int { return cmp.Compare(b.points, a.points) })
+	for _, col := range all[:min(len(all), recallSeriesMax)] {
+		gauge := func(desc *prometheus.Desc, value float64) {
+			values <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, col.name)
+		}
+		state := col.recallState()
+		gauge(recallEf, float64(state.Ef))
+		if state.Ratio != nil {
+			gauge(recallRatio, *state.Ratio)
+		}
+		if col.config.HNSW.EfSearch == 0 {
+			gauge(recallTarget, col.config.HNSW.RecallTarget)
+		}
+	}
 }

@@ -40,6 +40,8 @@ func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vecto
 	if q.Vector == nil && q.ID == nil {
 		return db.list(ctx, col, q, filter, selection)
 	}
+	db.searching.Add(1)
+	defer db.searching.Add(-1)
 	s := search{db: db, collection: col, query: &q, filter: filter, selection: selection,
 		distance: index.DistanceFunc(col.config.Params.Vectors.Distance), wanted: q.Limit + q.Offset}
 	if err := s.prepareVector(); err != nil {
@@ -78,6 +80,7 @@ type search struct {
 	distance   func(a, b []float32) float32
 	vector     []float32 // the query's, as the collection keeps vectors
 	wanted     int       // hits of all pages so far
+	probe      bool      // of our own, to measure recall: neither counted nor cached
 }
 
 // prepareVector finds the vector to search with.
@@ -179,7 +182,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	n := nearest{vector: s.vector, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
 	n.ef = s.query.Params.HNSWEf
 	if n.ef == 0 {
-		n.ef = s.collection.config.HNSW.EfSearch
+		n.ef = shard.recall.efFor(&s.collection.config.HNSW)
 	}
 	wanted := s.wanted
 	if s.query.ID != nil {
@@ -187,7 +190,13 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	}
 	n.wanted = wanted
 	n.k = max(rescoreFactor*wanted, rescoreMin)
-	s.db.metrics.searches[shard.index.plan(n)].Inc()
+	if !s.probe {
+		plan := shard.index.plan(n)
+		s.db.metrics.searches[plan].Inc()
+		if plan == planGraph && found == nil && s.query.ID == nil {
+			shard.recall.queries.offer(s.vector, &s.db.sampled)
+		}
+	}
 	r := rescorings.Get().(*rescoring)
 	defer r.release()
 	if err := s.compare(ctx, shard, n, r, settled); err != nil {
@@ -307,7 +316,7 @@ func (s *search) compareMissing(ctx context.Context, shard *shard, r *rescoring)
 		}
 		c := &r.candidates[uint32(r.missing[read])]
 		c.distance = s.distance(s.vector, v)
-		if now, ok := shard.slots.words(slot); ok && now == c.held && !s.query.Params.Exact {
+		if now, ok := shard.slots.words(slot); ok && now == c.held && !s.query.Params.Exact && !s.probe {
 			s.db.hot.add(hotKey{shard.id, slot}, c.held.version(), v)
 		}
 		read++

@@ -19,6 +19,7 @@ type shard struct {
 	index     *vectorIndex
 	filters   filterCache
 	points    atomic.Int64
+	recall    calibrator
 
 	// applying is held by Apply from before the first slot is cleared until the index knows the batch's changes. A read
 	// that saw a slot change under it takes it and looks again, so that it meets no half of an update.

@@ -117,6 +117,15 @@ func (t *slotTable) clear(slot uint32) {
 	}
 }
 
+// limit returns a number above every slot in use.
+func (t *slotTable) limit() uint32 {
+	chunks := t.chunks.Load()
+	if chunks == nil {
+		return 0
+	}
+	return uint32(len(*chunks) * slotChunkSize)
+}
+
 func (t *slotTable) memoryBytes() int64 {
 	chunks := t.chunks.Load()
 	if chunks == nil {

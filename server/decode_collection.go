@@ -65,15 +65,17 @@ func (v *vectorParamsJSON) parse(raw jsontext.Value) error {
 	return nil
 }
 
-// hnswJSON are the settings of the graph, each of which may be absent. ef_search and max_layers are vectord's own.
+// hnswJSON are the settings of the graph, each of which may be absent. ef_search, recall_target and
+// max_layers are vectord's own.
 type hnswJSON struct {
-	M                  *uint64 `json:"m"`
-	EfConstruct        *uint64 `json:"ef_construct"`
-	EfSearch           *uint64 `json:"ef_search"`
-	MaxLayers          *uint64 `json:"max_layers"`
-	FullScanThreshold  *uint64 `json:"full_scan_threshold"`
-	MaxIndexingThreads *uint64 `json:"max_indexing_threads"`
-	OnDisk             *bool   `json:"on_disk"`
+	M                  *uint64  `json:"m"`
+	EfConstruct        *uint64  `json:"ef_construct"`
+	EfSearch           *uint64  `json:"ef_search"`
+	RecallTarget       *float64 `json:"recall_target"`
+	MaxLayers          *uint64  `json:"max_layers"`
+	FullScanThreshold  *uint64  `json:"full_scan_threshold"`
+	MaxIndexingThreads *uint64  `json:"max_indexing_threads"`
+	OnDisk             *bool    `json:"on_disk"`
 }
 
 func (h *hnswJSON) apply(c *vectord.HNSWConfig, field string) error {
@@ -95,6 +97,9 @@ func (h *hnswJSON) apply(c *vectord.HNSWConfig, field string) error {
 		if err := setInt(s.dst, s.v, field+"."+s.name); err != nil {
 			return err
 		}
+	}
+	if h.RecallTarget != nil {
+		c.RecallTarget = *h.RecallTarget
 	}
 	if h.OnDisk != nil {
 		c.OnDisk = *h.OnDisk
@@ -391,6 +396,7 @@ func graphUpdate(u *vectord.CollectionUpdate, h *hnswJSON) error {
 	if err := h.apply(&checked, "hnsw_config"); err != nil {
 		return err
 	}
+	u.RecallTarget = h.RecallTarget
 	for _, s := range []struct {
 		dst   **int
 		given *uint64

@@ -118,7 +118,8 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 		Segments        int                      `json:"segments_count"` // vectord has shards, each of which is one piece
 		Config          vectord.CollectionConfig `json:"config"`
 		PayloadSchema   struct{}                 `json:"payload_schema"`
-	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, info.Config, struct{}{}})
+		Recall          vectord.RecallState      `json:"recall"` // vectord's own
+	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, info.Config, struct{}{}, info.Recall})
 	if err != nil {
 		return dst, fmt.Errorf("encode collection info: %w", err)
 	}

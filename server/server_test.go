@@ -153,7 +153,7 @@ func TestRoutesOfCollections(t *testing.T) {
 	h.ok("GET", "/collections", "", `{"collections":[]}`)
 	h.ok("GET", "/collections/b/exists", "", `{"exists":false}`)
 	h.ok("PUT", "/collections/b", `{"vectors":{"":{"size":4,"distance":"Cosine","on_disk":true,"datatype":"float32"}},
-		"hnsw_config":{"m":8,"ef_search":77,"max_layers":3,"payload_m":null},"optimizers_config":{"indexing_threshold":5,
+		"hnsw_config":{"m":8,"ef_search":77,"recall_target":0.9,"max_layers":3,"payload_m":null},"optimizers_config":{"indexing_threshold":5,
 		"max_segment_size":9,"max_optimization_threads":2},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},
 		"on_disk_payload":false,"metadata":{"owner":"me"},"sparse_vectors":{},"strict_mode_config":{"enabled":false},
 		"wal_config":{"wal_capacity_mb":64},"unknown":1}`, "true")
@@ -163,18 +163,18 @@ func TestRoutesOfCollections(t *testing.T) {
 	h.ok("GET", "/collections/b", "", `{"status":"green","optimizer_status":"ok","points_count":0,"indexed_vectors_count":0,`+
 		`"segments_count":1,"config":{"params":{"vectors":{"size":4,"distance":"Cosine","on_disk":true},"shard_number":1,`+
 		`"replication_factor":1,"write_consistency_factor":1,"on_disk_payload":false},"hnsw_config":{"m":8,"ef_construct":200,`+
-		`"ef_search":77,"max_layers":3,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},`+
+		`"ef_search":77,"recall_target":0.9,"max_layers":3,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},`+
 		`"optimizer_config":{"deleted_threshold":0.2,"vacuum_min_vector_number":1000,"default_segment_number":0,`+
 		`"max_segment_size":9,"memmap_threshold":null,"indexing_threshold":5,"flush_interval_sec":5,"max_optimization_threads":2},`+
 		`"wal_config":{"wal_capacity_mb":64,"wal_segments_ahead":0},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},`+
-		`"metadata":{"owner":"me"}},"payload_schema":{}}`)
-	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"ef_construct":99}}},"optimizers_config":{"indexing_threshold":7},
+		`"metadata":{"owner":"me"}},"payload_schema":{},"recall":{"ef":0,"ratio":null,"queries":0}}`)
+	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"ef_construct":99,"recall_target":0.75}}},"optimizers_config":{"indexing_threshold":7},
 		"params":{"on_disk_payload":true},"quantization_config":"Disabled","metadata":{"owner":null,"x":1}}`, "true")
 	info, err := h.srv.engine.CollectionInfo("b")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := info.Config; c.HNSW.EfConstruct != 99 || c.HNSW.EfSearch != 77 || c.Optimizer.IndexingThreshold != 7 || !c.Params.OnDiskPayload ||
+	if c := info.Config; c.HNSW.EfConstruct != 99 || c.HNSW.EfSearch != 77 || c.HNSW.RecallTarget != 0.75 || c.Optimizer.IndexingThreshold != 7 || !c.Params.OnDiskPayload ||
 		string(c.Quantization) != "null" || string(c.Metadata) != `{"x":1}` {
 		t.Errorf("after PATCH: %+v", c)
 	}
@@ -383,7 +383,11 @@ func TestErrors(t *testing.T) {
 		"Validation error in JSON body: [shard_number: value 18446744073709551615 invalid, must be at most 1099511627776]")
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"metadata":3}`, "Format error in JSON body: metadata: expected an object, got 3")
 	f(400, "PATCH", "/collections/c", `{"hnsw_config":{"m":32}}`, "Bad request: hnsw_config: m and max_layers of an existing collection cannot change")
-	f(422, "PATCH", "/collections/c", `{"hnsw_config":{"ef_search":0}}`, "Validation error in JSON body: [hnsw_config.ef_search: value 0 invalid, must be from 1 to 10000]")
+	f(422, "PATCH", "/collections/c", `{"hnsw_config":{"ef_search":10001}}`, "Validation error in JSON body: [hnsw_config.ef_search: value 10001 invalid, must be from 0 to 10000]")
+	f(422, "PATCH", "/collections/c", `{"hnsw_config":{"recall_target":1}}`,
+		"Validation error in JSON body: [hnsw_config.recall_target: value 1 invalid, must be from 0.5 to 0.999]")
+	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"hnsw_config":{"recall_target":0}}`,
+		"Validation error in JSON body: [hnsw_config.recall_target: value 0 invalid, must be from 0.5 to 0.999]")
 	f(409, "POST", "/collections/aliases", `{"actions":[{"create_alias":{"collection_name":"c","alias_name":"c"}}]}`, "Wrong input: Collection `c` already exists!")
 	f(404, "POST", "/collections/aliases", `{"actions":[{"create_alias":{"collection_name":"no","alias_name":"x"}}]}`, "Not found: Collection `no` doesn't exist!")
 	f(400, "POST", "/collections/aliases", `{"actions":[{}]}`, "Format error in JSON body: actions[0]: exactly one of create_alias, delete_alias, rename_alias must be given, got 0")

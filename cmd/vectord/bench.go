@@ -32,6 +32,7 @@ type benchCmd struct {
 	Truth  benchTruthCmd  `cmd:"" help:"Find the true neighbors of queries and write them to a file."`
 
 	Compare benchCompareCmd `cmd:"" help:"Compare the reports of several engines."`
+	Recall  benchRecallCmd  `cmd:"" help:"Watch a running server hold its recall while the data drifts."`
 }
 
 type benchANNCmd struct {
@@ -271,6 +272,67 @@ func (c *benchIngestCmd) Run(s *session) error {
 	defer base.Close()
 	g := bench.Ingest{Client: server, URL: c.URL, Collection: c.Collection, Base: base, Metric: metric, Batch: c.Batch, Concurrency: c.Concurrency}
 	report, err := g.Run(s.ctx)
+	if err != nil {
+		return err
+	}
+	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+}
+
+type benchRecallCmd struct {
+	serverFlags `embed:""`
+	Collection  string        `help:"Collection to create; it stays." default:"recall"`
+	Base        string        `help:"Vectors of its points: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
+	Query       string        `help:"Vectors to search for." required:"" placeholder:"FILE"`
+	DriftBase   string        `help:"Vectors that the points become." placeholder:"FILE"`
+	DriftQuery  string        `help:"Vectors to search for as they do." placeholder:"FILE"`
+	Metric      string        `help:"cosine, euclid, dot or manhattan." default:"cosine"`
+	Steps       int           `help:"Steps in which the points are replaced." default:"4"`
+	Stage       time.Duration `help:"Time before each step and after the last." default:"2m"`
+	Every       time.Duration `help:"Time between looks at the recall." default:"15s"`
+	Rate        float64       `help:"Searches a second that go on all the time." default:"100"`
+	JSON        bool          `help:"Print one line of JSON instead of a table." name:"json"`
+}
+
+// Help is shown by bench recall --help.
+func (benchRecallCmd) Help() string {
+	return `Example:
+
+    vectord bench recall --base base.fvecs --query query.fvecs --metric euclid \
+        --drift-base other.fvecs --drift-query other-query.fvecs --steps 4
+
+No search says an ef: the server has to choose it for the collection's recall target. Half of the queries are sent all the
+time; what is found of the other half is compared with the truth.`
+}
+
+// Run measures.
+func (c *benchRecallCmd) Run(s *session) error {
+	metric, err := bench.ParseMetric(c.Metric)
+	if err != nil {
+		return fmt.Errorf("--metric: %w", err)
+	}
+	server, err := c.client(benchAttempts)
+	if err != nil {
+		return err
+	}
+	r := bench.Recall{Client: server, URL: c.URL, Collection: c.Collection, Metric: metric, Steps: c.Steps, Stage: c.Stage, Every: c.Every, Rate: c.Rate}
+	for _, file := range []struct {
+		path  string
+		limit int
+		into  **dataset.Vectors
+	}{
+		{c.Base, benchBaseMax, &r.Base}, {c.Query, benchQueriesMax, &r.Queries},
+		{c.DriftBase, benchBaseMax, &r.DriftBase}, {c.DriftQuery, benchQueriesMax, &r.DriftQueries},
+	} {
+		if file.path == "" {
+			continue
+		}
+		if *file.into, err = dataset.LoadVectors(file.path, file.limit); err != nil {
+			return err
+		}
+	}
+	bar := newProgress(s.stderr)
+	report, err := r.Run(s.ctx, bar.show)
+	bar.clear()
 	if err != nil {
 		return err
 	}

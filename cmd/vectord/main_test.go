@@ -60,6 +60,9 @@ func TestUsage(t *testing.T) {
 	f(exitError, `metric "l2"`, "bench", "truth", "--base", "a.npy", "--query", "b.npy", "--metric", "l2", "--out", "t.ivecs")
 	f(exitUsage, "missing flags: --out", "bench", "truth", "--base", "a.npy", "--query", "b.npy")
 	f(exitError, "no such file", "bench", "compare", "absent.jsonl")
+	f(exitOK, "--drift-base=FILE", "bench", "recall", "--help")
+	f(exitError, `metric "l2"`, "bench", "recall", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitError, "no such file", "bench", "recall", "--base", "absent.npy", "--query", "absent.npy")
 }
 
 // TestPrecedence checks where each setting comes from: flag, then environment, then file, then default.

@@ -109,6 +109,9 @@ func (m *Model) UpdateCollection(_ context.Context, name string, u vectord.Colle
 			*s.dst = *s.v
 		}
 	}
+	if u.RecallTarget != nil {
+		config.HNSW.RecallTarget = *u.RecallTarget
+	}
 	if u.OnDiskPayload != nil {
 		config.Params.OnDiskPayload = *u.OnDiskPayload
 	}

@@ -204,7 +204,8 @@ func (m *modelMachine) aliases(t *rapid.T) {
 func (m *modelMachine) update(t *rapid.T) {
 	ef := rapid.IntRange(0, 300).Draw(t, "ef")
 	threshold := rapid.SampledFrom([]int{0, 1, 10_000}).Draw(t, "indexing threshold")
-	u := vectord.CollectionUpdate{EfSearch: &ef, IndexingThreshold: &threshold,
+	target := rapid.SampledFrom([]float64{0.5, 0.9, 0.999, 1}).Draw(t, "recall target")
+	u := vectord.CollectionUpdate{EfSearch: &ef, RecallTarget: &target, IndexingThreshold: &threshold,
 		Metadata: rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`), json.RawMessage(`{"a":null,"b":[2]}`)}).Draw(t, "metadata")}
 	name := targets.Draw(t, "name")
 	same(t, "update "+name, m.node.Engine().UpdateCollection(background, name, u), m.model.UpdateCollection(background, name, u))
