@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -11,12 +13,23 @@ import (
 	"github.com/vectord/vectord/index"
 )
 
-// rescoreMin candidates are compared at full precision at least, and rescoreFactor for each hit asked for: int8 codes
-// keep the true nearest ten among their nearest thirty, though not in order.
-const (
-	rescoreMin    = 30
-	rescoreFactor = 2
-)
+// rescoring says how many candidates are compared at full precision, unless a query says.
+type rescoring struct {
+	least  int // candidates at least
+	factor int // candidates for each hit asked for
+}
+
+// rescorings are what the codes need: int8 keep the true nearest ten among their nearest thirty, though not in order, and
+// binary ones of 768 dimensions among their nearest hundred. Float32 leaves nothing to find, but scores are read from
+// storage all the same, so that they are the same whatever the codes.
+var rescorings = map[string]rescoring{
+	vectord.CodecInt8:    {30, 2},
+	vectord.CodecBinary:  {100, 10},
+	vectord.CodecFloat32: {0, 1},
+}
+
+// candidatesMax bounds what the factor of a query may make of its limit.
+const candidatesMax = 100_000
 
 // Search returns the points nearest to the query, nearest first and by ascending id at equal scores. Scores are exact.
 func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
@@ -62,6 +75,9 @@ func checkQuery(q *vectord.Query) error {
 	}
 	if q.Params.HNSWEf < 0 || q.Params.HNSWEf > vectord.MaxLimit {
 		return vectord.Errorf(vectord.KindUnprocessable, "params.hnsw_ef: value %d invalid, must be from 1 to %d", q.Params.HNSWEf, vectord.MaxLimit)
+	}
+	if o := q.Params.Quantization.Oversampling; o != 0 && !(o >= 1 && o <= vectord.MaxOversampling) {
+		return vectord.Errorf(vectord.KindUnprocessable, "params.quantization.oversampling: value %v invalid, must be from 1 to %d", o, vectord.MaxOversampling)
 	}
 	return nil
 }
@@ -184,23 +200,23 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 		wanted++ // the point itself will be found and left out
 	}
 	n.wanted = wanted
-	n.k = max(rescoreFactor*wanted, rescoreMin)
+	n.k = s.depth(shard, n.ef, wanted)
 	s.db.metrics.searches.WithLabelValues(shard.index.plan(n)).Inc()
-	slots, err := shard.index.candidates(ctx, nil, n)
+	candidates, err := shard.index.candidates(ctx, nil, n)
 	if err != nil {
 		return nil, err
 	}
-	ranked, err := s.rescore(ctx, shard, slots, settled)
+	ranked, err := s.rescore(ctx, shard, candidates, settled)
 	if err != nil {
 		return nil, err
 	}
 	if found != nil && !n.indexed && len(ranked) < min(wanted, found.count) {
 		// The walk ran dry before it had met enough matching points: compare with all of them.
 		n.exact = true
-		if slots, err = shard.index.candidates(ctx, nil, n); err != nil {
+		if candidates, err = shard.index.candidates(ctx, nil, n); err != nil {
 			return nil, err
 		}
-		if ranked, err = s.rescore(ctx, shard, slots, settled); err != nil {
+		if ranked, err = s.rescore(ctx, shard, candidates, settled); err != nil {
 			return nil, err
 		}
 	}
@@ -210,21 +226,39 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	return s.hits(shard, ranked, found)
 }
 
-// rankedSlot is a candidate with its exact distance.
+// depth returns how many candidates of a walk are compared again, for a number of wanted hits.
+func (s *search) depth(shard *shard, ef, wanted int) int {
+	r := rescorings[shard.index.quantization.Load().Codec]
+	q := s.query.Params.Quantization
+	switch {
+	case q.Ignore:
+		return max(ef, wanted)
+	case q.Oversampling > 0:
+		return max(min(int(math.Ceil(q.Oversampling*float64(wanted))), candidatesMax), wanted)
+	case q.ByCodes:
+		return wanted
+	}
+	return max(r.factor*wanted, r.least)
+}
+
+// rankedSlot is a candidate with its distance: the exact one, or if the query says so that of the codes.
 type rankedSlot struct {
 	index.Neighbor
 	slotPoint
 }
 
-// rescore compares the candidates at full precision and returns them in order, each once.
-func (s *search) rescore(ctx context.Context, shard *shard, slots []uint32, settled bool) ([]rankedSlot, error) {
-	slices.Sort(slots)
-	slots = slices.Compact(slots)
-	ranked := make([]rankedSlot, 0, len(slots))
+// rescore compares the candidates at full precision, unless the query is content with what was measured, and returns them in
+// order, each once.
+func (s *search) rescore(ctx context.Context, shard *shard, candidates []index.Neighbor, settled bool) ([]rankedSlot, error) {
+	slices.SortStableFunc(candidates, func(a, b index.Neighbor) int { return cmp.Compare(a.Slot, b.Slot) })
+	candidates = slices.CompactFunc(candidates, func(a, b index.Neighbor) bool { return a.Slot == b.Slot })
+	ranked := make([]rankedSlot, 0, len(candidates))
 	var missing []uint32 // slots whose vectors must be read, and their places in ranked
 	var places []int
 	var scratch []float32
-	for _, slot := range slots {
+	byCodes := s.query.Params.Quantization.ByCodes && !s.query.Params.Quantization.Ignore
+	for _, c := range candidates {
+		slot := c.Slot
 		p, ok := shard.slots.get(slot)
 		if !ok && settled {
 			continue
@@ -232,8 +266,12 @@ func (s *search) rescore(ctx context.Context, shard *shard, slots []uint32, sett
 		if !ok {
 			return nil, errChanged
 		}
-		r := rankedSlot{index.Neighbor{Slot: slot}, p}
-		if v, ok := s.db.hot.get(hotKey{shard.id, slot}, p.version); ok {
+		r := rankedSlot{c, p}
+		if byCodes && c.Distance == c.Distance {
+			if s.collection.config.Params.Vectors.Distance == vectord.Euclid {
+				r.Distance = max(c.Distance, 0) // an estimate of what has a root
+			}
+		} else if v, ok := s.db.hot.get(hotKey{shard.id, slot}, p.version); ok {
 			r.Distance = s.distance(s.vector, v)
 		} else if v, ok := shard.index.fresh.Vector(slot, scratch[:0]); ok {
 			scratch = v
@@ -350,12 +388,13 @@ func (s *search) vectorOf(shard *shard, r rankedSlot) ([]float32, error) {
 
 // plan names how candidates will be found, for the metrics.
 func (x *vectorIndex) plan(n nearest) string {
+	g := x.graph.Load()
 	switch {
 	case n.exact:
 		return "exact"
 	case n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed:
 		return "list"
-	case x.graph.Load() == nil || n.matches != nil && n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
+	case g == nil || n.matches != nil && scanIsCheaper(g, n.matches):
 		return "scan"
 	}
 	return "graph"
