@@ -12,7 +12,7 @@ type CollectionConfig struct {
 	HNSW         HNSWConfig       `json:"hnsw_config"`
 	Optimizer    OptimizerConfig  `json:"optimizer_config"`
 	WAL          WALConfig        `json:"wal_config"`
-	Quantization json.RawMessage  `json:"quantization_config"` // scalar int8 settings as given; nil is null
+	Quantization json.RawMessage  `json:"quantization_config"` // as given, see ParseQuantization; nil is null
 	Metadata     json.RawMessage  `json:"metadata,omitempty"`  // an object of the user's own
 }
 
@@ -121,7 +121,11 @@ func (c *CollectionConfig) Validate() error {
 	if t := c.HNSW.RecallTarget; !(t >= RecallTargetMin && t <= RecallTargetMax) {
 		return Errorf(KindUnprocessable, "hnsw_config.recall_target: value %v invalid, must be from %v to %v", t, RecallTargetMin, RecallTargetMax)
 	}
-	return nil
+	q, err := ParseQuantization(c.Quantization)
+	if err != nil {
+		return err
+	}
+	return q.fits(v.Distance)
 }
 
 // CollectionStatus tells how far a collection's background work is.
@@ -130,7 +134,7 @@ type CollectionStatus string
 // The states of a collection.
 const (
 	StatusGreen  CollectionStatus = "green"  // all points that should be in the graph are
-	StatusYellow CollectionStatus = "yellow" // points wait for the graph; searches see them all the same
+	StatusYellow CollectionStatus = "yellow" // points wait for the graph, or for one of other codes; searches see them all the same
 )
 
 // CollectionInfo is a collection's configuration and state.
@@ -159,7 +163,7 @@ type CollectionUpdate struct {
 	MaxIndexingThreads *int            `json:"max_indexing_threads,omitempty"`
 	IndexingThreshold  *int            `json:"indexing_threshold,omitempty"`
 	OnDiskPayload      *bool           `json:"on_disk_payload,omitempty"`
-	Quantization       json.RawMessage `json:"quantization,omitempty"` // empty: as it is; "null": none
+	Quantization       json.RawMessage `json:"quantization,omitempty"` // empty: as it is; else see ParseQuantization
 	Metadata           json.RawMessage `json:"metadata,omitempty"`     // merged key by key; a null value removes the key
 }
 

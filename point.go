@@ -49,6 +49,20 @@ type SearchParams struct {
 	HNSWEf      int  // candidates kept during the graph walk; 0 means the collection's own number
 	Exact       bool // compare with every point, at full precision
 	IndexedOnly bool // leave out points that are not in the graph yet
+
+	Quantization QuantizationParams
+}
+
+// QuantizationParams say how far one query trusts the codes of the graph.
+type QuantizationParams struct {
+	// Ignore has every candidate of the graph walk compared again at full precision, not just the best by the codes.
+	Ignore bool
+	// ByCodes takes scores from the codes, which are estimates, and compares nothing again. Points that are not in the
+	// graph yet are scored exactly as ever.
+	ByCodes bool
+	// Oversampling is how many candidates are compared again for each hit, from 1 to MaxOversampling; 0 means what the
+	// codes need.
+	Oversampling float64
 }
 
 // ScrollRequest asks for a page of points in ascending order of id, starting at Offset (inclusive) if that is set.

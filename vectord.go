@@ -11,6 +11,7 @@ const (
 	MaxCollectionNameSize = 255    // characters
 	MaxBatchPoints        = 10_000 // points in one operation
 	MaxLimit              = 10_000 // hits or points in one answer
+	MaxOversampling       = 1_000  // candidates compared again for each hit
 	MaxPayloadBytes       = 16 << 20
 	MaxPayloadDepth       = 128 // brackets within brackets of one payload
 	MaxFilterDepth        = 32

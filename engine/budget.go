@@ -72,6 +72,15 @@ func (b *budget) refresh() {
 
 func (b *budget) indexingPaused() bool { return b.paused.Load() }
 
+// hasRoom reports whether so many bytes more would leave the indexes what they need to go on. The hot set makes way.
+func (b *budget) hasRoom(bytes int64) bool {
+	if b.limit <= 0 {
+		return true
+	}
+	heap, outside := b.used()
+	return b.limit-b.fixed-heap-outside-bytes > 2*b.limit/16
+}
+
 // admit returns an error where a write that adds data must wait for memory.
 func (b *budget) admit() error {
 	if !b.full.Load() {

@@ -106,6 +106,9 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		if waiting := s.index.waiting(); threshold >= 0 && waiting > 0 && (s.index.indexed() > 0 || waiting >= threshold) {
 			info.Status = vectord.StatusYellow
 		}
+		if g := s.index.graph.Load(); g != nil && threshold >= 0 && !s.index.asConfigured(g) || s.index.next.Load() != nil {
+			info.Status = vectord.StatusYellow // a graph is replaced by one of other codes
+		}
 	}
 	return info, nil
 }

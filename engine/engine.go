@@ -128,6 +128,9 @@ func (db *DB) load() error {
 }
 
 func (db *DB) loadCollection(m collectionMeta) error {
+	if _, err := vectord.ParseQuantization(m.Config.Quantization); err != nil {
+		return fmt.Errorf("collection %q: %w", m.Name, err)
+	}
 	c := &collection{id: m.ID, name: m.Name, config: m.Config}
 	for _, sm := range m.Shards {
 		s := db.newShard(sm, &c.config)
@@ -173,7 +176,7 @@ func (db *DB) newShard(m shardMeta, config *vectord.CollectionConfig) *shard {
 		log: db.logger, metrics: &db.metrics.indexMetrics, distance: v.Distance, dim: v.Size,
 		fresh: index.NewFlat(v.Distance, v.Size), cold: roaring.New(), moving: map[uint32]bool{}}
 	x.stop, x.cancel = context.WithCancel(db.stop)
-	x.config.Store(config)
+	x.follow(config)
 	x.savedAt.Store(time.Now().UnixMilli())
 	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x}
 }
@@ -285,10 +288,7 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 // followConfig hands a changed configuration to the indexes.
 func (db *DB) followConfig(c *collection) {
 	for _, s := range c.shards {
-		s.index.config.Store(&c.config)
-		if g := s.index.graph.Load(); g != nil {
-			g.SetEfConstruction(c.config.HNSW.EfConstruct)
-		}
+		s.index.follow(&c.config)
 		s.index.kick()
 	}
 }

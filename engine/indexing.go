@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/index/hnsw"
 	"github.com/vectord/vectord/index/quant"
 )
@@ -78,8 +79,11 @@ func (x *vectorIndex) hasWork() bool {
 	if g == nil {
 		return x.buildDue() || x.trimDue()
 	}
-	return x.buildThreshold() >= 0 && x.waiting() > 0 && !x.budget.indexingPaused() || x.unlinkDue(g) || x.checkpointDue()
+	return x.mayIndex() && (x.waiting() > 0 || x.rebuildDue(g)) || x.next.Load() != nil || x.unlinkDue(g) || x.checkpointDue()
 }
+
+// mayIndex reports whether vectors may move into a graph that there is.
+func (x *vectorIndex) mayIndex() bool { return x.buildThreshold() >= 0 && !x.budget.indexingPaused() }
 
 // buildDue reports whether there are enough vectors for a first graph.
 func (x *vectorIndex) buildDue() bool {
@@ -120,12 +124,20 @@ func (x *vectorIndex) work() error {
 		if err != nil {
 			return err
 		}
+		if err := x.rebuildSome(); err != nil {
+			return err
+		}
 		g := x.graph.Load()
 		stuck := moved == 0 && blocked > 0 // what waits wants slots that deleted nodes hold
 		patient := stuck && blocked < unlinkBatch && time.Since(x.unlinkedAt) < unlinkInterval
 		if stuck && !patient || x.unlinkDue(g) {
 			if _, err := g.Unlink(x.stop); err != nil {
 				return err
+			}
+			if next := x.next.Load(); next != nil {
+				if _, err := next.Unlink(x.stop); err != nil {
+					return err
+				}
 			}
 			x.unlinkedAt, patient = time.Now(), false
 		}
@@ -135,7 +147,7 @@ func (x *vectorIndex) work() error {
 					"shard", x.shard, "error", err)
 			}
 		}
-		if patient {
+		if patient && x.next.Load() == nil {
 			return nil // until the next kick
 		}
 	}
@@ -157,37 +169,74 @@ func (x *vectorIndex) begin() error {
 
 // create trains the quantizer on what waits and makes an empty graph.
 func (x *vectorIndex) create() error {
-	slots := x.fresh.AppendSlots(nil, x.fresh.Len())
-	step := max(1, (len(slots)+trainSampleMax-1)/trainSampleMax)
 	var sample [][]float32
-	for i := 0; i < len(slots); i += step {
-		if v, ok := x.fresh.Vector(slots[i], nil); ok {
+	for _, slot := range x.thinned(x.fresh.AppendSlots(nil, x.fresh.Len())) {
+		if v, ok := x.fresh.Vector(slot, nil); ok {
 			sample = append(sample, v)
 		}
 	}
 	if len(sample) == 0 {
-		err := x.vectors.Vectors(x.shard, x.coldSlots(trainSampleMax), func(_ uint32, v []float32) error {
-			sample = append(sample, slices.Clone(v))
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("read a sample of vectors: %w", err)
+		var err error
+		if sample, err = x.stored(x.coldSlots(trainSampleMax)); err != nil {
+			return err
 		}
 	}
 	if len(sample) == 0 {
 		return nil // everything was deleted meanwhile
 	}
-	codec, err := quant.Train(x.distance, x.dim, sample)
+	g, err := x.newGraph(sample)
 	if err != nil {
-		return fmt.Errorf("train the quantizer: %w", err)
+		return err
+	}
+	x.graph.Store(g)
+	return nil
+}
+
+// thinned returns at most trainSampleMax of the slots, evenly chosen.
+func (x *vectorIndex) thinned(slots []uint32) []uint32 {
+	step := max(1, (len(slots)+trainSampleMax-1)/trainSampleMax)
+	few := slots[:0]
+	for i := 0; i < len(slots); i += step {
+		few = append(few, slots[i])
+	}
+	return few
+}
+
+// stored reads the vectors of the slots that have one.
+func (x *vectorIndex) stored(slots []uint32) (vectors [][]float32, err error) {
+	err = x.vectors.Vectors(x.shard, slots, func(_ uint32, v []float32) error {
+		vectors = append(vectors, slices.Clone(v))
+		return x.stop.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read a sample of vectors: %w", err)
+	}
+	return vectors, nil
+}
+
+// newGraph returns an empty graph of the codes that the configuration names, trained on the sample.
+func (x *vectorIndex) newGraph(sample [][]float32) (*hnsw.Graph, error) {
+	codec, err := x.train(sample)
+	if err != nil {
+		return nil, fmt.Errorf("train the quantizer: %w", err)
 	}
 	c := x.config.Load().HNSW
 	g, err := hnsw.New(codec, hnsw.Config{M: c.M, EfConstruction: c.EfConstruct, MaxLayers: c.MaxLayers})
 	if err != nil {
-		return fmt.Errorf("create the graph: %w", err)
+		return nil, fmt.Errorf("create the graph: %w", err)
 	}
-	x.graph.Store(g)
-	return nil
+	return g, nil
+}
+
+func (x *vectorIndex) train(sample [][]float32) (quant.Codec, error) {
+	switch q := x.quantization.Load(); q.Codec {
+	case vectord.CodecFloat32:
+		return quant.NewFloat32(x.distance, x.dim)
+	case vectord.CodecBinary:
+		return quant.TrainBinary(x.distance, x.dim, sample)
+	default:
+		return quant.TrainWithin(x.distance, x.dim, sample, q.Quantile)
+	}
 }
 
 func (x *vectorIndex) coldSlots(limit int) []uint32 {
@@ -203,18 +252,16 @@ func (x *vectorIndex) coldSlots(limit int) []uint32 {
 // moveSome puts up to moveBatch vectors into the graph. blocked counts those whose slot a deleted node still occupies.
 func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 	g := x.graph.Load()
-	if g == nil || x.buildThreshold() < 0 || x.budget.indexingPaused() {
+	if g == nil || !x.mayIndex() {
 		return 0, 0, nil
 	}
-	type move struct {
-		slot   uint32
-		vector []float32
-	}
+	next := x.next.Load() // only this goroutine changes it
+	occupied := func(slot uint32) bool { return g.Occupied(slot) || next != nil && next.Occupied(slot) }
 	var moves []move
 	slots := x.fresh.AppendSlots(nil, moveBatch)
 	x.mu.Lock()
 	for _, slot := range slots {
-		if g.Occupied(slot) {
+		if occupied(slot) {
 			blocked++
 			continue
 		}
@@ -229,7 +276,7 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 		cold := x.coldSlots(moveBatch)
 		x.mu.Lock()
 		cold = slices.DeleteFunc(cold, func(slot uint32) bool {
-			if g.Occupied(slot) {
+			if occupied(slot) {
 				blocked++
 				return true
 			}
@@ -249,6 +296,35 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 			return 0, blocked, fmt.Errorf("read vectors: %w", err)
 		}
 	}
+	var clipped atomic.Int64
+	var nextFailed atomic.Pointer[error]
+	err = x.insertAll(moves, func(m move) error {
+		if next != nil && nextFailed.Load() == nil {
+			if err := next.Insert(m.slot, m.vector); err != nil {
+				nextFailed.Store(&err)
+			}
+		}
+		if err := g.Insert(m.slot, m.vector); err != nil {
+			return err
+		}
+		clipped.Add(int64(g.Codec().Clipped(m.vector)))
+		x.arrived(g, m.slot)
+		return nil
+	})
+	if failed := nextFailed.Load(); failed != nil {
+		x.abandon(*failed)
+	}
+	if err != nil {
+		return 0, blocked, err
+	}
+	x.drift.add(int64(len(moves)), clipped.Load())
+	x.metrics.indexed.Add(float64(len(moves)))
+	return len(moves), blocked, x.stop.Err()
+}
+
+// insertAll calls insert for each of the moves, on as many goroutines as there are to be had, until one fails; then all are
+// no longer on the move.
+func (x *vectorIndex) insertAll(moves []move, insert func(m move) error) error {
 	var failed atomic.Pointer[error]
 	var next atomic.Int64
 	x.workers.run(x.stop, func() {
@@ -257,22 +333,20 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 			if i >= len(moves) {
 				return
 			}
-			if err := g.Insert(moves[i].slot, moves[i].vector); err != nil {
+			if err := insert(moves[i]); err != nil {
 				err = fmt.Errorf("insert slot %d: %w", moves[i].slot, err)
 				failed.Store(&err)
 				return
 			}
-			x.arrived(g, moves[i].slot)
 		}
 	})
 	x.mu.Lock()
 	clear(x.moving)
 	x.mu.Unlock()
 	if err := failed.Load(); err != nil {
-		return 0, blocked, *err
+		return *err
 	}
-	x.metrics.indexed.Add(float64(len(moves)))
-	return len(moves), blocked, x.stop.Err()
+	return nil
 }
 
 // arrived takes a slot out of where it waited, now that the graph has it; if Apply changed it on the way, the graph's
@@ -282,11 +356,20 @@ func (x *vectorIndex) arrived(g *hnsw.Graph, slot uint32) {
 	defer x.mu.Unlock()
 	if !x.moving[slot] {
 		g.Delete(slot)
+		if next := x.next.Load(); next != nil {
+			next.Delete(slot)
+		}
 		return
 	}
 	x.fresh.Remove(slot)
 	x.cold.Remove(slot)
 	x.unsaved.Add(1)
+}
+
+// move is a vector on its way into a graph.
+type move struct {
+	slot   uint32
+	vector []float32
 }
 
 // workerTokens share the cores between the indexing of all shards.

@@ -12,6 +12,7 @@ type indexMetrics struct {
 	indexed           prometheus.Counter
 	rebuilds          prometheus.Counter
 	checkpointSeconds prometheus.Histogram
+	retrainings       *prometheus.CounterVec
 }
 
 // metrics are the engine's own counters.
@@ -35,6 +36,8 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 				Help: "Graphs built again because their checkpoint was missing parts or damaged."}),
 			checkpointSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "vectord_index_checkpoint_duration_seconds",
 				Help: "Time to write the checkpoint of one graph.", Buckets: prometheus.ExponentialBuckets(0.01, 3, 8)}),
+			retrainings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_index_retrainings_total",
+				Help: "Graphs begun again with other codes, by reason: config or drift."}, []string{"reason"}),
 		},
 		searchRetries: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_search_retries_total",
 			Help: "Searches run again because a candidate changed under them."}),
@@ -53,7 +56,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	if registry == nil {
 		return m
 	}
-	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, searches, m.searchRetries, m.applied, m.recallMeasurements,
+	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.applied, m.recallMeasurements,
 		m.recallSeconds, recallCollector{db})
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
@@ -75,6 +78,18 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 		sum(func(s *shard) int64 { return int64(s.index.waiting()) }))
 	gauge("vectord_index_unsaved_changes", "Changed slots since the last checkpoints.",
 		sum(func(s *shard) int64 { return s.index.unsaved.Load() }))
+	gauge("vectord_index_retraining_shards", "Shards whose graph is being replaced by one of other codes.", sum(func(s *shard) int64 {
+		if s.index.next.Load() != nil {
+			return 1
+		}
+		return 0
+	}))
+	gauge("vectord_index_clipped_ratio", "Share of components that codes could not say, of the last vectors indexed; of the worst shard.",
+		func() float64 {
+			worst := int64(0)
+			db.eachShard(func(s *shard) { worst = max(worst, s.index.drift.share.Load()) })
+			return float64(worst) / 1e6
+		})
 	owners := map[string]func() float64{
 		"graph":   sum(func(s *shard) int64 { return s.index.graphBytes() }),
 		"fresh":   sum(func(s *shard) int64 { return s.index.fresh.MemoryBytes() }),

@@ -13,12 +13,23 @@ import (
 	"github.com/vectord/vectord/index"
 )
 
-// rescoreMin candidates are compared at full precision at least, and rescoreFactor for each hit asked for: int8 codes
-// keep the true nearest ten among their nearest thirty, though not in order.
-const (
-	rescoreMin    = 30
-	rescoreFactor = 2
-)
+// depthRule says how many candidates are compared at full precision, unless a query says.
+type depthRule struct {
+	least  int // candidates at least
+	factor int // candidates for each hit asked for
+}
+
+// depthRules are what the codes need: int8 keep the true nearest ten among their nearest thirty, though not in order, and
+// binary ones of 768 dimensions among their nearest hundred. Float32 leaves nothing to find, but scores are read from
+// storage all the same, so that they are the same whatever the codes.
+var depthRules = map[string]depthRule{
+	vectord.CodecInt8:    {30, 2},
+	vectord.CodecBinary:  {100, 10},
+	vectord.CodecFloat32: {0, 1},
+}
+
+// candidatesMax bounds what the factor of a query may make of its limit.
+const candidatesMax = 100_000
 
 // Search returns the points nearest to the query, nearest first and by ascending id at equal scores. Scores are exact.
 func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
@@ -66,6 +77,9 @@ func checkQuery(q *vectord.Query) error {
 	}
 	if q.Params.HNSWEf < 0 || q.Params.HNSWEf > vectord.MaxLimit {
 		return vectord.Errorf(vectord.KindUnprocessable, "params.hnsw_ef: value %d invalid, must be from 1 to %d", q.Params.HNSWEf, vectord.MaxLimit)
+	}
+	if o := q.Params.Quantization.Oversampling; o != 0 && !(o >= 1 && o <= vectord.MaxOversampling) {
+		return vectord.Errorf(vectord.KindUnprocessable, "params.quantization.oversampling: value %v invalid, must be from 1 to %d", o, vectord.MaxOversampling)
 	}
 	return nil
 }
@@ -189,7 +203,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 		wanted++ // the point itself will be found and left out
 	}
 	n.wanted = wanted
-	n.k = max(rescoreFactor*wanted, rescoreMin)
+	n.k = s.depth(shard, n.ef, wanted)
 	if !s.probe {
 		plan := shard.index.plan(n)
 		s.db.metrics.searches[plan].Inc()
@@ -215,9 +229,24 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	return s.hits(shard, r.candidates, found)
 }
 
+// depth returns how many candidates of a walk are compared again, for a number of wanted hits.
+func (s *search) depth(shard *shard, ef, wanted int) int {
+	r := depthRules[shard.index.quantization.Load().Codec]
+	q := s.query.Params.Quantization
+	switch {
+	case q.Ignore:
+		return max(ef, wanted)
+	case q.Oversampling > 0:
+		return max(min(int(math.Ceil(q.Oversampling*float64(wanted))), candidatesMax), wanted)
+	case q.ByCodes:
+		return wanted
+	}
+	return max(r.factor*wanted, r.least)
+}
+
 // compare finds candidates and compares them at full precision, in r.
 func (s *search) compare(ctx context.Context, shard *shard, n nearest, r *rescoring, settled bool) (err error) {
-	if r.slots, err = shard.index.candidates(ctx, r.slots[:0], n); err != nil {
+	if r.found, err = shard.index.candidates(ctx, r.found[:0], n); err != nil {
 		return err
 	}
 	return s.rescore(ctx, shard, r, settled)
@@ -232,7 +261,7 @@ type candidate struct {
 
 // rescoring is the memory of one search for comparing candidates. It is used again by later searches.
 type rescoring struct {
-	slots      []uint32
+	found      []index.Neighbor
 	candidates []candidate
 	order      []uint64 // a distance as orderedBits in the upper half, a place in candidates in the lower
 	missing    []uint64 // a slot whose vector must be read in the upper half, its place in candidates in the lower
@@ -246,7 +275,7 @@ var rescorings = sync.Pool{New: func() any { return new(rescoring) }}
 const rescoringKept = 4096
 
 func (r *rescoring) release() {
-	if cap(r.slots) <= rescoringKept && cap(r.candidates) <= rescoringKept {
+	if cap(r.found) <= rescoringKept && cap(r.candidates) <= rescoringKept {
 		rescorings.Put(r)
 	}
 }
@@ -254,23 +283,36 @@ func (r *rescoring) release() {
 // rescore compares r's slots at full precision and puts them into r.candidates, in order, each once.
 func (s *search) rescore(ctx context.Context, shard *shard, r *rescoring, settled bool) error {
 	r.candidates, r.missing = r.candidates[:0], r.missing[:0]
-	for _, slot := range r.slots {
-		held, ok := shard.slots.words(slot)
+	byCodes := s.query.Params.Quantization.ByCodes && !s.query.Params.Quantization.Ignore
+	if byCodes {
+		// One slot may have been measured twice, exactly at first and then by its code.
+		slices.SortStableFunc(r.found, func(a, b index.Neighbor) int { return cmp.Compare(a.Slot, b.Slot) })
+		r.found = slices.CompactFunc(r.found, func(a, b index.Neighbor) bool { return a.Slot == b.Slot })
+	}
+	hits := uint64(0)
+	for _, f := range r.found {
+		held, ok := shard.slots.words(f.Slot)
 		if !ok && settled {
 			continue
 		}
 		if !ok {
 			return errChanged
 		}
-		c := candidate{slot: slot, held: held}
-		if v, ok := s.db.hot.get(hotKey{shard.id, slot}, held.version()); ok {
+		c := candidate{slot: f.Slot, held: held}
+		if byCodes && f.Distance == f.Distance {
+			c.distance = f.Distance
+			if s.collection.config.Params.Vectors.Distance == vectord.Euclid {
+				c.distance = max(f.Distance, 0) // an estimate of what has a root
+			}
+		} else if v, ok := s.db.hot.get(hotKey{shard.id, f.Slot}, held.version()); ok {
 			c.distance = s.distance(s.vector, v)
+			hits++
 		} else {
-			r.missing = append(r.missing, uint64(slot)<<32|uint64(len(r.candidates)))
+			r.missing = append(r.missing, uint64(f.Slot)<<32|uint64(len(r.candidates)))
 		}
 		r.candidates = append(r.candidates, c)
 	}
-	s.db.hot.hits.Add(uint64(len(r.candidates) - len(r.missing)))
+	s.db.hot.hits.Add(hits)
 	if len(r.missing) > 0 {
 		if err := s.compareMissing(ctx, shard, r); err != nil {
 			return err
@@ -452,12 +494,13 @@ func (p searchPlan) String() string { return [searchPlans]string{"exact", "list"
 
 // plan names how candidates will be found, for the metrics.
 func (x *vectorIndex) plan(n nearest) searchPlan {
+	g := x.graph.Load()
 	switch {
 	case n.exact:
 		return planExact
 	case n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed:
 		return planList
-	case x.graph.Load() == nil || n.matches != nil && n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
+	case g == nil || n.matches != nil && scanIsCheaper(g, n.matches):
 		return planScan
 	}
 	return planGraph

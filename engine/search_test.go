@@ -107,11 +107,12 @@ func TestRescoreFindsVectorsWhereverTheyAre(t *testing.T) {
 	}
 	r := new(rescoring)
 	for pass := range 2 {
-		r.slots = r.slots[:0]
+		r.found = r.found[:0]
+		var want []uint32
 		for range 120 {
-			r.slots = append(r.slots, rng.Uint32N(uint32(len(vectors))))
+			want = append(want, rng.Uint32N(uint32(len(vectors))))
+			r.found = append(r.found, index.Neighbor{Slot: want[len(want)-1], Distance: unmeasured})
 		}
-		want := slices.Clone(r.slots)
 		slices.Sort(want)
 		want = slices.Compact(want)
 		slices.SortFunc(want, func(a, b uint32) int {
@@ -137,7 +138,10 @@ func TestRescoreFindsVectorsWhereverTheyAre(t *testing.T) {
 	if err := s.rescore(context.Background(), sh, r, false); !errors.Is(err, errChanged) {
 		t.Errorf("seed %d: a slot without a point: %v, want %v", seed, err, errChanged)
 	}
-	r.slots = append(r.slots[:0], gone, (gone+1)%uint32(len(vectors)), (gone+2)%uint32(len(vectors)))
+	r.found = r.found[:0]
+	for i := range uint32(3) {
+		r.found = append(r.found, index.Neighbor{Slot: (gone + i) % uint32(len(vectors)), Distance: unmeasured})
+	}
 	if err := s.rescore(context.Background(), sh, r, true); err != nil || len(r.candidates) != 2 {
 		t.Errorf("seed %d: settled, with one of three slots empty: %v, %v", seed, r.candidates, err)
 	}
@@ -154,16 +158,16 @@ func BenchmarkRescore(b *testing.B) {
 				p, _ := sh.slots.get(uint32(slot))
 				s.db.hot.add(hotKey{sh.id, uint32(slot)}, p.version, v)
 			}
-			slots := make([]uint32, 1<<16)
+			slots := make([]index.Neighbor, 1<<16)
 			for i := range slots {
-				slots[i] = rng.Uint32N(points)
+				slots[i] = index.Neighbor{Slot: rng.Uint32N(points), Distance: unmeasured}
 			}
 			misses := s.db.hot.misses.Load()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				r := rescorings.Get().(*rescoring)
 				at := i * depth % (len(slots) - depth)
-				r.slots = append(r.slots[:0], slots[at:at+depth]...)
+				r.found = append(r.found[:0], slots[at:at+depth]...)
 				if err := s.rescore(context.Background(), sh, r, false); err != nil {
 					b.Fatal(err)
 				}

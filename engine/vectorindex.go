@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ import (
 //   - fresh: full vectors in memory, scanned exactly. Apply puts new vectors here, so what was acknowledged is found.
 //   - cold: only the slot's number; the vector is read from storage by every search. Vectors wait here when fresh is
 //     full, and at start when the graph's checkpoint was lost. Slow, exact and bounded in memory.
-//   - graph: int8 codes in an HNSW graph.
+//   - graph: codes in an HNSW graph.
 //
 // One goroutine, started by kick and gone when there is nothing to do, moves vectors into the graph, unlinks deleted
 // nodes and writes checkpoints. A vector is put into the graph before it leaves fresh or cold, and a search looks into
@@ -40,11 +41,20 @@ type vectorIndex struct {
 	distance vectord.Distance
 	dim      int
 	config   atomic.Pointer[vectord.CollectionConfig]
+	// quantization is what config says of it.
+	quantization atomic.Pointer[vectord.Quantization]
 
 	fresh *index.Flat
 	graph atomic.Pointer[hnsw.Graph]
 
-	mu     sync.Mutex      // guards cold, moving, and membership changes of fresh
+	// next is the graph that is to replace graph, if there is one (see rebuild.go), and toCopy the slots that it may lack.
+	// Only the background work changes these two.
+	next         atomic.Pointer[hnsw.Graph]
+	toCopy       []uint32
+	rebuildAfter atomic.Int64 // nanoseconds since the Unix epoch before which no rebuild begins
+	drift        drift
+
+	mu     sync.Mutex      // guards cold, moving, and membership changes of fresh, graph and next by Apply
 	cold   *roaring.Bitmap // slots whose vectors are in storage alone
 	moving map[uint32]bool // slots being put into the graph; false once Apply changed them meanwhile
 
@@ -114,6 +124,24 @@ func (x *vectorIndex) remove(slot uint32) {
 	if g := x.graph.Load(); g != nil && g.Delete(slot) {
 		x.unsaved.Add(1)
 	}
+	if next := x.next.Load(); next != nil {
+		next.Delete(slot)
+	}
+}
+
+// follow takes over a configuration that is valid.
+func (x *vectorIndex) follow(config *vectord.CollectionConfig) {
+	q, err := vectord.ParseQuantization(config.Quantization)
+	if err != nil {
+		panic(fmt.Sprintf("engine: shard %d is to follow an invalid configuration: %v", x.shard, err))
+	}
+	x.config.Store(config)
+	if old := x.quantization.Swap(&q); old != nil && *old != q {
+		x.rebuildAfter.Store(0)
+	}
+	if g := x.graph.Load(); g != nil {
+		g.SetEfConstruction(config.HNSW.EfConstruct)
+	}
 }
 
 // indexed returns how many vectors the graph holds.
@@ -124,17 +152,20 @@ func (x *vectorIndex) indexed() int {
 	return 0
 }
 
-// graphBytes returns the size of the graph, which is outside of the Go heap.
-func (x *vectorIndex) graphBytes() int64 {
-	if g := x.graph.Load(); g != nil {
-		return g.MemoryBytes()
+// graphBytes returns the size of the graph, and of the one that is to replace it, which are outside of the Go heap.
+func (x *vectorIndex) graphBytes() (bytes int64) {
+	for _, g := range []*hnsw.Graph{x.graph.Load(), x.next.Load()} {
+		if g != nil {
+			bytes += g.MemoryBytes()
+		}
 	}
-	return 0
+	return bytes
 }
 
 // close halts the index and frees the graph's memory once running searches have ended.
 func (x *vectorIndex) close() {
 	x.halt()
+	x.dropNext()
 	if g := x.graph.Load(); g != nil {
 		g.Close()
 	}
@@ -166,20 +197,20 @@ func (n *nearest) walk(filter *hnsw.Filter) hnsw.Params {
 }
 
 // candidates appends at least the k nearest slots, if there are as many, in no order and some perhaps twice: the best of
-// fresh, of cold and of the graph. Their distances are not given, since who asks must compare at full precision anyway.
-func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) ([]uint32, error) {
+// fresh, of cold and of the graph. Distances are those that were measured on the way, by codes where the graph was asked
+// and NaN where there was none. A slot that comes twice comes from the graph last.
+func (x *vectorIndex) candidates(ctx context.Context, dst []index.Neighbor, n nearest) ([]index.Neighbor, error) {
 	if n.exact {
 		return x.scan(ctx, dst, n, nil)
 	}
 	if n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed {
-		return n.matches.slots.appendTo(dst), nil
-	}
-	var found []index.Neighbor
-	if !n.indexed {
-		found = x.fresh.Search(found, n.vector, n.k, n.matches.allow())
-		for _, f := range found {
-			dst = append(dst, f.Slot)
+		for _, slot := range n.matches.slots.appendTo(nil) {
+			dst = append(dst, index.Neighbor{Slot: slot, Distance: unmeasured})
 		}
+		return dst, nil
+	}
+	if !n.indexed {
+		dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
 		x.mu.Lock()
 		var cold *roaring.Bitmap
 		if !x.cold.IsEmpty() {
@@ -193,28 +224,46 @@ func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) (
 			}
 		}
 	}
-	g := x.graph.Load()
-	if g == nil {
-		return dst, nil
+	before := len(dst)
+	x.onGraph(func(g *hnsw.Graph) { dst = x.inGraph(dst[:before], g, n) })
+	return dst, nil
+}
+
+// onGraph calls search with the graph, if there is one. If the graph was replaced meanwhile, and so may have been closed
+// under the search, it calls it again, which makes what the call before found void.
+func (x *vectorIndex) onGraph(search func(g *hnsw.Graph)) {
+	for g := x.graph.Load(); g != nil; {
+		search(g)
+		now := x.graph.Load()
+		if now == g {
+			return
+		}
+		g = now
 	}
-	found = found[:0]
+}
+
+// unmeasured is the distance of a candidate that was compared with nothing.
+var unmeasured = float32(math.NaN())
+
+// inGraph appends the k nearest slots of the graph by its codes.
+func (x *vectorIndex) inGraph(dst []index.Neighbor, g *hnsw.Graph, n nearest) []index.Neighbor {
 	switch {
 	case n.matches == nil:
-		found = g.Search(found, n.vector, n.walk(nil))
-	case n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
-		found = g.Scan(found, n.vector, n.k, n.matches.slots.appendTo(nil))
-	default:
-		found = g.Search(found, n.vector, n.walk(&hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}))
+		return g.Search(dst, n.vector, n.walk(nil))
+	case scanIsCheaper(g, n.matches):
+		return g.Scan(dst, n.vector, n.k, n.matches.slots.appendTo(nil))
 	}
-	for _, f := range found {
-		dst = append(dst, f.Slot)
-	}
-	return dst, nil
+	return g.Search(dst, n.vector, n.walk(&hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}))
+}
+
+// scanIsCheaper reports whether to compare the codes of all matches instead of walking.
+func scanIsCheaper(g *hnsw.Graph, m *matches) bool {
+	return m.count*(g.Codec().RowSize()+scanRowOverhead) <= scanBytesMax
 }
 
 // scan appends the k nearest among the given slots, or among all if slots is nil, compared at full precision with the
 // vectors in storage.
-func (x *vectorIndex) scan(ctx context.Context, dst []uint32, n nearest, slots []uint32) ([]uint32, error) {
+func (x *vectorIndex) scan(ctx context.Context, dst []index.Neighbor, n nearest, slots []uint32) ([]index.Neighbor, error) {
 	distance := index.DistanceFunc(x.distance)
 	allow := n.matches.allow()
 	var top index.Top
@@ -239,8 +288,5 @@ func (x *vectorIndex) scan(ctx context.Context, dst []uint32, n nearest, slots [
 	if err != nil {
 		return nil, fmt.Errorf("scan vectors: %w", err)
 	}
-	for _, f := range top.AppendSorted(nil) {
-		dst = append(dst, f.Slot)
-	}
-	return dst, nil
+	return top.AppendSorted(dst), nil
 }

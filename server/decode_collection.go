@@ -286,32 +286,17 @@ func decodeCreateCollection(body []byte) (vectord.CollectionConfig, error) {
 
 func given(v jsontext.Value) bool { return len(v) > 0 && v.Kind() != 'n' }
 
-// quantizationOf accepts the one quantization that vectord has, scalar int8.
+// quantizationOf checks a quantization_config and returns it without blanks.
 func quantizationOf(raw jsontext.Value) ([]byte, error) {
+	if string(raw) == vectord.QuantizationDisabled {
+		return raw.Clone(), nil
+	}
 	compact, err := rawObject(raw, "quantization_config")
 	if err != nil {
 		return nil, err
 	}
-	var q struct {
-		Scalar *struct {
-			Type      string   `json:"type"`
-			Quantile  *float64 `json:"quantile"`
-			AlwaysRAM *bool    `json:"always_ram"`
-		} `json:"scalar"`
-	}
-	if err := decodeBody(raw, &q); err != nil {
-		return nil, err
-	}
-	switch {
-	case q.Scalar == nil:
-		return nil, vectord.Errorf(vectord.KindUnsupported, "quantization_config: only scalar is offered by this server, got %s", excerpt(compact))
-	case q.Scalar.Type != "int8":
-		return nil, vectord.Errorf(vectord.KindUnsupported, "quantization_config.scalar.type: only int8 is offered by this server, got %q",
-			excerpt([]byte(q.Scalar.Type)))
-	case q.Scalar.Quantile != nil && (*q.Scalar.Quantile < 0.5 || *q.Scalar.Quantile > 1):
-		return nil, outOfRange("quantization_config.scalar.quantile", *q.Scalar.Quantile, "from 0.5 to 1")
-	}
-	return compact, nil
+	_, err = vectord.ParseQuantization(compact)
+	return compact, err
 }
 
 // decodeUpdateCollection reads the body of PATCH /collections/{name}. Settings that fix the shape of what is stored cannot
@@ -369,11 +354,7 @@ func decodeUpdateCollection(body []byte) (vectord.CollectionUpdate, error) {
 		u.OnDiskPayload = b.Params.OnDiskPayload
 	}
 	var err error
-	switch {
-	case !given(quantization):
-	case string(quantization) == `"Disabled"`:
-		u.Quantization = []byte("null")
-	default:
+	if given(quantization) {
 		if u.Quantization, err = quantizationOf(quantization); err != nil {
 			return u, err
 		}

@@ -128,13 +128,34 @@ func (s *selectJSON) selection(payload bool) (selection, error) {
 	return out, nil
 }
 
-// paramsJSON are the parameters of a search. quantization and acorn choose a way to the same answer: scores are always
-// computed with the vectors themselves, so these two are accepted and change nothing.
+// paramsJSON are the parameters of a search. acorn chooses a way to the same answer, so it is accepted and changes nothing.
 type paramsJSON struct {
-	HNSWEf      *uint64    `json:"hnsw_ef"`
-	Exact       bool       `json:"exact"`
-	IndexedOnly bool       `json:"indexed_only"`
-	IDF         notOffered `json:"idf"`
+	HNSWEf       *uint64           `json:"hnsw_ef"`
+	Exact        bool              `json:"exact"`
+	IndexedOnly  bool              `json:"indexed_only"`
+	IDF          notOffered        `json:"idf"`
+	Quantization *quantizationJSON `json:"quantization"`
+}
+
+// quantizationJSON says how far a search trusts codes, see vectord.QuantizationParams.
+type quantizationJSON struct {
+	Ignore       bool     `json:"ignore"`
+	Rescore      *bool    `json:"rescore"`
+	Oversampling *float64 `json:"oversampling"`
+}
+
+func (q *quantizationJSON) params(field string) (out vectord.QuantizationParams, err error) {
+	if q == nil {
+		return out, nil
+	}
+	if o := q.Oversampling; o != nil {
+		if !(*o >= 1 && *o <= vectord.MaxOversampling) {
+			return out, outOfRange(field+"params.quantization.oversampling", *o, fmt.Sprintf("from 1 to %d", vectord.MaxOversampling))
+		}
+		out.Oversampling = *o
+	}
+	out.Ignore, out.ByCodes = q.Ignore, q.Rescore != nil && !*q.Rescore
+	return out, nil
 }
 
 func (p *paramsJSON) params(field string) (out vectord.SearchParams, err error) {
@@ -148,7 +169,8 @@ func (p *paramsJSON) params(field string) (out vectord.SearchParams, err error) 
 		out.HNSWEf = int(*p.HNSWEf)
 	}
 	out.Exact, out.IndexedOnly = p.Exact, p.IndexedOnly
-	return out, nil
+	out.Quantization, err = p.Quantization.params(field)
+	return out, err
 }
 
 func limitOf(v *uint64, otherwise int, field string) (int, error) {

@@ -139,10 +139,27 @@ func checkShortCut(t *testing.T, body []byte, decode func([]byte) (query, error)
 	}
 }
 
+func TestDecodeQuantizationParams(t *testing.T) {
+	f := func(params string, want vectord.QuantizationParams) {
+		t.Helper()
+		q, err := decodeQuery([]byte(`{"query":[1],"params":` + params + `}`))
+		if err != nil || q.Params.Quantization != want {
+			t.Errorf("%s is %+v, error %v; want %+v", params, q.Params.Quantization, err, want)
+		}
+	}
+	f(`null`, vectord.QuantizationParams{})
+	f(`{}`, vectord.QuantizationParams{})
+	f(`{"quantization":null}`, vectord.QuantizationParams{})
+	f(`{"quantization":{"ignore":false,"rescore":null,"oversampling":null}}`, vectord.QuantizationParams{})
+	f(`{"quantization":{"rescore":true}}`, vectord.QuantizationParams{})
+	f(`{"quantization":{"ignore":true,"rescore":false,"oversampling":1}}`, vectord.QuantizationParams{Ignore: true, ByCodes: true, Oversampling: 1})
+}
+
 func FuzzDecodeQuery(f *testing.F) {
 	for _, s := range []string{`{"query":[1,2],"limit":5,"filter":{"must_not":[{"has_id":[1]}]},"params":{"hnsw_ef":10,"exact":true},"with_payload":["a"]}`,
 		`{"query":{"nearest":7,"mmr":null},"score_threshold":0.5,"offset":3,"with_vector":[""],"with_payload":{"exclude":["b"]}}`,
-		`{"query":"550e8400-e29b-41d4-a716-446655440000","using":""}`, `{}`} {
+		`{"query":"550e8400-e29b-41d4-a716-446655440000","using":""}`, `{}`,
+		`{"query":[1],"params":{"quantization":{"ignore":true,"rescore":false,"oversampling":2.5}}}`} {
 		f.Add([]byte(s))
 	}
 	for _, s := range plainBodies {

@@ -109,7 +109,21 @@ func appendAliases(dst []byte, aliases []vectord.Alias) []byte {
 	return append(dst, "]}"...)
 }
 
+// quantizationInEffect returns a quantization_config in terms of Qdrant's API, to which vectord's default is a choice, and
+// none is null.
+func quantizationInEffect(config json.RawMessage) json.RawMessage {
+	switch {
+	case len(config) == 0 || string(config) == "null":
+		return json.RawMessage(`{"scalar":{"type":"int8"}}`)
+	case string(config) == vectord.QuantizationDisabled:
+		return nil
+	}
+	return config
+}
+
 func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, error) {
+	config := info.Config
+	config.Quantization = quantizationInEffect(config.Quantization)
 	out, err := json.Marshal(struct {
 		Status          vectord.CollectionStatus `json:"status"`
 		OptimizerStatus string                   `json:"optimizer_status"`
@@ -119,7 +133,7 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 		Config          vectord.CollectionConfig `json:"config"`
 		PayloadSchema   struct{}                 `json:"payload_schema"`
 		Recall          vectord.RecallState      `json:"recall"` // vectord's own
-	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, info.Config, struct{}{}, info.Recall})
+	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, struct{}{}, info.Recall})
 	if err != nil {
 		return dst, fmt.Errorf("encode collection info: %w", err)
 	}

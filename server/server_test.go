@@ -175,9 +175,20 @@ func TestRoutesOfCollections(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c := info.Config; c.HNSW.EfConstruct != 99 || c.HNSW.EfSearch != 77 || c.HNSW.RecallTarget != 0.75 || c.Optimizer.IndexingThreshold != 7 || !c.Params.OnDiskPayload ||
-		string(c.Quantization) != "null" || string(c.Metadata) != `{"x":1}` {
+		string(c.Quantization) != `"Disabled"` || string(c.Metadata) != `{"x":1}` {
 		t.Errorf("after PATCH: %+v", c)
 	}
+	for path, want := range map[string]string{"b": `"quantization_config":null`, "a%20%C3%A9": `"quantization_config":{"scalar":{"type":"int8"}}`} {
+		if _, answer, _ := h.send("GET", "/collections/"+path, nil); !strings.Contains(answer, want) {
+			t.Errorf("GET of %s: %s, want %s", path, answer, want)
+		}
+	}
+	h.ok("PUT", "/collections/f", `{"vectors":{"size":4,"distance":"Dot","quantization_config":"Disabled"}}`, "true")
+	h.ok("PATCH", "/collections/f", `{"quantization_config":{"binary":{"always_ram":true}}}`, "true")
+	if info, err := h.srv.engine.CollectionInfo("f"); err != nil || string(info.Config.Quantization) != `{"binary":{"always_ram":true}}` {
+		t.Errorf("after PATCH: %s (%v)", info.Config.Quantization, err)
+	}
+	h.ok("DELETE", "/collections/f", "", "true")
 
 	h.ok("POST", "/collections/aliases", `{"actions":[{"create_alias":{"collection_name":"b","alias_name":"one"}},
 		{"create_alias":{"collection_name":"b","alias_name":"two"}},{"rename_alias":{"old_alias_name":"two","new_alias_name":"three"}},
@@ -212,6 +223,8 @@ func TestRoutesOfPoints(t *testing.T) {
 	h.ok("POST", c+"/count?consistency=majority", `{"exact":false,"filter":{"must":[{"key":"city","match":{"any":["Berlin","Rome"]}}]}}`, `{"count":1}`)
 
 	// Searching.
+	h.ok("POST", c+"/query", `{"query":[2,1],"limit":1,"params":{"quantization":{"ignore":true,"rescore":null,"oversampling":2.5}}}`,
+		`{"points":[{"id":1,"version":1,"score":2}]}`)
 	h.ok("POST", c+"/query", `{"query":[2,1],"limit":2}`,
 		`{"points":[{"id":1,"version":1,"score":2},{"id":18446744073709551615,"version":1,"score":0.1000001}]}`)
 	h.ok("POST", c+"/query?timeout=3", `{"query":{"nearest":[2,1],"mmr":null},"limit":1,"offset":1,"with_vector":true,"using":"","prefetch":[],
@@ -333,6 +346,10 @@ func TestErrors(t *testing.T) {
 		"Validation error in JSON body: [offset: value 10001 invalid, must be 10000 or less; page through more points with scroll]")
 	f(400, "POST", c+"/query", `{"query":[1,2],"limit":-1}`, "Format error in JSON body: limit: expected a non-negative integer, got -1")
 	f(400, "POST", c+"/query", `{"query":[1,2],"limit":"x"}`, "Format error in JSON body: limit: expected a non-negative integer, got a string")
+	f(422, "POST", c+"/query", `{"query":[1,2],"params":{"quantization":{"oversampling":0.5}}}`,
+		"Validation error in JSON body: [params.quantization.oversampling: value 0.5 invalid, must be from 1 to 1000]")
+	f(422, "POST", c+"/query", `{"query":[1,2],"params":{"quantization":{"oversampling":1001}}}`,
+		"Validation error in JSON body: [params.quantization.oversampling: value 1001 invalid, must be from 1 to 1000]")
 	f(422, "POST", c+"/query", `{"query":[1,2],"params":{"hnsw_ef":0}}`, "Validation error in JSON body: [params.hnsw_ef: value 0 invalid, must be from 1 to 10000]")
 	f(400, "POST", c+"/query", `{"query":[1,2],"params":{"exact":1}}`, "Format error in JSON body: params.exact: expected true or false, got a number")
 	f(400, "POST", c+"/query", `{"query":[1,2],"using":"image"}`, "Wrong input: Not existing vector name error: image")
@@ -375,8 +392,10 @@ func TestErrors(t *testing.T) {
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"sparse_vectors":{"bm25":{"modifier":"idf"}}}`, "Bad request: sparse_vectors: not offered by this server")
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot","datatype":"uint8"}}`,
 		"Bad request: vectors: datatype uint8 is not offered by this server, only float32")
-	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"quantization_config":{"binary":{}}}`,
-		`Bad request: quantization_config: only scalar is offered by this server, got {"binary":{}}`)
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"quantization_config":{"product":{}}}`,
+		`Bad request: quantization_config: only scalar and binary are offered by this server, got "{\"product\":{}}"`)
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Manhattan"},"quantization_config":{"binary":{}}}`,
+		"Wrong input: quantization_config: binary codes do not estimate the distance Manhattan, use scalar")
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"hnsw_config":{"m":1}}`,
 		"Validation error in JSON body: [hnsw_config.m: value 1 invalid, must be from 2 to 64]")
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"shard_number":18446744073709551615}`,

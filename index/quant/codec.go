@@ -12,7 +12,7 @@ import (
 // A distance is an int32 of which the smaller is the nearer. What it measures is the codec's own affair: Float says what
 // it stands for. Rows that are equal have equal distances from everything.
 type Codec interface {
-	// Name returns what users call the codec: "int8", …
+	// Name returns what users call the codec: "int8", "float32" or "binary".
 	Name() string
 	// Dim returns the length of the vectors.
 	Dim() int
@@ -23,6 +23,8 @@ type Codec interface {
 
 	// EncodeRow writes the row of v to row[:RowSize()]. It panics unless v has the codec's dimension and row is long enough.
 	EncodeRow(row []byte, v []float32)
+	// Clipped returns how many components of v do not fit what the codec was trained for, so that rows cannot say them.
+	Clipped(v []float32) int
 	// EncodeQuery prepares v as a query. It panics unless v has the codec's dimension.
 	EncodeQuery(q *Query, v []float32)
 	// QueryFromRow prepares a stored row as a query. The distances are the same as if rows were compared with each other:
@@ -45,6 +47,13 @@ type Codec interface {
 	AppendBinary(dst []byte) []byte
 }
 
+// The binary form of every codec begins with a byte that says which codec it is and which version of its form.
+const (
+	scalarVersion  = 4 // 1 had no quantile
+	float32Version = 2
+	binaryVersion  = 3
+)
+
 // Decode reads the form that a codec's AppendBinary writes, all of b. It returns an error that names what is wrong if b is
 // not such a form.
 func Decode(b []byte) (Codec, error) {
@@ -54,6 +63,10 @@ func Decode(b []byte) (Codec, error) {
 	switch b[0] {
 	case scalarVersion:
 		return DecodeScalar(b)
+	case float32Version:
+		return DecodeFloat32(b)
+	case binaryVersion:
+		return DecodeBinary(b)
 	}
 	return nil, fmt.Errorf("decode quantizer: version %d is unknown", b[0])
 }

@@ -45,6 +45,21 @@ func TestKernelsStayInside(t *testing.T) {
 			}
 		}
 	}
+	for _, size := range []int{64, 128, 192, 1024} {
+		b := &Binary{rowSize: size}
+		for count := 1; count <= 9; count++ {
+			rows := guarded(count * size)
+			q := &Query{codes: guarded(planeBits * size)}
+			slots := unsafe.Slice((*uint32)(unsafe.Pointer(&guarded(4 * count)[0])), count)
+			for i := range slots {
+				slots[i] = uint32(count - 1 - i)
+			}
+			dst := unsafe.Slice((*int32)(unsafe.Pointer(&guarded(4 * count)[0])), count)
+			for _, l := range levels(t) {
+				b.compareAt(l, dst, q, rows, slots)
+			}
+		}
+	}
 }
 
 // TestKernelsReachFar compares rows whose slots and places in the arena need all of their bits: as signed numbers or in 32

@@ -1,8 +1,9 @@
-// Package quant keeps vectors as rows of int8 codes and measures distances between them with integer kernels.
+// Package quant keeps vectors as rows of codes and measures distances between them.
 //
 // A Scalar maps every component to one byte by one scale, so the distance of two rows is an integer that a few
 // instructions compute and that is bit for bit the same on every machine. It ranks well enough for the walk through a graph;
-// the best that it finds are compared again at full precision.
+// the best that it finds are compared again at full precision. A Binary keeps one bit of each component and estimates, for
+// long vectors where memory is short. A Float32 keeps the vectors as they are.
 package quant
 
 import (
@@ -42,28 +43,37 @@ type Scalar struct {
 	rowSize  int
 	scale    float32   // a step of the code. Invariant: a normal number, positive, with a normal inverse
 	inverse  float32   // 1/scale
+	quantile float32   // the share of components that training was allowed to cover
 	center   []float32 // subtracted from every vector first; nil where that would change the distance
 }
 
-// Query is a vector prepared for Scalar.Distances. The zero value is ready for EncodeQuery, and a Query may be encoded
-// again and again; it allocates only when it grows. It belongs to the Scalar that encoded it, and may be read by several
+// Query is a vector prepared for a codec's Distances. The zero value is ready for EncodeQuery, and a Query may be encoded
+// again and again; it allocates only when it grows. It belongs to the codec that encoded it, and may be read by several
 // goroutines while none encodes it.
 type Query struct {
-	codes []byte  // RowSize bytes, aligned: int8 codes, 0 beyond the dimension; for Manhattan a row
-	add   int32   // what the kernel adds to the sum it computes, to make it a distance
-	unit  float64 // the distance of 1, in terms of index.DistanceFunc
+	// A Scalar's: RowSize bytes, aligned: int8 codes, 0 beyond the dimension; for Manhattan a row. A Binary's: see planes.
+	codes []byte
+	add   int32   // a Scalar's: what the kernel adds to the sum it computes, to make it a distance
+	unit  float64 // a Scalar's: the distance of 1, in terms of index.DistanceFunc
+
+	vector []float32   // a Float32's: the vector; a Binary's: where it is rotated
+	binary binaryQuery // a Binary's
 }
 
 // newScalar fills in what follows from the distance, the dimension, the scale and the center.
 func newScalar(d vectord.Distance, dim int, scale float32, center []float32) *Scalar {
-	s := &Scalar{distance: d, dim: dim, limit: codeRange(d, dim), scale: scale, inverse: 1 / scale, center: center}
+	s := &Scalar{distance: d, dim: dim, limit: codeRange(d, dim), scale: scale, inverse: 1 / scale, quantile: 1,
+		center: center}
 	size := dim
 	if d == vectord.Euclid {
 		size += normBytes
 	}
-	s.rowSize = (size + rowAlign - 1) / rowAlign * rowAlign
+	s.rowSize = alignRow(size)
 	return s
 }
+
+// alignRow returns the size of a row that holds size bytes.
+func alignRow(size int) int { return (size + rowAlign - 1) / rowAlign * rowAlign }
 
 // codeRange returns the largest code for vectors of length dim compared by d.
 func codeRange(d vectord.Distance, dim int) int {
@@ -87,6 +97,28 @@ func (s *Scalar) Distance() vectord.Distance { return s.distance }
 
 // RowSize returns the size of a row in bytes, a multiple of 64.
 func (s *Scalar) RowSize() int { return s.rowSize }
+
+// Quantile returns the share of the components that the codes were allowed to cover, see TrainWithin.
+func (s *Scalar) Quantile() float32 { return s.quantile }
+
+// Clipped returns how many components of v lie outside the trained range by more than half a step, which is what rounding
+// costs the others. It panics unless v has the Scalar's dimension.
+func (s *Scalar) Clipped(v []float32) int {
+	if len(v) != s.dim {
+		panic(fmt.Sprintf("quant: vector of length %d for dimension %d", len(v), s.dim))
+	}
+	limit := (float32(s.limit) + 0.5) * s.scale
+	clipped := 0
+	for i, x := range v {
+		if s.center != nil {
+			x -= s.center[i]
+		}
+		if x > limit || x < -limit {
+			clipped++
+		}
+	}
+	return clipped
+}
 
 // EncodeRow writes the row of v to row[:RowSize()]. A component outside the trained range is moved to its edge, NaN to 0.
 // It panics unless v has the Scalar's dimension and row is long enough.
@@ -167,7 +199,7 @@ func (s *Scalar) code(x float32) byte {
 // own. For Euclid and Manhattan a component outside the trained range is moved to its edge. It panics unless v has the
 // Scalar's dimension.
 func (s *Scalar) EncodeQuery(q *Query, v []float32) {
-	s.reserve(q)
+	q.reserve(s.rowSize)
 	scale, inverse := s.scale, s.inverse
 	if !centered(s.distance) {
 		scale, inverse = stepOf(maxAbs(v), s.limit)
@@ -184,7 +216,7 @@ func (s *Scalar) EncodeQuery(q *Query, v []float32) {
 // those from a to b and from b to a are equal. It panics if row is too short.
 func (s *Scalar) QueryFromRow(q *Query, row []byte) {
 	row = row[:s.rowSize]
-	s.reserve(q)
+	q.reserve(s.rowSize)
 	copy(q.codes, row)
 	var norm int32
 	if s.distance == vectord.Euclid {
@@ -195,15 +227,15 @@ func (s *Scalar) QueryFromRow(q *Query, row []byte) {
 	s.finish(q, s.scale, norm)
 }
 
-// reserve makes room for the codes, aligned as rows are.
-func (s *Scalar) reserve(q *Query) {
-	if cap(q.codes) >= s.rowSize {
-		q.codes = q.codes[:s.rowSize]
+// reserve makes room for size bytes of codes, aligned as rows are.
+func (q *Query) reserve(size int) {
+	if cap(q.codes) >= size {
+		q.codes = q.codes[:size]
 		return
 	}
-	b := make([]byte, s.rowSize+rowAlign-1)
+	b := make([]byte, size+rowAlign-1)
 	skip := -uintptr(unsafe.Pointer(&b[0])) % rowAlign
-	q.codes = b[skip : int(skip)+s.rowSize : int(skip)+s.rowSize]
+	q.codes = b[skip : int(skip)+size : int(skip)+size]
 }
 
 // finish turns a row in q.codes, without a norm, with its scale and the squared length of its codes into what the kernels

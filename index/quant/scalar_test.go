@@ -415,7 +415,7 @@ func TestDecodeScalarRefuses(t *testing.T) {
 		return func(b []byte) []byte { copy(b[at:], x); return b }
 	}
 	f(func(b []byte) []byte { return nil }, "0 bytes")
-	f(func(b []byte) []byte { return b[:9] }, "9 bytes")
+	f(func(b []byte) []byte { return b[:13] }, "13 bytes")
 	f(func(b []byte) []byte { return b[:len(b)-1] }, "center of 7 bytes, not 8")
 	f(func(b []byte) []byte { return append(b, 0) }, "center of 9 bytes, not 8")
 	f(set(0, 2), "version 2")
@@ -429,7 +429,9 @@ func TestDecodeScalarRefuses(t *testing.T) {
 	f(set(6, 0, 0, 0, 0x80), "scale -0")
 	f(set(6, 0, 0, 0x80, 0x7f), "scale +Inf")
 	f(set(6, 0, 0, 0xc0, 0x7f), "scale NaN")
-	f(set(14, 0, 0, 0x80, 0x7f), "component 1 of the center is +Inf")
+	f(set(10, 0, 0, 0xc0, 0x7f), "quantile NaN")
+	f(set(10, 0, 0, 0, 0x3e), "quantile 0.125")
+	f(set(18, 0, 0, 0x80, 0x7f), "component 1 of the center is +Inf")
 }
 
 func FuzzDecodeScalar(f *testing.F) {

@@ -20,7 +20,15 @@ const (
 // quantiles are the shares of the components that the range of the codes may cover instead of all. The outermost
 // components of real vectors are few and far out. Cutting the last ones off gives all others finer steps; cutting off as
 // much as a hundredth costs a tenth of the neighbors.
-var quantiles = [...]float64{0.9999, 0.9995, 0.999}
+var quantiles = [...]float64{0.9999, 0.9995, 1 - CutMax}
+
+// CutMax is the most that Train cuts off by itself, as a share of the components.
+const CutMax = 0.001
+
+// QuantileMin is the least share of the components that TrainWithin may be told to cover.
+const QuantileMin = 0.5
+
+func validQuantile(q float32) bool { return q >= QuantileMin && q <= 1 }
 
 // Train returns a Scalar for vectors of length dim compared by d, fitted to a sample of at least one. Some ten thousand
 // vectors are enough; of more, or of very long ones, Train looks at an even choice. The same sample gives the same Scalar.
@@ -30,9 +38,48 @@ var quantiles = [...]float64{0.9999, 0.9995, 0.999}
 // with the exact ones. A small sample says nothing about tails and is covered whole. For Euclid and Manhattan the mean of
 // the sample is subtracted first, which leaves all distances as they are and makes the range smaller.
 func Train(d vectord.Distance, dim int, sample [][]float32) (*Scalar, error) {
+	return TrainWithin(d, dim, sample, 1)
+}
+
+// TrainWithin is Train for a scale that covers at most the share quantile of the sample's components, from QuantileMin to 1.
+func TrainWithin(d vectord.Distance, dim int, sample [][]float32, quantile float32) (*Scalar, error) {
 	if err := checkShape(d, dim); err != nil {
 		return nil, vectord.Errorf(vectord.KindInvalid, "quantizer: %v", err)
 	}
+	if !validQuantile(quantile) {
+		return nil, vectord.Errorf(vectord.KindInvalid, "quantizer: quantile %v is not from %v to 1", quantile, QuantileMin)
+	}
+	sample, err := checkSample(dim, sample)
+	if err != nil {
+		return nil, err
+	}
+	var center []float32
+	if centered(d) {
+		center = mean(sample, dim)
+	}
+	sizes := measure(sample, center)
+	if center != nil && sizes.peak == 0 {
+		// Equal vectors, or one, do not say how far others will be from them. Their distance from the origin is a guess.
+		center = make([]float32, dim)
+		sizes = measure(sample, center)
+	}
+	if sizes.peak == 0 {
+		sizes.peak = 1
+	}
+	peak := sizes.peak
+	if quantile < 1 {
+		peak = sizes.quantile(float64(quantile))
+	}
+	s := fit(d, dim, peak, center)
+	if len(sample) >= judgeRowsMin {
+		s = judge(d, dim, sample, sizes, s)
+	}
+	s.quantile = quantile
+	return s, nil
+}
+
+// checkSample returns the vectors of the sample to look at, or an error if they are not usable.
+func checkSample(dim int, sample [][]float32) ([][]float32, error) {
 	if len(sample) == 0 {
 		return nil, vectord.Errorf(vectord.KindInvalid, "quantizer: the sample is empty")
 	}
@@ -47,24 +94,7 @@ func Train(d vectord.Distance, dim int, sample [][]float32) (*Scalar, error) {
 			}
 		}
 	}
-
-	var center []float32
-	if centered(d) {
-		center = mean(sample, dim)
-	}
-	sizes := measure(sample, center)
-	if center != nil && sizes.peak == 0 {
-		// Equal vectors, or one, do not say how far others will be from them. Their distance from the origin is a guess.
-		center = make([]float32, dim)
-		sizes = measure(sample, center)
-	}
-	if sizes.peak == 0 {
-		sizes.peak = 1
-	}
-	if len(sample) < judgeRowsMin {
-		return fit(d, dim, sizes.peak, center), nil
-	}
-	return judge(d, dim, sample, sizes, center), nil
+	return sample, nil
 }
 
 // fit returns the Scalar whose codes reach to peak.
@@ -73,9 +103,9 @@ func fit(d vectord.Distance, dim int, peak float32, center []float32) *Scalar {
 	return newScalar(d, dim, scale, center)
 }
 
-// judge returns the Scalar of the quantile with the most true neighbors, the largest of equals. Agreement rises while
-// the steps get finer and falls once too much is cut off, so the first fall ends the search.
-func judge(d vectord.Distance, dim int, sample [][]float32, sizes *magnitudes, center []float32) *Scalar {
+// judge returns best or the Scalar of a quantile that covers less, the one with the most true neighbors, the largest of
+// equals. Agreement rises while the steps get finer and falls once too much is cut off, so the first fall ends the search.
+func judge(d vectord.Distance, dim int, sample [][]float32, sizes *magnitudes, best *Scalar) *Scalar {
 	sample = thin(sample, judgeRowsMax)
 	queries := thin(sample, judgeQueries)
 	flat := index.NewFlat(d, dim)
@@ -87,11 +117,10 @@ func judge(d vectord.Distance, dim int, sample [][]float32, sizes *magnitudes, c
 		truth[i] = flat.Search(nil, q, judgeNearest, nil)
 	}
 
-	best := fit(d, dim, sizes.peak, center)
 	bestFound := best.agreement(sample, queries, truth)
 	for _, q := range quantiles {
-		s := fit(d, dim, sizes.quantile(q), center)
-		if s.scale == best.scale {
+		s := fit(d, dim, sizes.quantile(q), best.center)
+		if s.scale >= best.scale {
 			continue
 		}
 		found := s.agreement(sample, queries, truth)

@@ -207,6 +207,9 @@ func (m *modelMachine) update(t *rapid.T) {
 	target := rapid.SampledFrom([]float64{0.5, 0.9, 0.999, 1}).Draw(t, "recall target")
 	u := vectord.CollectionUpdate{EfSearch: &ef, RecallTarget: &target, IndexingThreshold: &threshold,
 		Metadata: rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`), json.RawMessage(`{"a":null,"b":[2]}`)}).Draw(t, "metadata")}
+	// A change of the codes replaces graphs beside everything that follows.
+	u.Quantization = rapid.SampledFrom([]json.RawMessage{nil, nil, json.RawMessage(`null`), json.RawMessage(vectord.QuantizationDisabled),
+		json.RawMessage(`{"binary":{}}`)}).Draw(t, "quantization")
 	name := targets.Draw(t, "name")
 	same(t, "update "+name, m.node.Engine().UpdateCollection(background, name, u), m.model.UpdateCollection(background, name, u))
 }
@@ -407,6 +410,12 @@ func (m *modelMachine) search(t *rapid.T) {
 	}
 	q.Params.Exact = rapid.Bool().Draw(t, "exact")
 	q.Params.HNSWEf = rapid.SampledFrom([]int{0, 64, 500}).Draw(t, "ef")
+	if info, err := m.model.CollectionInfo(name); err == nil && string(info.Config.Quantization) == `{"binary":{}}` {
+		// Bits of four components tell hardly anything, so all candidates of a walk that meets everybody must be compared.
+		q.Params.HNSWEf, q.Params.Quantization.Ignore = 500, true
+	} else if rapid.Bool().Draw(t, "oversampled") {
+		q.Params.Quantization.Oversampling = 50
+	}
 	got, err := m.node.Engine().Search(background, name, q)
 	want, wantErr := m.model.Search(background, name, q)
 	if !same(t, "search", err, wantErr) {

@@ -1,0 +1,59 @@
+package vectord
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestParseQuantization(t *testing.T) {
+	f := func(raw string, want Quantization) {
+		t.Helper()
+		if got, err := ParseQuantization(json.RawMessage(raw)); err != nil || got != want {
+			t.Errorf("%s is %+v, error %v; want %+v", raw, got, err, want)
+		}
+	}
+	f(``, Quantization{CodecInt8, 1})
+	f(`null`, Quantization{CodecInt8, 1})
+	f(`"Disabled"`, Quantization{CodecFloat32, 1})
+	f(`{"scalar":{"type":"int8"}}`, Quantization{CodecInt8, 1})
+	f(` {"scalar": {"type": "int8", "quantile": 0.5, "always_ram": true, "new": 1}} `, Quantization{CodecInt8, 0.5})
+	f(`{"scalar":{"type":"int8","quantile":null}}`, Quantization{CodecInt8, 1})
+	f(`{"binary":{}}`, Quantization{CodecBinary, 1})
+	f(`{"binary":{"always_ram":false,"encoding":"one_bit","query_encoding":"default"}}`, Quantization{CodecBinary, 1})
+	f(`{"binary":{"query_encoding":"scalar4bits"},"scalar":null}`, Quantization{CodecBinary, 1})
+
+	refused := func(raw string, kind Kind, want string) {
+		t.Helper()
+		_, err := ParseQuantization(json.RawMessage(raw))
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != kind || !strings.Contains(e.Text, want) {
+			t.Errorf("%s: error %v, want one of kind %s with %s", raw, err, kind, want)
+		}
+	}
+	refused(`"disabled"`, KindInvalid, "expected an object")
+	refused(`7`, KindInvalid, "expected an object")
+	refused(`{"scalar":7}`, KindInvalid, "scalar")
+	refused(`{}`, KindUnsupported, "only scalar and binary")
+	refused(`{"product":{"compression":"x16"}}`, KindUnsupported, "product")
+	refused(`{"scalar":{}}`, KindInvalid, "scalar.type is missing")
+	refused(`{"scalar":{"type":"int4"}}`, KindUnsupported, "int4")
+	refused(`{"scalar":{"type":"int8","quantile":0.49}}`, KindUnprocessable, "0.49")
+	refused(`{"scalar":{"type":"int8","quantile":1.01}}`, KindUnprocessable, "1.01")
+	refused(`{"scalar":{"type":"int8"},"binary":{}}`, KindInvalid, "both")
+	refused(`{"binary":{"encoding":"two_bits"}}`, KindUnsupported, "two_bits")
+	refused(`{"binary":{"query_encoding":"scalar8bits"}}`, KindUnsupported, "scalar8bits")
+}
+
+func TestValidateQuantization(t *testing.T) {
+	for d, ok := range map[Distance]bool{Cosine: true, Dot: true, Euclid: true, Manhattan: false} {
+		c := DefaultCollectionConfig(4, d)
+		c.Quantization = json.RawMessage(`{"binary":{}}`)
+		err := c.Validate()
+		var e *Error
+		if ok && err != nil || !ok && (!errors.As(err, &e) || e.Kind != KindInvalid || !strings.Contains(e.Text, "Manhattan")) {
+			t.Errorf("binary codes with %s: error %v", d, err)
+		}
+	}
+}
