@@ -11,6 +11,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/index/hnsw"
 )
 
 // depthRule says how many candidates are compared at full precision, unless a query says.
@@ -37,7 +38,25 @@ func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vecto
 	if err != nil {
 		return nil, err
 	}
-	if err := checkQuery(&q); err != nil {
+	s, err := db.newSearch(col, &q)
+	if err != nil {
+		return nil, err
+	}
+	if s.lists() {
+		return s.list(ctx)
+	}
+	db.searching.Add(1)
+	defer db.searching.Add(-1)
+	hits, err := s.allShards(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.page(hits), nil
+}
+
+// newSearch checks a query and makes it ready to be searched for.
+func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
+	if err := checkQuery(q); err != nil {
 		return nil, err
 	}
 	selection, err := compileSelection(q.Select)
@@ -48,24 +67,23 @@ func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vecto
 	if err != nil {
 		return nil, err
 	}
-	if q.Vector == nil && q.ID == nil {
-		return db.list(ctx, col, q, filter, selection)
-	}
-	db.searching.Add(1)
-	defer db.searching.Add(-1)
-	s := search{db: db, collection: col, query: &q, filter: filter, selection: selection,
+	s := &search{db: db, collection: col, query: q, filter: filter, selection: selection,
 		distance: index.DistanceFunc(col.config.Params.Vectors.Distance), wanted: q.Limit + q.Offset}
-	if err := s.prepareVector(); err != nil {
-		return nil, err
+	if s.lists() {
+		return s, nil
 	}
-	hits, err := s.allShards(ctx)
-	if err != nil {
-		return nil, err
+	return s, s.prepareVector()
+}
+
+// lists reports whether the query has no vector, and so wants points in the order of their ids.
+func (s *search) lists() bool { return s.query.Vector == nil && s.query.ID == nil }
+
+// page returns those of the hits of all pages so far that the query asks for.
+func (s *search) page(hits []vectord.Hit) []vectord.Hit {
+	if s.query.Offset >= len(hits) {
+		return []vectord.Hit{}
 	}
-	if q.Offset >= len(hits) {
-		return []vectord.Hit{}, nil
-	}
-	return hits[q.Offset:], nil
+	return hits[s.query.Offset:]
 }
 
 func checkQuery(q *vectord.Query) error {
@@ -144,9 +162,17 @@ func (s *search) allShards(ctx context.Context) ([]vectord.Hit, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	return s.merge(found), nil
+}
+
+// merge returns the nearest of the hits of all shards.
+func (s *search) merge(found [][]vectord.Hit) []vectord.Hit {
+	if len(found) == 1 {
+		return found[0]
+	}
 	hits := slices.Concat(found...)
 	s.sort(hits)
-	return hits[:min(len(hits), s.wanted)], nil
+	return hits[:min(len(hits), s.wanted)]
 }
 
 func (s *search) sort(hits []vectord.Hit) {
@@ -182,28 +208,50 @@ func (s *search) inShard(ctx context.Context, shard *shard) ([]vectord.Hit, erro
 // attempt searches the shard. settled says that no writer is at work: then a candidate without a point is a leftover of
 // the index, and not a point that moved.
 func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vectord.Hit, error) {
+	a, err := s.begin(ctx, shard, settled)
+	if a == nil || err != nil {
+		return nil, err
+	}
+	defer a.release()
+	if !a.all {
+		shard.index.onGraph(func(g *hnsw.Graph) { a.found = inGraph(a.found[:a.outside], g, a.nearest) })
+	}
+	return a.finish(ctx)
+}
+
+// attempt is an attempt to search a shard, under way.
+type attempt struct {
+	search   *search
+	shard    *shard
+	settled  bool
+	removals uint64 // of the index when it began
+	matches  *matches
+	nearest  nearest
+	outside  int  // candidates that are not from the graph
+	all      bool // the graph need not be asked
+	*rescoring
+}
+
+// begin begins an attempt, up to where the graph is to be asked. It returns nil if nothing matches.
+func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attempt, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	removals := shard.index.removals.Load()
 	found, err := shard.matches(ctx, s.db.store, s.filter)
-	if err != nil {
+	if err != nil || found != nil && found.count == 0 {
 		return nil, err
-	}
-	if found != nil && found.count == 0 {
-		return nil, nil
 	}
 	n := nearest{vector: s.vector, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
 	n.ef = s.query.Params.HNSWEf
 	if n.ef == 0 {
 		n.ef = shard.recall.efFor(&s.collection.config.HNSW)
 	}
-	wanted := s.wanted
+	n.wanted = s.wanted
 	if s.query.ID != nil {
-		wanted++ // the point itself will be found and left out
+		n.wanted++ // the point itself will be found and left out
 	}
-	n.wanted = wanted
-	n.k = s.depth(shard, n.ef, wanted)
+	n.k = s.depth(shard, n.ef, n.wanted)
 	if !s.probe {
 		plan := shard.index.plan(n)
 		s.db.metrics.searches[plan].Inc()
@@ -211,22 +259,37 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 			shard.recall.queries.offer(s.vector, &s.db.sampled)
 		}
 	}
-	r := rescorings.Get().(*rescoring)
-	defer r.release()
-	if err := s.compare(ctx, shard, n, r, settled); err != nil {
+	a := &attempt{search: s, shard: shard, settled: settled, removals: removals, matches: found, nearest: n,
+		rescoring: rescorings.Get().(*rescoring)}
+	if a.found, a.all, err = shard.index.outsideGraph(ctx, a.found[:0], n); err != nil {
+		a.release()
 		return nil, err
 	}
-	if found != nil && !n.indexed && len(r.candidates) < min(wanted, found.count) {
+	a.outside = len(a.found)
+	return a, nil
+}
+
+// finish ends an attempt whose candidates are found.
+func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
+	s, n := a.search, a.nearest
+	if err := s.rescore(ctx, a.shard, a.rescoring, a.settled); err != nil {
+		return nil, err
+	}
+	if a.matches != nil && !n.indexed && len(a.candidates) < min(n.wanted, a.matches.count) {
 		// The walk ran dry before it had met enough matching points: compare with all of them.
 		n.exact = true
-		if err := s.compare(ctx, shard, n, r, settled); err != nil {
+		var err error
+		if a.found, err = a.shard.index.candidates(ctx, a.found[:0], n); err != nil {
+			return nil, err
+		}
+		if err := s.rescore(ctx, a.shard, a.rescoring, a.settled); err != nil {
 			return nil, err
 		}
 	}
-	if shard.index.removals.Load() != removals && !settled {
+	if a.shard.index.removals.Load() != a.removals && !a.settled {
 		return nil, errChanged
 	}
-	return s.hits(shard, r.candidates, found)
+	return s.hits(a.shard, a.candidates, a.matches)
 }
 
 // depth returns how many candidates of a walk are compared again, for a number of wanted hits.
@@ -242,14 +305,6 @@ func (s *search) depth(shard *shard, ef, wanted int) int {
 		return wanted
 	}
 	return max(r.factor*wanted, r.least)
-}
-
-// compare finds candidates and compares them at full precision, in r.
-func (s *search) compare(ctx context.Context, shard *shard, n nearest, r *rescoring, settled bool) (err error) {
-	if r.found, err = shard.index.candidates(ctx, r.found[:0], n); err != nil {
-		return err
-	}
-	return s.rescore(ctx, shard, r, settled)
 }
 
 // candidate is a slot to be compared, what it held when that began, and its exact distance.
@@ -507,11 +562,12 @@ func (x *vectorIndex) plan(n nearest) searchPlan {
 }
 
 // list answers a query without a vector: points by ascending id, with score 0.
-func (db *DB) list(ctx context.Context, col *collection, q vectord.Query, filter *matcher, sel selection) ([]vectord.Hit, error) {
+func (s *search) list(ctx context.Context) ([]vectord.Hit, error) {
+	q := s.query
 	if q.ScoreThreshold != nil {
 		return nil, vectord.Errorf(vectord.KindInvalid, "score_threshold is given without a query to score by")
 	}
-	records, err := db.page(ctx, col, nil, q.Limit+q.Offset, filter, sel)
+	records, err := s.db.page(ctx, s.collection, nil, q.Limit+q.Offset, s.filter, s.selection)
 	if err != nil {
 		return nil, err
 	}

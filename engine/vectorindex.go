@@ -191,42 +191,46 @@ type nearest struct {
 	indexed bool // only what is in the graph
 }
 
-// walk returns what the graph is asked for.
-func (n *nearest) walk(filter *hnsw.Filter) hnsw.Params {
-	return hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef, Filter: filter}
-}
-
 // candidates appends at least the k nearest slots, if there are as many, in no order and some perhaps twice: the best of
 // fresh, of cold and of the graph. Distances are those that were measured on the way, by codes where the graph was asked
 // and NaN where there was none. A slot that comes twice comes from the graph last.
 func (x *vectorIndex) candidates(ctx context.Context, dst []index.Neighbor, n nearest) ([]index.Neighbor, error) {
+	dst, all, err := x.outsideGraph(ctx, dst, n)
+	if err != nil || all {
+		return dst, err
+	}
+	before := len(dst)
+	x.onGraph(func(g *hnsw.Graph) { dst = inGraph(dst[:before], g, n) })
+	return dst, nil
+}
+
+// outsideGraph appends the candidates that are not in the graph, and reports whether that are all because the graph need not
+// be asked. The graph must be asked later than this: vectors move that way.
+func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n nearest) (candidates []index.Neighbor, all bool, err error) {
 	if n.exact {
-		return x.scan(ctx, dst, n, nil)
+		dst, err = x.scan(ctx, dst, n, nil)
+		return dst, true, err
 	}
 	if n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed {
 		for _, slot := range n.matches.slots.appendTo(nil) {
 			dst = append(dst, index.Neighbor{Slot: slot, Distance: unmeasured})
 		}
-		return dst, nil
+		return dst, true, nil
 	}
-	if !n.indexed {
-		dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
-		x.mu.Lock()
-		var cold *roaring.Bitmap
-		if !x.cold.IsEmpty() {
-			cold = x.cold.Clone()
-		}
-		x.mu.Unlock()
-		if cold != nil {
-			var err error
-			if dst, err = x.scan(ctx, dst, n, cold.ToArray()); err != nil {
-				return nil, err
-			}
-		}
+	if n.indexed {
+		return dst, false, nil
 	}
-	before := len(dst)
-	x.onGraph(func(g *hnsw.Graph) { dst = x.inGraph(dst[:before], g, n) })
-	return dst, nil
+	dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
+	x.mu.Lock()
+	var cold *roaring.Bitmap
+	if !x.cold.IsEmpty() {
+		cold = x.cold.Clone()
+	}
+	x.mu.Unlock()
+	if cold != nil {
+		dst, err = x.scan(ctx, dst, n, cold.ToArray())
+	}
+	return dst, false, err
 }
 
 // onGraph calls search with the graph, if there is one. If the graph was replaced meanwhile, and so may have been closed
@@ -246,14 +250,23 @@ func (x *vectorIndex) onGraph(search func(g *hnsw.Graph)) {
 var unmeasured = float32(math.NaN())
 
 // inGraph appends the k nearest slots of the graph by its codes.
-func (x *vectorIndex) inGraph(dst []index.Neighbor, g *hnsw.Graph, n nearest) []index.Neighbor {
-	switch {
-	case n.matches == nil:
-		return g.Search(dst, n.vector, n.walk(nil))
-	case scanIsCheaper(g, n.matches):
-		return g.Scan(dst, n.vector, n.k, n.matches.slots.appendTo(nil))
+func inGraph(dst []index.Neighbor, g *hnsw.Graph, n nearest) []index.Neighbor {
+	if p, ok := walkOf(g, n); ok {
+		return g.Search(dst, n.vector, p)
 	}
-	return g.Search(dst, n.vector, n.walk(&hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}))
+	return g.Scan(dst, n.vector, n.k, n.matches.slots.appendTo(nil))
+}
+
+// walkOf returns what to ask the graph for, or false if comparing the codes of all matches is cheaper.
+func walkOf(g *hnsw.Graph, n nearest) (hnsw.Params, bool) {
+	p := hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef}
+	if n.matches != nil {
+		if scanIsCheaper(g, n.matches) {
+			return p, false
+		}
+		p.Filter = &hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}
+	}
+	return p, true
 }
 
 // scanIsCheaper reports whether to compare the codes of all matches instead of walking.

@@ -294,6 +294,14 @@ func (s *Server) query(r *request) error {
 	return s.appendQuery(r, &q)
 }
 
+func (s *Server) search(r *request) error {
+	q, err := call(r, decodeSearch)
+	if err != nil {
+		return err
+	}
+	return s.appendSearch(r, &q)
+}
+
 // appendQuery searches and appends the hits in the form of the query API.
 func (s *Server) appendQuery(r *request, q *query) error {
 	r.out = append(r.out, `{"points":`...)
@@ -314,40 +322,34 @@ func (s *Server) appendSearch(r *request, q *query) error {
 	return nil
 }
 
-func (s *Server) search(r *request) error {
-	q, err := call(r, decodeSearch)
-	if err != nil {
-		return err
-	}
-	return s.appendSearch(r, &q)
-}
-
 func (s *Server) queryBatch(r *request) error {
-	queries, err := call(r, decodeQueryBatch)
+	return s.batch(r, decodeQueryBatch, func(dst []byte, hits []vectord.Hit, a *selection) []byte {
+		return append(appendHits(append(dst, `{"points":`...), hits, a), '}')
+	})
+}
+
+func (s *Server) searchBatch(r *request) error { return s.batch(r, decodeSearchBatch, appendHits) }
+
+// batch answers the queries of a batch in an array, each in the form that appendAnswer gives it.
+func (s *Server) batch(r *request, decode func(body []byte) ([]query, error), appendAnswer func([]byte, []vectord.Hit, *selection) []byte) error {
+	decoded, err := call(r, decode)
 	if err != nil {
 		return err
 	}
-	return appendEach(r, queries, s.appendQuery)
-}
-
-func (s *Server) searchBatch(r *request) error {
-	queries, err := call(r, decodeSearchBatch)
+	queries := make([]vectord.Query, len(decoded))
+	for i := range decoded {
+		queries[i] = decoded[i].Query
+	}
+	answers, err := s.engine.SearchBatch(r.ctx, r.collection, queries)
 	if err != nil {
 		return err
 	}
-	return appendEach(r, queries, s.appendSearch)
-}
-
-// appendEach answers the queries of a batch one after the other; the first error is the answer to all.
-func appendEach(r *request, queries []query, each func(*request, *query) error) error {
 	r.out = append(r.out, '[')
-	for i := range queries {
+	for i, hits := range answers {
 		if i > 0 {
 			r.out = append(r.out, ',')
 		}
-		if err := each(r, &queries[i]); err != nil {
-			return fmt.Errorf("searches[%d]: %w", i, err)
-		}
+		r.out = appendAnswer(r.out, hits, &decoded[i].answer)
 	}
 	r.out = append(r.out, ']')
 	return nil

@@ -44,6 +44,8 @@ type Engine interface {
 	Scroll(ctx context.Context, collection string, r vectord.ScrollRequest) (vectord.ScrollPage, error)
 	Count(ctx context.Context, collection string, f *vectord.Filter) (int, error)
 	Search(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error)
+	// SearchBatch's error says of which query it is.
+	SearchBatch(ctx context.Context, collection string, queries []vectord.Query) ([][]vectord.Hit, error)
 	Ready() error
 }
 

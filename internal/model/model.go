@@ -8,6 +8,7 @@ package model
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"math"
 	"reflect"
@@ -524,6 +525,18 @@ func (m *Model) Count(_ context.Context, name string, f *vectord.Filter) (int, e
 		return 0, err
 	}
 	return len(c.matching(f)), nil
+}
+
+// SearchBatch searches for one query after the other.
+func (m *Model) SearchBatch(ctx context.Context, name string, queries []vectord.Query) ([][]vectord.Hit, error) {
+	answers := make([][]vectord.Hit, len(queries))
+	for i, q := range queries {
+		var err error
+		if answers[i], err = m.Search(ctx, name, q); err != nil {
+			return nil, fmt.Errorf("searches[%d]: %w", i, err)
+		}
+	}
+	return answers, nil
 }
 
 // Search compares the query with every matching point. Points of equal score are in ascending order of id.

@@ -387,10 +387,33 @@ func (m *modelMachine) count(t *rapid.T) {
 	}
 }
 
-// search compares scores one by one. Points at equal scores may come in either order and either may be cut off, so the
-// ids are looked up in the model's answer to the same query without limit.
+// search asks for one query, or for a batch of several.
 func (m *modelMachine) search(t *rapid.T) {
 	name := targets.Draw(t, "name")
+	if rapid.Bool().Draw(t, "alone") {
+		q := m.query(t, name)
+		got, err := m.node.Engine().Search(background, name, q)
+		want, wantErr := m.model.Search(background, name, q)
+		if same(t, "search", err, wantErr) {
+			m.sameHits(t, name, q, got, want)
+		}
+		return
+	}
+	queries := make([]vectord.Query, rapid.IntRange(0, 6).Draw(t, "queries"))
+	for i := range queries {
+		queries[i] = m.query(t, name)
+	}
+	got, err := m.node.Engine().SearchBatch(background, name, queries)
+	want, wantErr := m.model.SearchBatch(background, name, queries)
+	if len(queries) > 0 && same(t, "batch", err, wantErr) {
+		for i, q := range queries {
+			m.sameHits(t, name, q, got[i], want[i])
+		}
+	}
+}
+
+// query draws a query of a collection.
+func (m *modelMachine) query(t *rapid.T, name string) vectord.Query {
 	q := vectord.Query{Filter: filters.Draw(t, "filter"), Limit: rapid.IntRange(1, 15).Draw(t, "limit"),
 		Offset: rapid.IntRange(0, 3).Draw(t, "offset"), Select: selection(t)}
 	switch rapid.IntRange(0, 9).Draw(t, "form") {
@@ -416,11 +439,12 @@ func (m *modelMachine) search(t *rapid.T) {
 	} else if rapid.Bool().Draw(t, "oversampled") {
 		q.Params.Quantization.Oversampling = 50
 	}
-	got, err := m.node.Engine().Search(background, name, q)
-	want, wantErr := m.model.Search(background, name, q)
-	if !same(t, "search", err, wantErr) {
-		return
-	}
+	return q
+}
+
+// sameHits compares scores one by one. Points at equal scores may come in either order and either may be cut off, so the
+// ids are looked up in the model's answer to the same query without limit.
+func (m *modelMachine) sameHits(t *rapid.T, name string, q vectord.Query, got, want []vectord.Hit) {
 	if len(got) != len(want) {
 		t.Fatalf("search: %d hits, the model has %d", len(got), len(want))
 	}
