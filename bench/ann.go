@@ -16,17 +16,11 @@ import (
 	"github.com/vectord/vectord/bench/dataset"
 	"github.com/vectord/vectord/index"
 	"github.com/vectord/vectord/index/hnsw"
-	"github.com/vectord/vectord/index/quant"
 )
 
 const (
 	// trainSample is the number of base vectors that the quantizer is fitted to.
 	trainSample = 20_000
-
-	// Of the candidates that a walk finds rescoreMin are compared again at full precision, or rescoreFactor for each neighbor
-	// wanted, as in the server.
-	rescoreMin    = 30
-	rescoreFactor = 2
 
 	// annSeconds is how long each ef is measured at least; the queries are repeated until then.
 	annSeconds = 1.0
@@ -40,6 +34,7 @@ type ANN struct {
 	K             int
 	M             int
 	EfConstruct   int
+	Codec         string // one of Codecs
 	Ef            []int
 	Threads       int // that build and search, from 1 to ThreadsMax
 	Batch         int // queries of one call, up to BatchMax; 0 searches for one at a time
@@ -82,6 +77,9 @@ func (a *ANN) validate() error {
 		return errors.New("ef: none given")
 	case a.Threads < 1 || a.Threads > ThreadsMax:
 		return fmt.Errorf("threads: %d invalid, must be from 1 to %d", a.Threads, ThreadsMax)
+	}
+	if err := checkCodec(a.Codec); err != nil {
+		return err
 	}
 	if a.Batch < 0 || a.Batch > BatchMax {
 		return fmt.Errorf("batch: %d invalid, must be from 0 to %d", a.Batch, BatchMax)
@@ -151,7 +149,7 @@ func (a *ANN) build(ctx context.Context) (*hnsw.Graph, error) {
 	for i, row := range random.Perm(n)[:len(sample)] {
 		sample[i] = a.Base.At(row)
 	}
-	codec, err := quant.Train(a.Metric, a.Base.Dim, sample)
+	codec, err := trainCodec(a.Codec, a.Metric, a.Base.Dim, sample)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +250,7 @@ type annSearcher struct {
 func newANNSearcher(s *annSearch, ef int) *annSearcher {
 	size := max(s.Batch, 1)
 	a := &annSearcher{annSearch: s, size: size, queries: make([][]float32, size), found: make([][]index.Neighbor, size),
-		params: slices.Repeat([]hnsw.Params{{K: s.K, Depth: max(rescoreFactor*s.K, rescoreMin), Ef: ef}}, size)}
+		params: slices.Repeat([]hnsw.Params{{K: s.K, Depth: s.graph.Codec().Depth(s.K), Ef: ef}}, size)}
 	return a
 }
 

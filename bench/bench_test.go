@@ -76,7 +76,7 @@ func TestANN(t *testing.T) {
 	f := func(metric vectord.Distance, n, batch int) {
 		t.Helper()
 		a := ANN{Base: randomVectors(3, n, 16), Queries: randomVectors(4, 20, 16), Metric: metric, K: 10, M: 8, EfConstruct: 60,
-			Ef: []int{10, n}, Threads: 2, Batch: batch}
+			Codec: vectord.CodecInt8, Ef: []int{10, n}, Threads: 2, Batch: batch}
 		steps := 0
 		report, err := a.Run(t.Context(), func(string) { steps++ })
 		if err != nil {
@@ -107,7 +107,7 @@ func TestANN(t *testing.T) {
 func TestANNRecall(t *testing.T) {
 	base := randomVectors(5, 1000, 32)
 	a := ANN{Base: base, Queries: &dataset.Vectors{Dim: 32, Data: slices.Clone(base.Data[:32*10])}, Metric: vectord.Euclid, K: 1, M: 8,
-		EfConstruct: 50, Ef: []int{100}, Threads: 1}
+		EfConstruct: 50, Codec: vectord.CodecInt8, Ef: []int{100}, Threads: 1}
 	for i := range a.Queries.Len() {
 		a.Truth = append(a.Truth, []int32{int32(i)}) // each is its own nearest
 	}
@@ -128,7 +128,7 @@ func TestANNRecall(t *testing.T) {
 func TestANNRefuses(t *testing.T) {
 	f := func(want string, change func(a *ANN)) {
 		t.Helper()
-		a := ANN{Base: randomVectors(1, 20, 4), Queries: randomVectors(2, 3, 4), Metric: vectord.Dot, K: 5, Ef: []int{10}, Threads: 1}
+		a := ANN{Base: randomVectors(1, 20, 4), Queries: randomVectors(2, 3, 4), Metric: vectord.Dot, K: 5, Codec: vectord.CodecBinary, Ef: []int{10}, Threads: 1}
 		change(&a)
 		if _, err := a.Run(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q in it", err, want)
@@ -140,6 +140,7 @@ func TestANNRefuses(t *testing.T) {
 	f("k: 0 invalid", func(a *ANN) { a.K = 0 })
 	f("ef: none", func(a *ANN) { a.Ef = nil })
 	f("ef: 4 invalid, must be from k = 5", func(a *ANN) { a.Ef = []int{4} })
+	f(`codec: "int4"`, func(a *ANN) { a.Codec = "int4" })
 	f("threads: 0", func(a *ANN) { a.Threads = 0 })
 	f("M is 1", func(a *ANN) { a.M = 1 })
 	f("names row 20 of 20", func(a *ANN) { a.Truth = [][]int32{{0, 1, 2, 3, 20}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}} })
@@ -300,12 +301,12 @@ func TestMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("resident memory is known on Linux only")
 	}
-	m := Memory{Points: 2000, Dim: 24, Metric: vectord.Cosine, M: 8, EfConstruct: 30, Threads: 2, Dir: t.TempDir()}
+	m := Memory{Points: 2000, Dim: 24, Metric: vectord.Cosine, M: 8, EfConstruct: 30, Codec: vectord.CodecFloat32, Threads: 2, Dir: t.TempDir()}
 	report, err := m.Run(t.Context(), func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if least := int64(m.Points * (64 + 2*m.M*4)); report.Counted < least || report.Checkpoint < least || report.LoadSeconds <= 0 || report.Points != m.Points {
+	if least := int64(m.Points * (128 + 2*m.M*4)); report.Counted < least || report.Checkpoint < least || report.LoadSeconds <= 0 || report.Points != m.Points {
 		t.Errorf("%+v, expected at least %d bytes", report, least)
 	}
 	if files, _ := os.ReadDir(m.Dir); len(files) != 0 {

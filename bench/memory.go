@@ -26,6 +26,7 @@ type Memory struct {
 	Metric      vectord.Distance
 	M           int
 	EfConstruct int
+	Codec       string // one of Codecs
 	Threads     int
 	Dir         string // where the checkpoint goes, which is removed
 }
@@ -52,6 +53,9 @@ func (m *Memory) Run(ctx context.Context, progress func(step string)) (MemoryRep
 	if m.Points < 1 || m.Dim < 1 || m.Dim > vectord.MaxDimension || m.Threads < 1 || m.Threads > ThreadsMax {
 		return MemoryReport{}, fmt.Errorf("%d points of dimension %d on %d threads: points must be 1 or more, the dimension from 1 to %d, threads from 1 to %d",
 			m.Points, m.Dim, m.Threads, vectord.MaxDimension, ThreadsMax)
+	}
+	if err := checkCodec(m.Codec); err != nil {
+		return MemoryReport{}, err
 	}
 	codec, err := m.train()
 	if err != nil {
@@ -132,7 +136,7 @@ func (m *Memory) train() (quant.Codec, error) {
 			return nil, err
 		}
 	}
-	return quant.Train(m.Metric, m.Dim, sample)
+	return trainCodec(m.Codec, m.Metric, m.Dim, sample)
 }
 
 func (m *Memory) build(ctx context.Context, codec quant.Codec) (*hnsw.Graph, error) {

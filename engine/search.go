@@ -14,21 +14,6 @@ import (
 	"github.com/vectord/vectord/index/hnsw"
 )
 
-// depthRule says how many candidates are compared at full precision, unless a query says.
-type depthRule struct {
-	least  int // candidates at least
-	factor int // candidates for each hit asked for
-}
-
-// depthRules are what the codes need: int8 keep the true nearest ten among their nearest thirty, though not in order, and
-// binary ones of 768 dimensions among their nearest hundred. Float32 leaves nothing to find, but scores are read from
-// storage all the same, so that they are the same whatever the codes.
-var depthRules = map[string]depthRule{
-	vectord.CodecInt8:    {30, 2},
-	vectord.CodecBinary:  {100, 10},
-	vectord.CodecFloat32: {0, 1},
-}
-
 // candidatesMax bounds what the factor of a query may make of its limit.
 const candidatesMax = 100_000
 
@@ -294,7 +279,6 @@ func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
 
 // depth returns how many candidates of a walk are compared again, for a number of wanted hits.
 func (s *search) depth(shard *shard, ef, wanted int) int {
-	r := depthRules[shard.index.quantization.Load().Codec]
 	q := s.query.Params.Quantization
 	switch {
 	case q.Ignore:
@@ -304,7 +288,10 @@ func (s *search) depth(shard *shard, ef, wanted int) int {
 	case q.ByCodes:
 		return wanted
 	}
-	return max(r.factor*wanted, r.least)
+	if g := shard.index.graph.Load(); g != nil {
+		return g.Codec().Depth(wanted)
+	}
+	return wanted // what waits for a graph is compared at full precision
 }
 
 // candidate is a slot to be compared, what it held when that began, and its exact distance.

@@ -43,6 +43,7 @@ type benchANNCmd struct {
 	K           int    `help:"Neighbors to find." default:"10" name:"k"`
 	M           int    `help:"Links of a node." default:"16" name:"m"`
 	EfConstruct int    `help:"Candidates while building." default:"200" name:"ef-construction"`
+	Codec       string `help:"What the graph compares by: ${enum}." default:"int8" enum:"int8,binary,float32"`
 	Ef          []int  `help:"Candidates while searching, one measurement each." default:"10,20,40,80,160,320"`
 	Threads     int    `help:"Threads that build and search." default:"1"`
 	Batch       int    `help:"Queries of one call, between which the search takes turns; 0 searches for one at a time." default:"0"`
@@ -56,8 +57,8 @@ func (benchANNCmd) Help() string {
 
     vectord bench ann --base base.fvecs --query query.fvecs --metric cosine --k 10 --ef 20,40,80,160 --plot recall.svg
 
-A search walks the graph on int8 codes and compares the best max(2k, 30) candidates again at full precision, as the server
-does. Recall counts a point as right if it is no further than the k-th true neighbor.`
+A search walks the graph on its codes and compares the best candidates again at full precision, as many as the server does:
+max(2k, 30) with int8. Recall counts a point as right if it is no further than the k-th true neighbor.`
 }
 
 // Run measures.
@@ -70,7 +71,7 @@ func (c *benchANNCmd) Run(s *session) error {
 		return err
 	}
 	a := bench.ANN{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Ef: c.Ef, Threads: c.Threads,
-		Batch: c.Batch}
+		Batch: c.Batch, Codec: c.Codec}
 	if a.Base, err = dataset.LoadVectors(c.Base, benchBaseMax); err != nil {
 		return err
 	}

@@ -129,6 +129,9 @@ func checkBinary(d vectord.Distance, dim int) error {
 // Name returns "binary".
 func (b *Binary) Name() string { return "binary" }
 
+// Depth returns max(10k, 100): bits of 768 components keep the true nearest ten among their nearest hundred.
+func (*Binary) Depth(k int) int { return max(10*k, 100) }
+
 // Dim returns the length of the vectors.
 func (b *Binary) Dim() int { return b.dim }
 

@@ -43,6 +43,10 @@ type Codec interface {
 	// Quantum returns the distance that Float turns into f, as nearly as an int32 can be.
 	Quantum(q *Query, f float32) int32
 
+	// Depth returns how many of the nearest by the codes are to be compared again at full precision to find the k nearest
+	// among them.
+	Depth(k int) int
+
 	// AppendBinary appends the binary form of the codec, which Decode reads, to dst.
 	AppendBinary(dst []byte) []byte
 }

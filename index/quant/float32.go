@@ -35,6 +35,9 @@ func NewFloat32(d vectord.Distance, dim int) (*Float32, error) {
 // Name returns "float32".
 func (f *Float32) Name() string { return "float32" }
 
+// Depth returns k: the rows are the vectors.
+func (*Float32) Depth(k int) int { return k }
+
 // Dim returns the length of the vectors.
 func (f *Float32) Dim() int { return f.dim }
 

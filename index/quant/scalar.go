@@ -89,6 +89,9 @@ func centered(d vectord.Distance) bool { return d == vectord.Euclid || d == vect
 // Name returns "int8".
 func (s *Scalar) Name() string { return "int8" }
 
+// Depth returns max(2k, 30): int8 codes keep the true nearest ten among their nearest thirty, though not in order.
+func (*Scalar) Depth(k int) int { return max(2*k, 30) }
+
 // Dim returns the length of the vectors.
 func (s *Scalar) Dim() int { return s.dim }
 
