@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -90,6 +91,15 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			db.eachShard(func(s *shard) { worst = max(worst, s.index.drift.share.Load()) })
 			return float64(worst) / 1e6
 		})
+	gauge("vectord_index_unsaved_age_seconds", "How long ago the oldest of those checkpoints was; 0 if nothing has changed since.", func() float64 {
+		var oldest time.Duration
+		db.eachShard(func(s *shard) {
+			if s.index.unsaved.Load() > 0 {
+				oldest = max(oldest, time.Since(time.UnixMilli(s.index.savedAt.Load())))
+			}
+		})
+		return oldest.Seconds()
+	})
 	owners := map[string]func() float64{
 		"graph":   sum(func(s *shard) int64 { return s.index.graphBytes() }),
 		"fresh":   sum(func(s *shard) int64 { return s.index.fresh.MemoryBytes() }),
