@@ -61,6 +61,69 @@ more:
 	MOVQ DI, ret+64(FP)
 	RET
 
+// func visitVisibleAMD64(links *uint32, width int, words *uint64, allow *uint64, limit uint32, met *uint32, rows *byte, rowSize int, lines int) int
+// Requires: BMI, BMI2, MMX+
+TEXT ·visitVisibleAMD64(SB), NOSPLIT, $0-80
+	MOVQ links+0(FP), AX
+	MOVQ width+8(FP), CX
+	MOVQ words+16(FP), DX
+	MOVQ allow+24(FP), BX
+	MOVL limit+32(FP), SI
+	MOVQ met+40(FP), DI
+	XORL R8, R8
+
+link:
+	MOVL  (AX), R9
+	ADDQ  $0x04, AX
+	CMPL  R9, SI
+	JAE   beyond
+	MOVL  R9, R10
+	SHRL  $0x06, R10
+	MOVL  R9, (DI)(R8*4)
+	MOVQ  (DX)(R10*8), R11
+	ANDNQ (BX)(R10*8), R11, R12
+	SHRXQ R9, R12, R12
+	ANDL  $0x01, R12
+	ADDQ  R12, R8
+	SHLXQ R9, R12, R12
+	ORQ   R12, R11
+	MOVQ  R11, (DX)(R10*8)
+
+next:
+	DECQ CX
+	JNZ  link
+	JMP  visited
+
+beyond:
+	CMPL R9, $-1
+	JNE  next
+
+visited:
+	MOVQ rows+48(FP), AX
+	MOVQ rowSize+56(FP), CX
+	MOVQ lines+64(FP), DX
+	XORL BX, BX
+	JMP  more
+
+prefetch:
+	MOVL  (DI)(BX*4), SI
+	IMULQ CX, SI
+	ADDQ  AX, SI
+	MOVQ  DX, R9
+
+line:
+	PREFETCHT0 (SI)
+	ADDQ       $0x40, SI
+	DECQ       R9
+	JNZ        line
+	INCQ       BX
+
+more:
+	CMPQ BX, R8
+	JLT  prefetch
+	MOVQ R8, ret+72(FP)
+	RET
+
 // func fetchAMD64(links *uint32, width int, limit uint32, rows *byte, rowSize int, lines int)
 // Requires: MMX+
 TEXT ·fetchAMD64(SB), NOSPLIT, $0-48
@@ -113,9 +176,12 @@ TEXT ·admitAVX512(SB), NOSPLIT, $0-88
 block:
 	TESTQ        R8, R8
 	JLE          done
-	MOVL         $-1, R12
-	BZHIL        R8, R12, R12
-	KMOVW        R12, K1
+	MOVL         $+16, R12
+	CMPQ         R8, $0x10
+	CMOVLLT      R8, R12
+	MOVL         $-1, R13
+	BZHIL        R12, R13, R13
+	KMOVW        R13, K1
 	VMOVDQU32.Z  (DI), K1, Z0
 	MOVQ         BX, R12
 	SHRQ         $0x20, R12

@@ -2,10 +2,14 @@
 
 package hnsw
 
-// visitLinks, fetchLinks and admit are as in kernel_amd64.go.
+// visitLinks, visitVisible, fetchLinks and admit are as in kernel_amd64.go.
 
 func visitLinks(row []uint32, words []uint64, limit uint32, met []uint32, _ fetcher) int {
 	return visitPortable(row, words, limit, met)
+}
+
+func visitVisible(row []uint32, words, allow []uint64, limit uint32, met []uint32, _ fetcher) int {
+	return visitVisiblePortable(row, words, allow, limit, met)
 }
 
 func fetchLinks([]uint32, uint32, fetcher) {}

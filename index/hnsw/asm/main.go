@@ -13,6 +13,7 @@ const line = 64
 
 func main() {
 	visit()
+	visitVisible()
 	fetch()
 	admit()
 	Generate()
@@ -56,6 +57,13 @@ func visit() {
 	JNE(LabelRef("next"))
 
 	Label("visited")
+	prefetchMet(met, n)
+	Store(n, ReturnIndex(0))
+	RET()
+}
+
+// prefetchMet asks for the rows of the first n slots of met.
+func prefetchMet(met, n Register) {
 	rows := Load(Param("rows"), GP64())
 	size := Load(Param("rowSize"), GP64())
 	lines := Load(Param("lines"), GP64())
@@ -70,6 +78,51 @@ func visit() {
 	Label("more")
 	CMPQ(i, n)
 	JLT(LabelRef("prefetch"))
+}
+
+// visitVisible writes the kernel that looks at the links of a node for those that match a filter, and neither sees nor
+// changes anything of the others.
+func visitVisible() {
+	TEXT("visitVisibleAMD64", NOSPLIT, "func(links *uint32, width int, words *uint64, allow *uint64, limit uint32, met *uint32, rows *byte, rowSize int, lines int) int")
+	Pragma("noescape")
+	Doc("visitVisibleAMD64 is visitAMD64 for those links whose bits in allow are set. Both words and allow have a bit for every slot",
+		"below limit.")
+	links := Load(Param("links"), GP64())
+	width := Load(Param("width"), GP64())
+	words := Load(Param("words"), GP64())
+	allow := Load(Param("allow"), GP64())
+	limit := Load(Param("limit"), GP32())
+	met := Load(Param("met"), GP64())
+	n := GP64()
+	XORL(n.As32(), n.As32())
+
+	Label("link")
+	slot, word, bits, fresh := GP64(), GP64(), GP64(), GP64()
+	MOVL(Mem{Base: links}, slot.As32())
+	ADDQ(Imm(4), links)
+	CMPL(slot.As32(), limit)
+	JAE(LabelRef("beyond"))
+	MOVL(slot.As32(), word.As32())
+	SHRL(Imm(6), word.As32())
+	MOVL(slot.As32(), Mem{Base: met, Index: n, Scale: 4})
+	MOVQ(Mem{Base: words, Index: word, Scale: 8}, bits)
+	ANDNQ(Mem{Base: allow, Index: word, Scale: 8}, bits, fresh) // may be added
+	SHRXQ(slot, fresh, fresh)
+	ANDL(Imm(1), fresh.As32())
+	ADDQ(fresh, n)
+	SHLXQ(slot, fresh, fresh)
+	ORQ(fresh, bits)
+	MOVQ(bits, Mem{Base: words, Index: word, Scale: 8})
+	Label("next")
+	DECQ(width)
+	JNZ(LabelRef("link"))
+	JMP(LabelRef("visited"))
+	Label("beyond")
+	CMPL(slot.As32(), I32(-1)) // ends a row
+	JNE(LabelRef("next"))
+
+	Label("visited")
+	prefetchMet(met, n)
 	Store(n, ReturnIndex(0))
 	RET()
 }
