@@ -31,7 +31,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 				Help: "Time to write the checkpoint of one graph.", Buckets: prometheus.ExponentialBuckets(0.01, 3, 8)}),
 		},
 		searches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
-			Help: "Searches by the plan that ran: exact, list, scan or graph."}, []string{"plan"}),
+			Help: "Searches by the plan that ran: exact, list, fresh, walk, filtered, scan or none."}, []string{"plan"}),
 		searchRetries: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_search_retries_total",
 			Help: "Searches run again because a candidate changed under them."}),
 		applied: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_applied_commands_total",

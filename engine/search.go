@@ -185,11 +185,11 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	}
 	n.wanted = wanted
 	n.k = max(rescoreFactor*wanted, rescoreMin)
-	s.db.metrics.searches.WithLabelValues(shard.index.plan(n)).Inc()
-	slots, err := shard.index.candidates(ctx, nil, n)
+	slots, plan, err := shard.index.candidates(ctx, nil, n)
 	if err != nil {
 		return nil, err
 	}
+	s.db.metrics.searches.WithLabelValues(plan).Inc()
 	ranked, err := s.rescore(ctx, shard, slots, settled)
 	if err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	if found != nil && !n.indexed && len(ranked) < min(wanted, found.count) {
 		// The walk ran dry before it had met enough matching points: compare with all of them.
 		n.exact = true
-		if slots, err = shard.index.candidates(ctx, nil, n); err != nil {
+		if slots, _, err = shard.index.candidates(ctx, nil, n); err != nil {
 			return nil, err
 		}
 		if ranked, err = s.rescore(ctx, shard, slots, settled); err != nil {
@@ -346,19 +346,6 @@ func (s *search) vectorOf(shard *shard, r rankedSlot) ([]float32, error) {
 		err = errChanged
 	}
 	return v, err
-}
-
-// plan names how candidates will be found, for the metrics.
-func (x *vectorIndex) plan(n nearest) string {
-	switch {
-	case n.exact:
-		return "exact"
-	case n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed:
-		return "list"
-	case x.graph.Load() == nil || n.matches != nil && n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
-		return "scan"
-	}
-	return "graph"
 }
 
 // list answers a query without a vector: points by ascending id, with score 0.

@@ -140,15 +140,6 @@ func (x *vectorIndex) close() {
 	}
 }
 
-const (
-	// A graph node is worth less than a scan of this many bytes of codes: few matching points are scanned.
-	scanBytesMax = 2 << 20
-	// Fewer matching points than this are compared at full precision, all of them.
-	exactMatchesMax = 256
-	// scanRowOverhead stands for what a scanned code costs beside its own bytes.
-	scanRowOverhead = 32
-)
-
 // nearest is what to look for.
 type nearest struct {
 	vector  []float32
@@ -160,19 +151,24 @@ type nearest struct {
 	indexed bool // only what is in the graph
 }
 
-// walk returns what the graph is asked for.
-func (n *nearest) walk(filter *hnsw.Filter) hnsw.Params {
-	return hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef, Filter: filter}
-}
+// A plan is how candidates were found; it is a label of the metrics. Those that a graph takes part in have the names of
+// hnsw.Plan.
+const (
+	planExact = "exact" // every vector compared at full precision
+	planList  = "list"  // no more match than are wanted as candidates, so they are that
+	planFresh = "fresh" // there is no graph
+)
 
 // candidates appends at least the k nearest slots, if there are as many, in no order and some perhaps twice: the best of
 // fresh, of cold and of the graph. Their distances are not given, since who asks must compare at full precision anyway.
-func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) ([]uint32, error) {
+// Whether the graph is walked or its codes are scanned is the graph's own choice. plan says how the candidates were found.
+func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) (slots []uint32, plan string, err error) {
 	if n.exact {
-		return x.scan(ctx, dst, n, nil)
+		slots, err = x.scan(ctx, dst, n, nil)
+		return slots, planExact, err
 	}
-	if n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed {
-		return n.matches.slots.appendTo(dst), nil
+	if n.matches != nil && n.matches.count <= n.k && !n.indexed {
+		return n.matches.slots.appendTo(dst), planList, nil
 	}
 	var found []index.Neighbor
 	if !n.indexed {
@@ -187,29 +183,24 @@ func (x *vectorIndex) candidates(ctx context.Context, dst []uint32, n nearest) (
 		}
 		x.mu.Unlock()
 		if cold != nil {
-			var err error
 			if dst, err = x.scan(ctx, dst, n, cold.ToArray()); err != nil {
-				return nil, err
+				return nil, "", err
 			}
 		}
 	}
 	g := x.graph.Load()
 	if g == nil {
-		return dst, nil
+		return dst, planFresh, nil
 	}
-	found = found[:0]
-	switch {
-	case n.matches == nil:
-		found = g.Search(found, n.vector, n.walk(nil))
-	case n.matches.count*(x.dim+scanRowOverhead) <= scanBytesMax:
-		found = g.Scan(found, n.vector, n.k, n.matches.slots.appendTo(nil))
-	default:
-		found = g.Search(found, n.vector, n.walk(&hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}))
+	var work hnsw.Work
+	p := hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef, Work: &work}
+	if n.matches != nil {
+		p.Filter = &hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}
 	}
-	for _, f := range found {
+	for _, f := range g.Search(found[:0], n.vector, p) {
 		dst = append(dst, f.Slot)
 	}
-	return dst, nil
+	return dst, work.Plan.String(), nil
 }
 
 // scan appends the k nearest among the given slots, or among all if slots is nil, compared at full precision with the
