@@ -47,6 +47,7 @@ func TestUsage(t *testing.T) {
 	f(exitOK, "vectord serve --config vectord.yaml", "serve", "--help")
 	f(exitOK, "--resume", "import", "--help")
 	f(exitOK, "--ef=10,20,40,80,160,320", "bench", "ann", "--help")
+	f(exitOK, "--keep=100,50,20,10,5,2,1,0.5,0.1", "bench", "filter", "--help")
 	f(exitOK, "vectord 0.1.0", "version")
 	f(exitUsage, "expected one of")
 	f(exitUsage, "unexpected argument srve, did you mean \"serve\"?", "srve")
@@ -56,6 +57,7 @@ func TestUsage(t *testing.T) {
 	f(exitUsage, `"2 parsecs" is not a size`, "serve", "--memory-limit=2 parsecs")
 	f(exitError, "no such file", "bench", "ann", "--base", "absent.npy", "--query", "absent.npy")
 	f(exitError, `metric "l2"`, "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitError, `metric "l2"`, "bench", "filter", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
 	f(exitError, "does not end in .svg", "bench", "ann", "--base", "a.npy", "--query", "b.npy", "--plot", "a.png")
 }
 
