@@ -97,17 +97,14 @@ func (a *ANN) Run(ctx context.Context, progress func(step string)) (ANNReport, e
 	if err := a.validate(); err != nil {
 		return ANNReport{}, err
 	}
-	if a.Metric == vectord.Cosine {
-		for _, v := range []*dataset.Vectors{a.Base, a.Queries} {
-			for i := range v.Len() {
-				vectord.Normalize(v.At(i))
-			}
-		}
+	graph, report, err := a.open(ctx, progress)
+	if err != nil {
+		return ANNReport{}, err
 	}
+	defer graph.Close()
 	truth := a.Truth
 	if truth == nil {
 		progress(fmt.Sprintf("comparing %d queries with %d vectors for the truth", a.Queries.Len(), a.Base.Len()))
-		var err error
 		if truth, err = Truth(ctx, a.Metric, a.Base, a.Queries, a.K); err != nil {
 			return ANNReport{}, err
 		}
@@ -116,29 +113,38 @@ func (a *ANN) Run(ctx context.Context, progress func(step string)) (ANNReport, e
 		return ANNReport{}, err
 	}
 
+	search := annSearch{ANN: a, graph: graph, distance: index.DistanceFunc(a.Metric), cases: newCases(a.Queries.Len())}
+	for q := range a.Queries.Len() {
+		search.cases.set(q, a.K, search.distance(a.Queries.At(q), a.Base.At(int(truth[q][a.K-1]))))
+	}
+	for _, ef := range a.Ef {
+		progress(fmt.Sprintf("searching with ef %d", ef))
+		m, err := search.measure(ctx, ef)
+		if err != nil {
+			return ANNReport{}, err
+		}
+		report.Rows = append(report.Rows, m.ANNRow)
+	}
+	return report, nil
+}
+
+// open normalises the vectors if need be and builds the graph, and returns what there is to report of it.
+func (a *ANN) open(ctx context.Context, progress func(step string)) (*hnsw.Graph, ANNReport, error) {
+	if a.Metric == vectord.Cosine {
+		for _, v := range []*dataset.Vectors{a.Base, a.Queries} {
+			for i := range v.Len() {
+				vectord.Normalize(v.At(i))
+			}
+		}
+	}
 	progress(fmt.Sprintf("building the graph of %d vectors on %d threads", a.Base.Len(), a.Threads))
 	begin := time.Now()
 	graph, err := a.build(ctx)
 	if err != nil {
-		return ANNReport{}, err
+		return nil, ANNReport{}, err
 	}
-	defer graph.Close()
-	report := ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: graph.Codec().Name(),
-		BuildSeconds: time.Since(begin).Seconds(), Memory: graph.MemoryBytes()}
-
-	search := annSearch{ANN: a, graph: graph, distance: index.DistanceFunc(a.Metric), bounds: make([]float32, a.Queries.Len())}
-	for i := range search.bounds {
-		search.bounds[i] = search.distance(a.Queries.At(i), a.Base.At(int(truth[i][a.K-1])))
-	}
-	for _, ef := range a.Ef {
-		progress(fmt.Sprintf("searching with ef %d", ef))
-		row, err := search.measure(ctx, ef)
-		if err != nil {
-			return ANNReport{}, err
-		}
-		report.Rows = append(report.Rows, row)
-	}
-	return report, nil
+	return graph, ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: graph.Codec().Name(),
+		BuildSeconds: time.Since(begin).Seconds(), Memory: graph.MemoryBytes()}, nil
 }
 
 // build fits a codec to a sample of the base vectors and inserts them all.
@@ -179,34 +185,79 @@ func (a *ANN) build(ctx context.Context) (*hnsw.Graph, error) {
 	return graph, nil
 }
 
+// cases is what a measurement knows about each query.
+type cases struct {
+	filters []*hnsw.Filter // those that are nil keep all
+	wanted  []int          // neighbors that there are to find, k or less
+	bounds  []float32      // distance of the last of them
+}
+
+func newCases(queries int) cases {
+	return cases{make([]*hnsw.Filter, queries), make([]int, queries), make([]float32, queries)}
+}
+
+func (c *cases) set(q, wanted int, bound float32) { c.wanted[q], c.bounds[q] = wanted, bound }
+
 // annSearch searches a built graph.
 type annSearch struct {
 	*ANN
 	graph    *hnsw.Graph
 	distance func(a, b []float32) float32
-	bounds   []float32 // distance of each query's k-th true neighbor
+	cases    cases
 }
 
-// measure searches for all queries once to warm up and count what is found, then for about annSeconds with the clock on.
-func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
-	right := 0
+// measurement is what the searches at one ef found and did.
+type measurement struct {
+	ANNRow
+	plans Plans
+	rows  float64 // codes compared by a search, as a mean
+	short int     // searches that found less than was wanted
+}
+
+// count searches for all queries once and counts what is found.
+func (s *annSearch) count(ctx context.Context, ef int) (measurement, error) {
+	m := measurement{ANNRow: ANNRow{Ef: ef}}
+	right, wanted, rows := 0, 0, 0
 	searcher := newANNSearcher(s, ef)
 	for first := 0; first < s.Queries.Len(); first += searcher.size {
 		if ctx.Err() != nil {
-			return ANNRow{}, ctx.Err()
+			return m, ctx.Err()
 		}
 		for i, found := range searcher.search(first) {
-			if first+i == s.Queries.Len() {
+			q := first + i
+			if q == s.Queries.Len() {
 				break // the last batch goes on with the first queries
 			}
 			for _, n := range found {
-				if n.Distance <= s.bounds[first+i] {
+				if n.Distance <= s.cases.bounds[q] {
 					right++
 				}
 			}
+			wanted += s.cases.wanted[q]
+			if len(found) < s.cases.wanted[q] {
+				m.short++
+			}
+			m.plans[searcher.work[i].Plan]++
+			rows += searcher.work[i].Rows
 		}
 	}
+	m.Recall, m.rows = float64(right)/float64(wanted), float64(rows)/float64(s.Queries.Len())
+	return m, nil
+}
 
+// measure searches for all queries once to warm up and count what is found, then for about annSeconds with the clock on.
+func (s *annSearch) measure(ctx context.Context, ef int) (measurement, error) {
+	m, err := s.count(ctx, ef)
+	if err != nil {
+		return m, err
+	}
+	m.QPS, m.Latency, err = s.clock(ctx, ef, annSeconds)
+	return m, err
+}
+
+// clock searches for all queries, again and again until some seconds are over, and returns how many a second and how long
+// each call took.
+func (s *annSearch) clock(ctx context.Context, ef int, seconds float64) (qps float64, each Latency, err error) {
 	took := make([][]time.Duration, s.Threads)
 	var next atomic.Int64
 	var threads sync.WaitGroup
@@ -216,7 +267,7 @@ func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
 			searcher := newANNSearcher(s, ef)
 			for ctx.Err() == nil {
 				first := int(next.Add(int64(searcher.size))) - searcher.size
-				if first >= s.Queries.Len() && time.Since(begin).Seconds() > annSeconds {
+				if first >= s.Queries.Len() && time.Since(begin).Seconds() > seconds {
 					return
 				}
 				start := time.Now()
@@ -228,11 +279,10 @@ func (s *annSearch) measure(ctx context.Context, ef int) (ANNRow, error) {
 	threads.Wait()
 	wall := time.Since(begin).Seconds()
 	if ctx.Err() != nil {
-		return ANNRow{}, ctx.Err()
+		return 0, Latency{}, ctx.Err()
 	}
 	all := slices.Concat(took...)
-	return ANNRow{Ef: ef, Recall: float64(right) / float64(s.K*s.Queries.Len()),
-		QPS: float64(len(all)*searcher.size) / wall, Latency: latencyOf(all)}, nil
+	return float64(len(all)*max(s.Batch, 1)) / wall, latencyOf(all), nil
 }
 
 // annSearcher is one thread's search, with the memory that it keeps between calls.
@@ -241,16 +291,20 @@ type annSearcher struct {
 	size    int // queries of one call
 	queries [][]float32
 	params  []hnsw.Params
-	found   [][]index.Neighbor // one for each query
-	slots   []uint32           // of one query's candidates
-	exact   []float32          // their distances
+	work    []hnsw.Work // of each query's last search
+	found   [][]index.Neighbor
+	slots   []uint32  // of one query's candidates
+	exact   []float32 // their distances
 	top     index.Top
 }
 
 func newANNSearcher(s *annSearch, ef int) *annSearcher {
 	size := max(s.Batch, 1)
-	a := &annSearcher{annSearch: s, size: size, queries: make([][]float32, size), found: make([][]index.Neighbor, size),
-		params: slices.Repeat([]hnsw.Params{{K: s.K, Depth: s.graph.Codec().Depth(s.K), Ef: ef}}, size)}
+	a := &annSearcher{annSearch: s, size: size, queries: make([][]float32, size), work: make([]hnsw.Work, size),
+		found: make([][]index.Neighbor, size), params: make([]hnsw.Params, size)}
+	for i := range a.params {
+		a.params[i] = hnsw.Params{K: s.K, Depth: s.graph.Codec().Depth(s.K), Ef: ef, Work: &a.work[i]}
+	}
 	return a
 }
 
@@ -259,7 +313,8 @@ func newANNSearcher(s *annSearch, ef int) *annSearcher {
 // following call.
 func (s *annSearcher) search(first int) [][]index.Neighbor {
 	for i := range s.queries {
-		s.queries[i] = s.Queries.At((first + i) % s.Queries.Len())
+		q := (first + i) % s.Queries.Len()
+		s.queries[i], s.params[i].Filter = s.Queries.At(q), s.cases.filters[q]
 		s.found[i] = s.found[i][:0]
 	}
 	if s.Batch == 0 {
@@ -285,13 +340,18 @@ func (s *annSearcher) search(first int) [][]index.Neighbor {
 
 // WriteTable writes the report for people.
 func (r *ANNReport) WriteTable(w io.Writer) error {
-	fmt.Fprintf(w, "%d × %d %s · codec %s · built in %.2f s (%.0f/s) · %.1f MiB (%.0f bytes a vector)\n\n",
-		r.N, r.Dim, r.Metric, r.Codec, r.BuildSeconds, float64(r.N)/r.BuildSeconds, float64(r.Memory)/(1<<20), float64(r.Memory)/float64(r.N))
+	r.writeHead(w)
 	rows := make([][]string, len(r.Rows))
 	for i, row := range r.Rows {
 		rows[i] = append([]string{strconv.Itoa(row.Ef), fmt.Sprintf("%.4f", row.Recall), fmt.Sprintf("%.0f", row.QPS)}, row.cells()...)
 	}
 	return table(w, append([]string{"ef", "recall", "queries/s"}, latencyHeader...), rows)
+}
+
+// writeHead writes a line about the graph and one that is empty.
+func (r *ANNReport) writeHead(w io.Writer) {
+	fmt.Fprintf(w, "%d × %d %s · codec %s · built in %.2f s (%.0f/s) · %.1f MiB (%.0f bytes a vector)\n\n",
+		r.N, r.Dim, r.Metric, r.Codec, r.BuildSeconds, float64(r.N)/r.BuildSeconds, float64(r.Memory)/(1<<20), float64(r.Memory)/float64(r.N))
 }
 
 var latencyHeader = []string{"mean µs", "p50 µs", "p95 µs", "p99 µs"}

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/bench/dataset"
 	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/index/hnsw"
 )
 
 func randomVectors(seed uint64, n, dim int) *dataset.Vectors {
@@ -145,6 +147,68 @@ func TestANNRefuses(t *testing.T) {
 	f("M is 1", func(a *ANN) { a.M = 1 })
 	f("names row 20 of 20", func(a *ANN) { a.Truth = [][]int32{{0, 1, 2, 3, 20}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}} })
 	f("has 4 neighbors", func(a *ANN) { a.Truth = [][]int32{{0, 1, 2, 3}, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}} })
+}
+
+func TestFiltered(t *testing.T) {
+	const n = 400
+	f := Filtered{ANN: ANN{Codec: vectord.CodecInt8, Base: randomVectors(7, n, 16), Queries: randomVectors(8, 20, 16), Metric: vectord.Cosine, K: 10, M: 8,
+		EfConstruct: 60, Threads: 1}, Keep: []float64{20, 1}, RecallTarget: 0.9}
+	report, err := f.Run(t.Context(), func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.N != n || report.Ef < 10 || len(report.Filtered) != 5 {
+		t.Fatalf("%+v", report)
+	}
+	kinds := []string{"none", "random", "random", "far", "far"}
+	for i, row := range report.Filtered {
+		if row.Kind != kinds[i] || row.Ef != report.Ef || row.Short != 0 || row.Recall < 0.89 || row.Recall > 1 || !(row.P50 > 0) ||
+			!(row.RowsScored > 0) || row.Plans.String() == "" {
+			t.Errorf("row %d: %+v", i, row)
+		}
+	}
+	if last := report.Filtered[4]; last.Keep != 1 || last.RowsScored != n/100 || last.Recall != 1 {
+		t.Errorf("4 of %d kept: %+v", n, last)
+	}
+	var text strings.Builder
+	if err := report.WriteTable(&text); err != nil || strings.Count(text.String(), "\n") != 11 {
+		t.Errorf("table %q, %v", text.String(), err)
+	}
+	if b, err := json.Marshal(report); err != nil || !strings.Contains(string(b), `"kind":"far","keep":1,"plans":"scan"`) {
+		t.Errorf("JSON %s, %v", b, err)
+	}
+
+	refuses := func(want string, change func(f *Filtered)) {
+		t.Helper()
+		g := f
+		change(&g)
+		if _, err := g.Run(t.Context(), func(string) {}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+	refuses("threads: 0", func(f *Filtered) { f.Threads = 0 })
+	refuses("ef: 2 given", func(f *Filtered) { f.Ef = []int{10, 20} })
+	refuses("ef: 4 invalid", func(f *Filtered) { f.Ef = []int{4} })
+	refuses("recall target: 1 invalid", func(f *Filtered) { f.RecallTarget = 1 })
+	refuses("keep: none", func(f *Filtered) { f.Keep = nil })
+	refuses("keep: 101 invalid", func(f *Filtered) { f.Keep = []float64{5, 101} })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Run(ctx, func(string) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled measurement: %v", err)
+	}
+}
+
+func TestPlans(t *testing.T) {
+	f := func(p Plans, want string) {
+		t.Helper()
+		if got := p.String(); got != want {
+			t.Errorf("%v is written %q, want %q", [4]int(p), got, want)
+		}
+	}
+	f(Plans{}, "")
+	f(Plans{hnsw.PlanScan: 7}, "scan")
+	f(Plans{hnsw.PlanWalk: 1, hnsw.PlanScan: 2}, "walk 33.3 %, scan 66.7 %")
 }
 
 func TestLatencyOf(t *testing.T) {

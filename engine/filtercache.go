@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -119,8 +120,20 @@ func (c *filterCache) store(key string, m *matches) {
 }
 
 // matches evaluates the filter over the shard: exactly, with the number of matching points known before the search is
-// planned. It includes every change that was acknowledged before the call.
-func (s *shard) matches(ctx context.Context, store *storage.Store, m *matcher) (*matches, error) {
+// planned. It includes every change that was acknowledged before the call, and no half of one that is being applied. settled
+// says that the caller keeps writers out.
+func (s *shard) matches(ctx context.Context, store *storage.Store, m *matcher, settled bool) (*matches, error) {
+	found, err := s.tryMatches(ctx, store, m, settled)
+	if !errors.Is(err, errChanged) {
+		return found, err
+	}
+	s.applying.RLock()
+	defer s.applying.RUnlock()
+	return s.tryMatches(ctx, store, m, true)
+}
+
+// tryMatches is matches, but returns errChanged if it met points on the move.
+func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher, settled bool) (*matches, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -139,7 +152,7 @@ func (s *shard) matches(ctx context.Context, store *storage.Store, m *matcher) (
 	}
 	var found *matches
 	if ok {
-		found, err = s.refresh(store, m, old, changed, asOf)
+		found, err = s.refresh(store, m, old, changed, asOf, settled)
 	} else {
 		found, err = s.evaluate(ctx, store, m, asOf)
 	}
@@ -183,16 +196,25 @@ func (s *shard) evaluate(ctx context.Context, store *storage.Store, m *matcher, 
 	return found, err
 }
 
-func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed []uint32, asOf uint64) (*matches, error) {
+// refresh corrects the matches of a filter by the slots that changed. A slot that Apply has cleared, or whose point storage has
+// elsewhere by now, belongs to a point whose new slot is not known yet: without either the point would be missing.
+func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed []uint32, asOf uint64, settled bool) (*matches, error) {
 	found := &matches{asOf: asOf, slots: slotSet{append(index.Bitset(nil), old.slots.bits...)}}
 	for _, slot := range changed {
 		holds := false
-		if p, ok := s.slots.get(slot); ok {
+		p, ok := s.slots.get(slot)
+		if !ok && !settled && (s.moving.Load() || s.index.through.Load() != asOf) {
+			return nil, errChanged
+		}
+		if ok {
 			row, ok, err := store.Point(s.id, p.id)
 			if err != nil {
 				return nil, err
 			}
-			if ok && row.Slot == slot {
+			if ok = ok && row.Slot == slot; !ok && !settled {
+				return nil, errChanged
+			}
+			if ok {
 				if holds, err = m.matches(p.id, row.Payload); err != nil {
 					return nil, err
 				}

@@ -50,7 +50,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Time spent measuring recall, pauses not counted; at most a tenth of one core."}),
 	}
 	searches := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
-		Help: "Searches by the plan that ran: exact, list, scan or graph."}, []string{"plan"})
+		Help: "Searches by the plan that ran: exact, list, fresh, walk, filtered, scan or none."}, []string{"plan"})
 	for p := range m.searches {
 		m.searches[p] = searches.WithLabelValues(searchPlan(p).String())
 	}

@@ -179,7 +179,7 @@ func (db *DB) Count(ctx context.Context, name string, f *vectord.Filter) (int, e
 			count += int(s.points.Load())
 			continue
 		}
-		found, err := s.matches(ctx, db.store, filter)
+		found, err := s.matches(ctx, db.store, filter, false)
 		if err != nil {
 			return 0, err
 		}

@@ -248,9 +248,9 @@ func TestRecallFollowsTheSettings(t *testing.T) {
 		b.held(target, b.hard)
 		return b.ef()
 	}
-	low, high := set(0.8), set(0.99)
-	if !(low < first && first < high) {
-		t.Errorf("ef %d for 0.8, %d for 0.95, %d for 0.99", low, first, high)
+	lowest, low, high := set(0.55), set(0.8), set(0.99)
+	if !(lowest < low && low < first && first <= high) { // from some ef on a graph this small is scanned, which misses nothing
+		t.Errorf("ef %d for 0.55, %d for 0.8, %d for 0.95, %d for 0.99", lowest, low, first, high)
 	}
 	fixed, none := 33, 0
 	b.update(vectord.CollectionUpdate{EfSearch: &fixed})

@@ -198,8 +198,10 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 		return nil, err
 	}
 	defer a.release()
-	if !a.all {
-		shard.index.onGraph(func(g *hnsw.Graph) { a.found = inGraph(a.found[:a.outside], g, a.nearest) })
+	if a.plan == planFresh {
+		shard.index.onGraph(func(g *hnsw.Graph) {
+			a.found = g.Search(a.found[:a.outside], a.nearest.vector, a.walk())
+		})
 	}
 	return a.finish(ctx)
 }
@@ -212,9 +214,17 @@ type attempt struct {
 	removals uint64 // of the index when it began
 	matches  *matches
 	nearest  nearest
-	outside  int  // candidates that are not from the graph
-	all      bool // the graph need not be asked
+	plan     searchPlan // planFresh until the graph is asked, if it has to be
+	outside  int        // candidates that are not from the graph
+	work     hnsw.Work  // of the graph
 	*rescoring
+}
+
+// walk returns what to ask the graph for. It will say in work what it did.
+func (a *attempt) walk() hnsw.Params {
+	p := a.nearest.walk()
+	p.Work = &a.work
+	return p
 }
 
 // begin begins an attempt, up to where the graph is to be asked. It returns nil if nothing matches.
@@ -223,7 +233,7 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 		return nil, err
 	}
 	removals := shard.index.removals.Load()
-	found, err := shard.matches(ctx, s.db.store, s.filter)
+	found, err := shard.matches(ctx, s.db.store, s.filter, settled)
 	if err != nil || found != nil && found.count == 0 {
 		return nil, err
 	}
@@ -237,16 +247,9 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 		n.wanted++ // the point itself will be found and left out
 	}
 	n.k = s.depth(shard, n.ef, n.wanted)
-	if !s.probe {
-		plan := shard.index.plan(n)
-		s.db.metrics.searches[plan].Inc()
-		if plan == planGraph && found == nil && s.query.ID == nil {
-			shard.recall.queries.offer(s.vector, &s.db.sampled)
-		}
-	}
 	a := &attempt{search: s, shard: shard, settled: settled, removals: removals, matches: found, nearest: n,
 		rescoring: rescorings.Get().(*rescoring)}
-	if a.found, a.all, err = shard.index.outsideGraph(ctx, a.found[:0], n); err != nil {
+	if a.found, a.plan, err = shard.index.outsideGraph(ctx, a.found[:0], n); err != nil {
 		a.release()
 		return nil, err
 	}
@@ -257,6 +260,9 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 // finish ends an attempt whose candidates are found.
 func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
 	s, n := a.search, a.nearest
+	if !s.probe {
+		a.count()
+	}
 	if err := s.rescore(ctx, a.shard, a.rescoring, a.settled); err != nil {
 		return nil, err
 	}
@@ -275,6 +281,19 @@ func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
 		return nil, errChanged
 	}
 	return s.hits(a.shard, a.candidates, a.matches)
+}
+
+// count tells the metrics of the attempt, and those who measure recall of a query that they may ask again.
+func (a *attempt) count() {
+	plan := a.plan
+	if a.work.Plan != hnsw.PlanNone {
+		plan = planGraph + searchPlan(a.work.Plan)
+	}
+	db := a.search.db
+	db.metrics.searches[plan].Inc()
+	if a.work.Plan != hnsw.PlanNone && a.matches == nil && a.search.query.ID == nil {
+		a.shard.recall.queries.offer(a.search.vector, &db.sampled)
+	}
 }
 
 // depth returns how many candidates of a walk are compared again, for a number of wanted hits.
@@ -521,31 +540,22 @@ func (s *search) vectorOf(shard *shard, c *candidate) ([]float32, error) {
 	return v, err
 }
 
-// searchPlan is a way to find candidates.
+// searchPlan is how candidates were found.
 type searchPlan uint8
 
 const (
-	planExact searchPlan = iota
-	planList
-	planScan
-	planGraph
-	searchPlans
+	planExact   searchPlan = iota // every vector compared at full precision
+	planList                      // no more match than are wanted as candidates, so they are that
+	planFresh                     // there is no graph
+	planGraph                     // and beyond: the plans of hnsw, in their order
+	searchPlans = planGraph + searchPlan(hnsw.PlanScan) + 1
 )
 
-func (p searchPlan) String() string { return [searchPlans]string{"exact", "list", "scan", "graph"}[p] }
-
-// plan names how candidates will be found, for the metrics.
-func (x *vectorIndex) plan(n nearest) searchPlan {
-	g := x.graph.Load()
-	switch {
-	case n.exact:
-		return planExact
-	case n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed:
-		return planList
-	case g == nil || n.matches != nil && scanIsCheaper(g, n.matches):
-		return planScan
+func (p searchPlan) String() string {
+	if p >= planGraph {
+		return hnsw.Plan(p - planGraph).String()
 	}
-	return planGraph
+	return [...]string{"exact", "list", "fresh"}[p]
 }
 
 // list answers a query without a vector: points by ascending id, with score 0.

@@ -113,17 +113,10 @@ func walkTogether(g *hnsw.Graph, attempts []*attempt) {
 	var vectors [][]float32
 	var params []hnsw.Params
 	for _, a := range attempts {
-		if a == nil || a.all {
-			continue
+		if a != nil && a.plan == planFresh {
+			walking, found = append(walking, a), append(found, a.found[:a.outside])
+			vectors, params = append(vectors, a.nearest.vector), append(params, a.walk())
 		}
-		a.found = a.found[:a.outside]
-		p, ok := walkOf(g, a.nearest)
-		if !ok {
-			a.found = inGraph(a.found, g, a.nearest)
-			continue
-		}
-		walking, found = append(walking, a), append(found, a.found)
-		vectors, params = append(vectors, a.nearest.vector), append(params, p)
 	}
 	g.SearchBatch(found, vectors, params)
 	for i, a := range walking {

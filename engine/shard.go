@@ -24,6 +24,9 @@ type shard struct {
 	// applying is held by Apply from before the first slot is cleared until the index knows the batch's changes. A read
 	// that saw a slot change under it takes it and looks again, so that it meets no half of an update.
 	applying sync.RWMutex
+	// moving says that applying is held by Apply. Who sees a slot without a point, then false here and then no change of
+	// index.through knows that the point is gone.
+	moving atomic.Bool
 }
 
 // shardChanges gathers what one batch changes of a shard, in order, for the memory to follow once the batch is committed.
@@ -55,6 +58,7 @@ const (
 // begin hides the slots that change and keeps careful readers out until finish. Between the two the batch commits.
 func (c *shardChanges) begin() {
 	c.shard.applying.Lock()
+	c.shard.moving.Store(true)
 	for _, s := range c.steps {
 		c.shard.slots.clear(s.slot)
 	}
@@ -77,6 +81,7 @@ func (c *shardChanges) finish() {
 	c.shard.points.Add(c.points)
 	c.shard.filters.changed(c.through, c.touched)
 	c.shard.index.through.Store(c.through)
+	c.shard.moving.Store(false)
 	c.shard.applying.Unlock()
 	c.shard.index.kick()
 }

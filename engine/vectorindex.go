@@ -171,15 +171,6 @@ func (x *vectorIndex) close() {
 	}
 }
 
-const (
-	// A graph node is worth less than a scan of this many bytes of codes: few matching points are scanned.
-	scanBytesMax = 2 << 20
-	// Fewer matching points than this are compared at full precision, all of them.
-	exactMatchesMax = 256
-	// scanRowOverhead stands for what a scanned code costs beside its own bytes.
-	scanRowOverhead = 32
-)
-
 // nearest is what to look for.
 type nearest struct {
 	vector  []float32
@@ -191,34 +182,44 @@ type nearest struct {
 	indexed bool // only what is in the graph
 }
 
+// walk returns what to ask a graph for.
+func (n *nearest) walk() hnsw.Params {
+	p := hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef}
+	if n.matches != nil {
+		p.Filter = &hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}
+	}
+	return p
+}
+
 // candidates appends at least the k nearest slots, if there are as many, in no order and some perhaps twice: the best of
 // fresh, of cold and of the graph. Distances are those that were measured on the way, by codes where the graph was asked
-// and NaN where there was none. A slot that comes twice comes from the graph last.
+// and NaN where there was none. A slot that comes twice comes from the graph last. Whether the graph is walked or its codes
+// are scanned is the graph's own choice.
 func (x *vectorIndex) candidates(ctx context.Context, dst []index.Neighbor, n nearest) ([]index.Neighbor, error) {
-	dst, all, err := x.outsideGraph(ctx, dst, n)
-	if err != nil || all {
+	dst, plan, err := x.outsideGraph(ctx, dst, n)
+	if err != nil || plan != planFresh {
 		return dst, err
 	}
 	before := len(dst)
-	x.onGraph(func(g *hnsw.Graph) { dst = inGraph(dst[:before], g, n) })
+	x.onGraph(func(g *hnsw.Graph) { dst = g.Search(dst[:before], n.vector, n.walk()) })
 	return dst, nil
 }
 
-// outsideGraph appends the candidates that are not in the graph, and reports whether that are all because the graph need not
-// be asked. The graph must be asked later than this: vectors move that way.
-func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n nearest) (candidates []index.Neighbor, all bool, err error) {
+// outsideGraph appends the candidates that are not in the graph. If the plan that it returns is planFresh the graph must be
+// asked as well, and later than this: vectors move that way.
+func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n nearest) (candidates []index.Neighbor, plan searchPlan, err error) {
 	if n.exact {
 		dst, err = x.scan(ctx, dst, n, nil)
-		return dst, true, err
+		return dst, planExact, err
 	}
-	if n.matches != nil && n.matches.count <= max(exactMatchesMax, n.k) && !n.indexed {
+	if n.matches != nil && n.matches.count <= n.k && !n.indexed {
 		for _, slot := range n.matches.slots.appendTo(nil) {
 			dst = append(dst, index.Neighbor{Slot: slot, Distance: unmeasured})
 		}
-		return dst, true, nil
+		return dst, planList, nil
 	}
 	if n.indexed {
-		return dst, false, nil
+		return dst, planFresh, nil
 	}
 	dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
 	x.mu.Lock()
@@ -230,7 +231,7 @@ func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n 
 	if cold != nil {
 		dst, err = x.scan(ctx, dst, n, cold.ToArray())
 	}
-	return dst, false, err
+	return dst, planFresh, err
 }
 
 // onGraph calls search with the graph, if there is one. If the graph was replaced meanwhile, and so may have been closed
@@ -248,31 +249,6 @@ func (x *vectorIndex) onGraph(search func(g *hnsw.Graph)) {
 
 // unmeasured is the distance of a candidate that was compared with nothing.
 var unmeasured = float32(math.NaN())
-
-// inGraph appends the k nearest slots of the graph by its codes.
-func inGraph(dst []index.Neighbor, g *hnsw.Graph, n nearest) []index.Neighbor {
-	if p, ok := walkOf(g, n); ok {
-		return g.Search(dst, n.vector, p)
-	}
-	return g.Scan(dst, n.vector, n.k, n.matches.slots.appendTo(nil))
-}
-
-// walkOf returns what to ask the graph for, or false if comparing the codes of all matches is cheaper.
-func walkOf(g *hnsw.Graph, n nearest) (hnsw.Params, bool) {
-	p := hnsw.Params{K: n.wanted, Depth: n.k, Ef: n.ef}
-	if n.matches != nil {
-		if scanIsCheaper(g, n.matches) {
-			return p, false
-		}
-		p.Filter = &hnsw.Filter{Slots: n.matches.slots.bits, Count: n.matches.count}
-	}
-	return p, true
-}
-
-// scanIsCheaper reports whether to compare the codes of all matches instead of walking.
-func scanIsCheaper(g *hnsw.Graph, m *matches) bool {
-	return m.count*(g.Codec().RowSize()+scanRowOverhead) <= scanBytesMax
-}
 
 // scan appends the k nearest among the given slots, or among all if slots is nil, compared at full precision with the
 // vectors in storage.

@@ -26,6 +26,7 @@ const (
 
 type benchCmd struct {
 	ANN    benchANNCmd    `cmd:"" name:"ann" help:"Build an index in this process and measure recall and latency."`
+	Filter benchFilterCmd `cmd:"" help:"Build an index in this process and measure searches under filters."`
 	Serve  benchServeCmd  `cmd:"" help:"Measure the searches of a running server."`
 	Ingest benchIngestCmd `cmd:"" help:"Measure the writes of a running server."`
 	Memory benchMemoryCmd `cmd:"" help:"Measure the memory of an index in this process."`

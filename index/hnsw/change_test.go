@@ -52,7 +52,7 @@ func (w *world) reload(t testing.TB) {
 	if b.Len() != 0 {
 		t.Fatalf("Load left %d bytes", b.Len())
 	}
-	g.scanRows = w.graph.scanRows
+	g.costs.fixed = w.graph.costs.fixed
 	w.graph.Close()
 	w.graph = g
 }

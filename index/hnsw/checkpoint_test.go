@@ -44,7 +44,7 @@ func TestSaveLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	g.scanRows = 0
+	g.costs.fixed = new(float64)
 	verify(t, g)
 	if g.Config() != w.graph.Config() || g.Len() != w.graph.Len() || g.Deleted() != w.graph.Deleted() || g.MemoryBytes() > w.graph.MemoryBytes() {
 		t.Errorf("loaded %+v with %d live and %d deleted nodes in %d bytes, saved %+v with %d, %d, %d", g.Config(), g.Len(), g.Deleted(),
@@ -213,7 +213,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		defer g.Close()
-		g.scanRows = 0
+		g.costs.fixed = new(float64)
 		q := make([]float32, g.codec.Dim())
 		g.Search(nil, q, Params{K: 3, Ef: 20})
 		for slot := range uint32(4) {

@@ -74,7 +74,7 @@ func TestCodecs(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(g.Close)
-			g.scanRows = 0
+			g.costs.fixed = new(float64)
 			for slot, v := range vectors[:n] {
 				if err := g.Insert(uint32(slot), v); err != nil {
 					t.Fatal(err)
@@ -89,7 +89,7 @@ func TestCodecs(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(loaded.Close)
-			loaded.scanRows = 0
+			loaded.costs.fixed = new(float64)
 			if got, want := loaded.Codec().Name(), codec.Name(); got != want {
 				t.Fatalf("codes of %s were loaded as %s", want, got)
 			}

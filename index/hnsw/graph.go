@@ -128,9 +128,7 @@ type Graph struct {
 	growth         growth
 	epochs         *epochs
 
-	// scanRows is the number of rows that a scan may compare for each node that a walk would expand: the 2M that the walk
-	// would compare. Tests of the walk set it to 0.
-	scanRows int
+	costs costs
 
 	// arenaSlots is the function of that name. Tests of growth have another.
 	arenaSlots func(least, most uint64, slotBytes int) uint64
@@ -153,7 +151,7 @@ func New(codec quant.Codec, cfg Config) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Graph{codec: codec, cfg: cfg, epochs: newEpochs(), scanRows: 2 * cfg.M, arenaSlots: arenaSlots}
+	g := &Graph{codec: codec, cfg: cfg, epochs: newEpochs(), arenaSlots: arenaSlots}
 	threshold := float64(1 << 64)
 	for range cfg.MaxLayers - 1 {
 		threshold /= float64(cfg.M)

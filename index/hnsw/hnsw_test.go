@@ -66,7 +66,7 @@ func newWorld(t testing.TB, d vectord.Distance, vectors [][]float32, n int, cfg 
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
-	g.scanRows = 0
+	g.costs.fixed = new(float64)
 	w := &world{graph: g, flat: index.NewFlat(d, dim), vectors: vectors}
 	for slot := range n {
 		w.insert(t, uint32(slot))

@@ -41,6 +41,26 @@ func visitPortable(row []uint32, words []uint64, limit uint32, met []uint32) int
 	return n
 }
 
+// visitVisiblePortable is the kernel visitVisible in Go.
+func visitVisiblePortable(row []uint32, words, allow []uint64, limit uint32, met []uint32) int {
+	n := 0
+	for i := range row {
+		slot := atomic.LoadUint32(&row[i])
+		if slot >= limit {
+			if slot == none {
+				break
+			}
+			continue
+		}
+		w := &words[slot/64]
+		fresh := allow[slot/64] &^ *w >> (slot % 64) & 1
+		*w |= fresh << (slot % 64)
+		met[n] = slot
+		n += int(fresh)
+	}
+	return n
+}
+
 // admitPortable is the kernel of pool.admit in Go.
 func (p *pool) admitPortable(slots []uint32, distances []int32) int {
 	lowest := math.MaxInt

@@ -21,6 +21,15 @@ func visitLinks(row []uint32, words []uint64, limit uint32, met []uint32, f fetc
 	return visitAMD64(&row[0], len(row), &words[0], uint64(limit), &met[0], &f.codes[0], f.size, f.lines)
 }
 
+// visitVisible is visitLinks for those links whose bits in allow are set; it changes nothing for the others. allow has as many
+// words as words, at least.
+func visitVisible(row []uint32, words, allow []uint64, limit uint32, met []uint32, f fetcher) int {
+	if simd.Chosen == simd.Go || f.lines == 0 || len(words) == 0 {
+		return visitVisiblePortable(row, words, allow, limit, met)
+	}
+	return visitVisibleAMD64(&row[0], len(row), &words[0], &allow[0], uint64(limit), &met[0], &f.codes[0], f.size, f.lines)
+}
+
 // fetchLinks prefetches the codes of the links of a row.
 func fetchLinks(row []uint32, limit uint32, f fetcher) {
 	if simd.Chosen != simd.Go && f.lines != 0 {
@@ -110,6 +119,7 @@ func (s *searcher) walkBase() bool {
 		h.size, h.bound = len(p.keys), p.bound
 		run((*byte)(unsafe.Pointer(h)))
 		v.met = v.met[:n+h.count]
+		s.work.Rows += h.count
 		p.grown(h.size, h.lowest)
 		s.reach.follow(p, h.lowest)
 	}

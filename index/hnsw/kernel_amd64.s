@@ -61,6 +61,69 @@ prefetchMore:
 	MOVQ DI, ret+64(FP)
 	RET
 
+// func visitVisibleAMD64(links *uint32, width int, words *uint64, allow *uint64, limit uint64, met *uint32, rows *byte, rowSize int, lines int) int
+// Requires: BMI, BMI2, MMX+
+TEXT ·visitVisibleAMD64(SB), NOSPLIT, $0-80
+	MOVQ links+0(FP), AX
+	MOVQ width+8(FP), CX
+	MOVQ words+16(FP), DX
+	MOVQ allow+24(FP), BX
+	MOVQ limit+32(FP), SI
+	MOVQ met+40(FP), DI
+	XORL R8, R8
+
+visit:
+	MOVL  (AX), R9
+	ADDQ  $0x04, AX
+	CMPL  R9, SI
+	JAE   beyond
+	MOVL  R9, R10
+	SHRL  $0x06, R10
+	MOVL  R9, (DI)(R8*4)
+	MOVQ  (DX)(R10*8), R11
+	ANDNQ (BX)(R10*8), R11, R12
+	SHRXQ R9, R12, R12
+	ANDL  $0x01, R12
+	ADDQ  R12, R8
+	SHLXQ R9, R12, R12
+	ORQ   R12, R11
+	MOVQ  R11, (DX)(R10*8)
+
+visitNext:
+	DECQ CX
+	JNZ  visit
+	JMP  visited
+
+beyond:
+	CMPL R9, $-1
+	JNE  visitNext
+
+visited:
+	MOVQ rows+48(FP), AX
+	MOVQ rowSize+56(FP), CX
+	MOVQ lines+64(FP), DX
+	XORL BX, BX
+	JMP  prefetchMore
+
+prefetch:
+	MOVL  (DI)(BX*4), SI
+	IMULQ CX, SI
+	ADDQ  AX, SI
+	MOVQ  DX, R9
+
+prefetchLine:
+	PREFETCHT0 (SI)
+	ADDQ       $0x40, SI
+	DECQ       R9
+	JNZ        prefetchLine
+	INCQ       BX
+
+prefetchMore:
+	CMPQ BX, R8
+	JLT  prefetch
+	MOVQ R8, ret+72(FP)
+	RET
+
 // func fetchAMD64(links *uint32, width int, limit uint64, rows *byte, rowSize int, lines int)
 // Requires: MMX+
 TEXT ·fetchAMD64(SB), NOSPLIT, $0-48

@@ -2,7 +2,7 @@
 
 package hnsw
 
-// visitLinks, fetchLinks, admit and walkBase are as in kernel_amd64.go.
+// visitLinks, visitVisible, fetchLinks, admit and walkBase are as in kernel_amd64.go.
 
 func visitLinks(row []uint32, words []uint64, limit uint32, met []uint32, _ fetcher) int {
 	return visitPortable(row, words, limit, met)
@@ -12,6 +12,10 @@ func visitLinks(row []uint32, words []uint64, limit uint32, met []uint32, _ fetc
 type hop struct{}
 
 func (s *searcher) walkBase() bool { return false }
+
+func visitVisible(row []uint32, words, allow []uint64, limit uint32, met []uint32, _ fetcher) int {
+	return visitVisiblePortable(row, words, allow, limit, met)
+}
 
 func fetchLinks([]uint32, uint32, fetcher) {}
 

@@ -8,6 +8,12 @@ package hnsw
 //go:noescape
 func visitAMD64(links *uint32, width int, words *uint64, limit uint64, met *uint32, rows *byte, rowSize int, lines int) int
 
+// visitVisibleAMD64 is visitAMD64 for those links whose bits in allow are set. Both words and allow have a bit for every slot
+// below limit.
+//
+//go:noescape
+func visitVisibleAMD64(links *uint32, width int, words *uint64, allow *uint64, limit uint64, met *uint32, rows *byte, rowSize int, lines int) int
+
 // fetchAMD64 prefetches the first lines of the rows of the links below limit.
 //
 //go:noescape

@@ -2,42 +2,12 @@ package hnsw
 
 import (
 	"math"
-	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/vectord/vectord/index"
 	"github.com/vectord/vectord/index/quant"
-)
-
-// The choice between the ways to search, and the bounds of each. The numbers weigh work against work, so they hold for any
-// dimension: a walk scores about 2M rows for each of ef nodes that it expands.
-const (
-	// efMax bounds the candidates of a walk, whose cost to keep in order grows with their square. More are found by a scan.
-	efMax = 1 << 16
-
-	// plainShareMin is the share of visible nodes from which a walk goes through the hidden ones as if there were no filter.
-	plainShareMin = 0.5
-
-	// sparseShare times M is the number of nodes of which at least one must be visible for the visible ones to hang together:
-	// a node has some 2M links and (2M)² links of links, of which about half are distinct, and a graph as good as the whole
-	// one wants M of them visible.
-	sparseShare = 2
-
-	// probeNodes is the number of nodes around the query that tell whether the filter has made a hole there, namely if fewer
-	// than one in holeRatio are visible of those that would be by chance. At least four of them would.
-	probeNodes = 128
-	holeRatio  = 4
-
-	// seedsMax is the number of visible nodes, spread over all of them, from which a filtered walk sets out, besides the one
-	// that is nearest by the upper layers: it may lie where nothing is visible.
-	seedsMax = 16
-
-	// cacheLine is the size of one.
-	cacheLine = 64
-
-	// scanBatch is the number of slots that a scan compares in one call.
-	scanBatch = 256
 )
 
 // Filter is a condition on the nodes that a search returns.
@@ -62,7 +32,30 @@ type Params struct {
 
 	// Filter is a condition on the nodes to return; nil means none.
 	Filter *Filter
+
+	// Work, if not nil, is told what the search did.
+	Work *Work
 }
+
+// Work is what a search did.
+type Work struct {
+	Plan Plan // that led to the answer
+	Rows int  // codes compared, by plans that did not lead to it too
+}
+
+// Plan is a way to search.
+type Plan uint8
+
+// The plans.
+const (
+	PlanNone     Plan = iota // there was nothing to search
+	PlanWalk                 // along all nodes, whether visible or not
+	PlanFiltered             // along the visible nodes
+	PlanScan                 // of all visible nodes, which is exact up to the codes
+)
+
+// String returns a word for the metrics.
+func (p Plan) String() string { return [...]string{"none", "walk", "filtered", "scan"}[p] }
 
 // Search appends to dst the up to Depth nodes that are nearest to q among those not deleted and matching the filter, nearest
 // first. Distances are those between codes, approximately, in terms of index.DistanceFunc; nodes whose codes are equally far
@@ -71,6 +64,9 @@ type Params struct {
 // It finds Depth nodes if as many are visible: where walking the graph would be in doubt it compares all that match. A node
 // being inserted meanwhile may be found or not. It panics unless q has the codec's dimension.
 func (g *Graph) Search(dst []index.Neighbor, q []float32, p Params) []index.Neighbor {
+	if p.Work != nil {
+		*p.Work = Work{}
+	}
 	if p.K <= 0 || g.arena.Load() == nil {
 		return dst
 	}
@@ -91,7 +87,7 @@ func (s *searcher) prepare(g *Graph, q []float32, p Params) bool {
 	if !s.begin(g) {
 		return false
 	}
-	s.see = visibility{}
+	s.see, s.work, s.report = visibility{}, Work{}, p.Work
 	s.matches = g.Len()
 	deleted := g.Deleted()
 	if deleted != 0 {
@@ -143,6 +139,9 @@ type lane struct {
 
 // begin starts a search in a free lane. One that need not walk is over at once, and its results are appended.
 func (l *lane) begin(g *Graph, dst []index.Neighbor, q []float32, p Params, query int) []index.Neighbor {
+	if p.Work != nil {
+		*p.Work = Work{}
+	}
 	if p.K <= 0 || g.arena.Load() == nil {
 		return dst
 	}
@@ -186,10 +185,9 @@ func (g *Graph) Scan(dst []index.Neighbor, q []float32, k int, slots []uint32) [
 	}
 	s.pool.reset(min(k, len(slots)+1))
 	s.slots = s.slots[:0]
-	for _, slot := range slots {
-		if slot < s.limit && s.arena.isLive(slot) {
-			s.scan(slot)
-		}
+	for batch := range slices.Chunk(slots, scanBatch) {
+		s.slots = append(s.slots, batch...)
+		s.scanFlush()
 	}
 	s.scanEnd()
 	return s.appendResults(dst, k)
@@ -214,15 +212,17 @@ type searcher struct {
 	batch   []uint32 // slots to score; often a part of visited
 	slots   []uint32 // memory for a batch of one's own
 	bridges []uint32 // hidden nodes to look through
+	shown   []uint64 // memory for shownWords
 	scores  []int32  // of batch
 	hop     hop
 
 	// Of a search, set by prepare.
 	goal    goal
+	work    Work
+	report  *Work // where work goes to; may be nil
 	see     visibility
 	matches int     // visible nodes
 	share   float64 // of all nodes
-	walked  bool    // startPlain has begun a walk
 
 	linker // for writers
 }
@@ -267,86 +267,7 @@ func (s *searcher) end() {
 	if s.cell != nil {
 		s.cell.exit()
 	}
-	s.graph, s.cell, s.arena, s.see, s.fetch = nil, nil, nil, visibility{}, fetcher{}
-}
-
-// shouldScan reports whether to compare all matches. A walk would score as many, or could not get about.
-func (s *searcher) shouldScan() bool {
-	m := s.arena.m
-	return s.goal.ef > efMax || s.matches <= s.goal.ef*s.graph.scanRows || s.matches*sparseShare*m < s.graph.Len()
-}
-
-// startPlain begins the search, and reports whether it is to go on with a walk that takes hidden nodes for visible ones,
-// until finish. If not it goes on with finish at once.
-func (s *searcher) startPlain() bool {
-	s.walked = !s.shouldScan() && s.share >= plainShareMin
-	if s.walked {
-		s.start(s.goal.scale(s.share), s.descend(0))
-	}
-	return s.walked
-}
-
-// finish ends the search that startPlain began, and appends what it has found.
-func (s *searcher) finish(dst []index.Neighbor) []index.Neighbor {
-	if !(s.walked && s.settlePlain() || !s.shouldScan() && s.searchVisible()) {
-		s.scanVisible(s.goal.depth, &s.see)
-	}
-	return s.appendResults(dst, s.goal.depth)
-}
-
-// settlePlain drops the hidden nodes that a walk has left in the pool. It reports false if the others are in doubt: if there
-// are too few, or if the filter has made a hole around the query. Then the nearest visible nodes lie on all sides of the
-// hole, far from each other, and no walk meets them all. A hole that deletes have made is put up with until Unlink closes
-// it, as long as the walk finds its way out: a filter's matches are few, the rest of a graph is not.
-func (s *searcher) settlePlain() bool {
-	hole := s.see.filtered && s.isHole(s.pool.keys)
-	s.dropHidden(&s.see)
-	return !hole && len(s.pool.keys) >= min(s.goal.depth, s.matches)
-}
-
-// searchVisible leaves in the pool the nearest visible nodes that a walk along visible ones finds. It reports false if they
-// are in doubt.
-func (s *searcher) searchVisible() bool {
-	s.start(goal{probeNodes, probeNodes, probeNodes}, s.descend(0))
-	s.walk(0)
-	if s.see.filtered && s.isHole(s.pool.keys) {
-		return false
-	}
-	s.keys = append(s.keys[:0], s.pool.keys...)
-	s.startEmpty(s.goal)
-	for _, k := range s.keys {
-		if slot := keySlot(k); !s.see.hides(slot) && s.visited.add(slot) {
-			s.pool.insert(k &^ expandedBit)
-		}
-	}
-	s.seed()
-	s.walkVisible()
-	return len(s.pool.keys) >= min(s.goal.depth, s.matches)
-}
-
-// isHole reports whether far fewer of the nodes nearest to the query are visible than of all nodes, of which share is.
-func (s *searcher) isHole(nearest []uint64) bool {
-	visible := 0
-	for _, k := range nearest {
-		if !s.see.hides(keySlot(k)) {
-			visible++
-		}
-	}
-	return float64(visible)*holeRatio < s.share*float64(len(nearest))
-}
-
-// dropHidden takes the nodes that may not be returned out of the pool.
-func (s *searcher) dropHidden(see *visibility) {
-	if see.dead == nil && !see.filtered {
-		return
-	}
-	visible := s.pool.keys[:0]
-	for _, k := range s.pool.keys {
-		if !see.hides(keySlot(k)) {
-			visible = append(visible, k)
-		}
-	}
-	s.pool.keys = visible
+	s.graph, s.cell, s.arena, s.see, s.fetch, s.report = nil, nil, nil, visibility{}, fetcher{}, nil
 }
 
 // descend goes greedily from the entry point down to the given layer, and returns the key of the nearest node met above it.
@@ -389,6 +310,7 @@ func (s *searcher) scoreBy(q *quant.Query) {
 		s.scores = make([]int32, n, 2*n)
 	}
 	s.scores = s.scores[:len(s.batch)]
+	s.work.Rows += len(s.batch)
 	s.graph.codec.Distances(s.scores, q, s.arena.codes, s.batch)
 }
 
@@ -444,111 +366,6 @@ func (s *searcher) admit(layer int) {
 	}
 	lowest := s.pool.admit(s.batch, s.scores, links, 2*s.arena.m)
 	s.reach.follow(&s.pool, lowest)
-}
-
-// walkVisible is walk on layer 0 for when few nodes are visible: it scores the visible neighbors of a node and, in place of
-// each hidden one, that one's visible neighbors. The hidden nodes cost a look at their links, and no distance.
-func (s *searcher) walkVisible() {
-	scoreMax := s.arena.width(0) // for one node
-	for s.expand(0) {
-		s.slots, s.bridges = s.slots[:0], s.bridges[:0]
-		for _, neighbor := range s.batch {
-			if s.see.hides(neighbor) {
-				s.bridges = append(s.bridges, neighbor)
-			} else {
-				s.slots = append(s.slots, neighbor)
-			}
-		}
-		for _, bridge := range s.bridges {
-			if len(s.slots) >= scoreMax {
-				break
-			}
-			row := s.arena.links(bridge, 0)
-			for i := range row {
-				slot := atomic.LoadUint32(&row[i])
-				if slot == none {
-					break
-				}
-				if slot < s.limit && !s.see.hides(slot) && s.visited.add(slot) {
-					s.slots = append(s.slots, slot)
-				}
-			}
-		}
-		s.batch = s.slots
-		s.admit(0)
-	}
-}
-
-// seed adds about seedsMax visible nodes to the pool, evenly spaced among all of them by slot.
-func (s *searcher) seed() {
-	see := &s.see
-	words := (int(s.limit) + 63) / 64
-	count := 0
-	for i := range words {
-		count += bits.OnesCount64(see.word(i))
-	}
-	s.slots = s.slots[:0]
-	step := max(count/seedsMax, 1)
-	rank, wanted := 0, step/2 // of the next visible node; of the next seed
-	for i := 0; i < words && len(s.slots) < seedsMax; i++ {
-		w := see.word(i)
-		if n := bits.OnesCount64(w); rank+n <= wanted {
-			rank += n
-			continue
-		}
-		for ; w != 0; w &= w - 1 {
-			slot := uint32(64*i + bits.TrailingZeros64(w))
-			if rank >= wanted && slot < s.limit && s.arena.isLive(slot) && s.visited.add(slot) {
-				s.slots = append(s.slots, slot)
-				wanted += step
-			}
-			rank++
-		}
-	}
-	s.batch = s.slots
-	s.admit(0)
-}
-
-// scanVisible fills the pool with the k nearest of all visible live nodes.
-func (s *searcher) scanVisible(k int, see *visibility) {
-	words := (int(s.limit) + 63) / 64
-	if see.filtered {
-		words = min(words, len(see.allow))
-	}
-	s.pool.reset(k)
-	s.slots = s.slots[:0]
-	for i := range words {
-		for w := see.word(i); w != 0; w &= w - 1 {
-			slot := uint32(64*i + bits.TrailingZeros64(w))
-			if slot < s.limit && s.arena.isLive(slot) {
-				s.scan(slot)
-			}
-		}
-	}
-	s.scanEnd()
-}
-
-// scan compares a slot, sooner or later.
-func (s *searcher) scan(slot uint32) {
-	s.slots = append(s.slots, slot)
-	if len(s.slots) == scanBatch {
-		s.scanFlush()
-	}
-}
-
-func (s *searcher) scanFlush() {
-	s.batch = s.slots
-	s.score()
-	for i, d := range s.scores {
-		s.pool.collect(key(d, s.batch[i]))
-	}
-	s.slots = s.slots[:0]
-}
-
-// scanEnd leaves the pool in order.
-func (s *searcher) scanEnd() {
-	s.scanFlush()
-	s.pool.settle()
 }
 
 // appendResults appends the first nodes of the pool.

@@ -49,3 +49,12 @@ func (v *visited) addLinks(row []uint32, limit uint32, f fetcher) []uint32 {
 	v.met = v.met[:n+visitLinks(row, v.words, limit, v.met[n:n+len(row)], f)]
 	return v.met[n:]
 }
+
+// addVisible adds those links of a row that are below limit and whose bits in shown are set, and appends to dst those that
+// were not in the set.
+func (v *visited) addVisible(dst, row []uint32, shown []uint64, limit uint32, f fetcher) []uint32 {
+	n := len(v.met)
+	v.met = slices.Grow(v.met, len(row))
+	v.met = v.met[:n+visitVisible(row, v.words, shown, limit, v.met[n:n+len(row)], f)]
+	return append(dst, v.met[n:]...)
+}

@@ -286,6 +286,9 @@ func TestNoSearchMeetsHalfAnUpdate(t *testing.T) {
 				if len(hits) != n {
 					t.Errorf("searcher %d found %d of %d points", i, len(hits), n)
 				}
+				if count, err := db.Count(background, "c", q.Filter); err != nil || count != n {
+					t.Errorf("searcher %d counted %d of %d points, error %v", i, count, n, err)
+				}
 				if t.Failed() {
 					return
 				}

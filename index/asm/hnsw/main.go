@@ -15,6 +15,7 @@ const line = 64
 
 func main() {
 	visit()
+	visitVisible()
 	fetch()
 	admit()
 	hop(rows.Dot)
@@ -70,6 +71,49 @@ func visitLinks(links, width, words, limit, met GPVirtual) GPVirtual {
 	JNE(LabelRef("visitNext"))
 	Label("visited")
 	return n
+}
+
+// visitVisible writes the kernel that looks at the links of a node for those that match a filter, and neither sees nor
+// changes anything of the others.
+func visitVisible() {
+	TEXT("visitVisibleAMD64", NOSPLIT, "func(links *uint32, width int, words *uint64, allow *uint64, limit uint64, met *uint32, rows *byte, rowSize int, lines int) int")
+	Pragma("noescape")
+	Doc("visitVisibleAMD64 is visitAMD64 for those links whose bits in allow are set. Both words and allow have a bit for every slot",
+		"below limit.")
+	links, width, words, allow := param("links"), param("width"), param("words"), param("allow")
+	limit, met := param("limit"), param("met")
+	n := GP64()
+	XORL(n.As32(), n.As32())
+
+	Label("visit")
+	slot, word, bits, fresh := GP64(), GP64(), GP64(), GP64()
+	MOVL(Mem{Base: links}, slot.As32())
+	ADDQ(Imm(4), links)
+	CMPL(slot.As32(), limit.As32())
+	JAE(LabelRef("beyond"))
+	MOVL(slot.As32(), word.As32())
+	SHRL(Imm(6), word.As32())
+	MOVL(slot.As32(), Mem{Base: met, Index: n, Scale: 4})
+	MOVQ(Mem{Base: words, Index: word, Scale: 8}, bits)
+	ANDNQ(Mem{Base: allow, Index: word, Scale: 8}, bits, fresh) // may be added
+	SHRXQ(slot, fresh, fresh)
+	ANDL(Imm(1), fresh.As32())
+	ADDQ(fresh, n)
+	SHLXQ(slot, fresh, fresh)
+	ORQ(fresh, bits)
+	MOVQ(bits, Mem{Base: words, Index: word, Scale: 8})
+	Label("visitNext")
+	DECQ(width)
+	JNZ(LabelRef("visit"))
+	JMP(LabelRef("visited"))
+	Label("beyond")
+	CMPL(slot.As32(), I32(-1)) // ends a row
+	JNE(LabelRef("visitNext"))
+
+	Label("visited")
+	prefetchRows(met, n, param("rows"), param("rowSize"), param("lines"))
+	Store(n, ReturnIndex(0))
+	RET()
 }
 
 // prefetchRows asks for the first lines of the rows of the n slots met.
