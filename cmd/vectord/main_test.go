@@ -47,6 +47,8 @@ func TestUsage(t *testing.T) {
 	f(exitOK, "vectord serve --config vectord.yaml", "serve", "--help")
 	f(exitOK, "--resume", "import", "--help")
 	f(exitOK, "--ef=10,20,40,80,160,320", "bench", "ann", "--help")
+	f(exitOK, "--cycles 1000000", "bench", "churn", "--help")
+	f(exitOK, "--write-rate 2000", "bench", "mixed", "--help")
 	f(exitOK, "vectord 0.1.0", "version")
 	f(exitUsage, "expected one of")
 	f(exitUsage, "unexpected argument srve, did you mean \"serve\"?", "srve")
@@ -63,6 +65,10 @@ func TestUsage(t *testing.T) {
 	f(exitOK, "--drift-base=FILE", "bench", "recall", "--help")
 	f(exitError, `metric "l2"`, "bench", "recall", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
 	f(exitError, "no such file", "bench", "recall", "--base", "absent.npy", "--query", "absent.npy")
+	f(exitError, "no such file", "bench", "churn", "--base", "absent.npy", "--query", "absent.npy")
+	f(exitError, `metric "l2"`, "bench", "churn", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitError, "no such file", "bench", "mixed", "--base", "absent.npy", "--query", "absent.npy")
+	f(exitError, `metric "l2"`, "bench", "mixed", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
 }
 
 // TestPrecedence checks where each setting comes from: flag, then environment, then file, then default.
