@@ -150,16 +150,11 @@ func (a *ANN) open(ctx context.Context, progress func(step string)) (*hnsw.Graph
 // build fits a codec to a sample of the base vectors and inserts them all.
 func (a *ANN) build(ctx context.Context) (*hnsw.Graph, error) {
 	n := a.Base.Len()
-	sample := make([][]float32, min(n, trainSample))
-	random := rand.New(rand.NewPCG(1, 2)) // the same sample each time, so that runs can be compared
-	for i, row := range random.Perm(n)[:len(sample)] {
-		sample[i] = a.Base.At(row)
+	rows := make([]int32, n)
+	for row := range rows {
+		rows[row] = int32(row)
 	}
-	codec, err := trainCodec(a.Codec, a.Metric, a.Base.Dim, sample)
-	if err != nil {
-		return nil, err
-	}
-	graph, err := hnsw.New(codec, hnsw.Config{M: a.M, EfConstruction: a.EfConstruct, MaxSlots: uint32(n)})
+	graph, err := newGraph(a.Codec, a.Metric, a.Base, rows, hnsw.Config{M: a.M, EfConstruction: a.EfConstruct, MaxSlots: uint32(n)})
 	if err != nil {
 		return nil, err
 	}
@@ -197,6 +192,20 @@ func newCases(queries int) cases {
 }
 
 func (c *cases) set(q, wanted int, bound float32) { c.wanted[q], c.bounds[q] = wanted, bound }
+
+// newGraph returns an empty graph with a codec that is fitted to a sample of the given rows.
+func newGraph(codecName string, d vectord.Distance, base *dataset.Vectors, rows []int32, config hnsw.Config) (*hnsw.Graph, error) {
+	sample := make([][]float32, min(len(rows), trainSample))
+	random := rand.New(rand.NewPCG(1, 2)) // the same sample each time, so that runs can be compared
+	for i, place := range random.Perm(len(rows))[:len(sample)] {
+		sample[i] = base.At(int(rows[place]))
+	}
+	codec, err := trainCodec(codecName, d, base.Dim, sample)
+	if err != nil {
+		return nil, err
+	}
+	return hnsw.New(codec, config)
+}
 
 // annSearch searches a built graph.
 type annSearch struct {

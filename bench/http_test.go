@@ -276,5 +276,8 @@ func TestReportsAsJSON(t *testing.T) {
 	}
 	f(ANNReport{Rows: []ANNRow{{}}}, "n", "dim", "metric", "codec", "build_seconds", "bytes_in_memory", "rows", "ef", "recall", "qps", "mean_us", "p50_us", "p95_us", "p99_us")
 	f(ServeReport{Rows: []ServeRow{{}}}, "recall", "rows", "concurrency", "requests", "errors", "qps", "mean_us", "p99_us", "p999_us", "max_us")
+	f(ChurnReport{Rows: []ChurnRow{{}}}, "n", "metric", "ef", "k", "share", "rows", "step", "recall", "bytes_in_memory", "bytes_resident", "slots",
+		"goroutines", "delete_us", "insert_us")
+	f(MixedReport{}, "recall", "write_rate", "write_batch", "rounds", "searches_alone", "searches_during_writes", "writes", "p99_us", "errors")
 	f(IngestReport{}, "points", "points_per_second", "p50_us", "p99_us")
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -194,6 +195,7 @@ func countIDs(hits []vectord.Hit, ids []int32) (n int) {
 
 // requests are the queries ready to be sent, so that while the clock runs nothing is encoded.
 type requests struct {
+	method string
 	url    string
 	header http.Header // canonical names
 	bodies [][]byte
@@ -201,11 +203,7 @@ type requests struct {
 }
 
 func (s *Serve) prepare() (*requests, error) {
-	r := &requests{url: strings.TrimRight(s.URL, "/") + "/collections/" + url.PathEscape(s.Collection) + "/points/query", header: http.Header{}}
-	r.header.Set("Content-Type", "application/json")
-	if s.APIKey != "" {
-		r.header.Set("Api-Key", s.APIKey)
-	}
+	r := pointRequests(http.MethodPost, s.URL, s.Collection, "/query", s.APIKey)
 	for i := range s.Queries.Len() {
 		body, err := client.AppendQuery(nil, vectord.Query{Vector: s.Queries.At(i), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}})
 		if err != nil {
@@ -216,18 +214,56 @@ func (s *Serve) prepare() (*requests, error) {
 	return r, nil
 }
 
+// pointRequests returns requests without bodies to a path below a collection's points.
+func pointRequests(method, base, collection, path, apiKey string) *requests {
+	r := &requests{method: method, header: http.Header{},
+		url: strings.TrimRight(base, "/") + "/collections/" + url.PathEscape(collection) + "/points" + path}
+	r.header.Set("Content-Type", "application/json")
+	if apiKey != "" {
+		r.header.Set("Api-Key", apiKey)
+	}
+	return r
+}
+
 // measure sends requests over the given number of connections for so long; a rate that is not 0 is Serve.Rate.
 func (r *requests) measure(ctx context.Context, duration time.Duration, rate float64, connections int) (ServeRow, error) {
-	transport := &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections, DisableCompression: true}
+	got, err := loop{connections: connections, duration: duration, rate: rate}.run(ctx, r)
+	if err == nil {
+		err = got.usable()
+	}
+	if err != nil {
+		return ServeRow{}, err
+	}
+	return got.row(connections), nil
+}
+
+// loop is a way to send requests: round and round, over so many connections, for so long, at a rate as in Serve.
+type loop struct {
+	connections int
+	duration    time.Duration
+	rate        float64
+}
+
+// outcome is what became of the requests of a loop.
+type outcome struct {
+	histogram *hdrhistogram.Histogram // of those answered well
+	errors    int64
+	first     error // nil if all went well
+	seconds   float64
+}
+
+// run sends the requests. It returns an error when ctx ends, and none for requests that fail.
+func (l loop) run(ctx context.Context, r *requests) (outcome, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: l.connections, MaxConnsPerHost: l.connections, DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	web := &http.Client{Transport: transport, Timeout: requestTimeout}
 
 	var next, failed atomic.Int64
 	var firstError atomic.Pointer[error]
-	histograms := make([]*hdrhistogram.Histogram, connections)
+	histograms := make([]*hdrhistogram.Histogram, l.connections)
 	var callers sync.WaitGroup
 	begin := time.Now()
-	end := begin.Add(duration)
+	end := begin.Add(l.duration)
 	for i := range histograms {
 		h := newHistogram()
 		histograms[i] = h
@@ -236,8 +272,8 @@ func (r *requests) measure(ctx context.Context, duration time.Duration, rate flo
 			for ctx.Err() == nil {
 				n := next.Add(1) - 1
 				start := time.Now()
-				if rate > 0 { // the n-th request has its time, and is late if that has passed
-					start = begin.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+				if l.rate > 0 { // the n-th request has its time, and is late if that has passed
+					start = begin.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))
 				}
 				if !start.Before(end) {
 					return
@@ -258,18 +294,43 @@ func (r *requests) measure(ctx context.Context, duration time.Duration, rate flo
 	}
 	callers.Wait()
 	if ctx.Err() != nil {
-		return ServeRow{}, ctx.Err()
+		return outcome{}, ctx.Err()
 	}
-	seconds := time.Since(begin).Seconds()
-	all := newHistogram()
+	all := outcome{histogram: newHistogram(), errors: failed.Load(), seconds: time.Since(begin).Seconds()}
 	for _, h := range histograms {
-		all.Merge(h)
+		all.histogram.Merge(h)
 	}
-	if err := firstError.Load(); all.TotalCount() == 0 && err != nil {
-		return ServeRow{}, fmt.Errorf("no request succeeded, the first failed with: %w", *err)
+	if err := firstError.Load(); err != nil {
+		all.first = *err
 	}
-	return ServeRow{Concurrency: connections, Requests: all.TotalCount(), Errors: failed.Load(), QPS: float64(all.TotalCount()) / seconds,
-		Latency: latencyOfHistogram(all), P999: float64(all.ValueAtPercentile(99.9)), Max: float64(all.Max())}, nil
+	return all, nil
+}
+
+// add takes in the outcome of another run of the same requests.
+func (o *outcome) add(other outcome) {
+	if o.histogram == nil {
+		o.histogram = newHistogram()
+	}
+	o.histogram.Merge(other.histogram)
+	o.errors += other.errors
+	o.seconds += other.seconds
+	if o.first == nil {
+		o.first = other.first
+	}
+}
+
+// usable returns an error if every request has failed.
+func (o *outcome) usable() error {
+	if o.histogram.TotalCount() == 0 && o.first != nil {
+		return fmt.Errorf("no request succeeded, the first failed with: %w", o.first)
+	}
+	return nil
+}
+
+func (o *outcome) row(connections int) ServeRow {
+	n := o.histogram.TotalCount()
+	return ServeRow{Concurrency: connections, Requests: n, Errors: o.errors, QPS: float64(n) / o.seconds,
+		Latency: latencyOfHistogram(o.histogram), P999: float64(o.histogram.ValueAtPercentile(99.9)), Max: float64(o.histogram.Max())}
 }
 
 // sleepUntil returns at the given time, or at once if that has passed. It reports whether ctx still lasts.
@@ -290,7 +351,7 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 
 // send sends one request and reads the answer whole, so that the connection can be used again.
 func (r *requests) send(ctx context.Context, web *http.Client, body []byte, answer *bytes.Buffer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, r.method, r.url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -326,9 +387,15 @@ func (r *ServeReport) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "%s · collection %s · k %d · ef %s · recall %.4f · %s\n\n", r.URL, r.Collection, r.K, ef, r.Recall, loop)
 	rows := make([][]string, len(r.Rows))
 	for i, row := range r.Rows {
-		cells := append([]string{strconv.Itoa(row.Concurrency), fmt.Sprintf("%.0f", row.QPS)}, row.cells()...)
-		rows[i] = append(cells, fmt.Sprintf("%.0f", row.P999), fmt.Sprintf("%.0f", row.Max), strconv.FormatInt(row.Requests, 10), strconv.FormatInt(row.Errors, 10))
+		rows[i] = append([]string{strconv.Itoa(row.Concurrency)}, row.cells()...)
 	}
-	header := append([]string{"connections", "queries/s"}, latencyHeader...)
-	return table(w, append(header, "p99.9 µs", "max µs", "requests", "errors"), rows)
+	return table(w, append([]string{"connections", "queries/s"}, serveHeader...), rows)
+}
+
+// serveHeader names what cells returns after the first.
+var serveHeader = append(slices.Clone(latencyHeader), "p99.9 µs", "max µs", "requests", "errors")
+
+func (r *ServeRow) cells() []string {
+	cells := append([]string{fmt.Sprintf("%.0f", r.QPS)}, r.Latency.cells()...)
+	return append(cells, fmt.Sprintf("%.0f", r.P999), fmt.Sprintf("%.0f", r.Max), strconv.FormatInt(r.Requests, 10), strconv.FormatInt(r.Errors, 10))
 }

@@ -23,6 +23,7 @@ type standIn struct {
 	dim     int        // 0: there is no collection
 	points  map[vectord.PointID][]float32
 	upserts int
+	deletes int
 	refuse  func(upsert int) int // status to refuse the n-th upsert with, 0 to take it; may be nil
 	block   func()               // called before each search without the lock; may be nil
 }
@@ -76,6 +77,14 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for _, p := range upsert.Points {
 			s.points[p.ID] = p.Vector
 		}
+		io.WriteString(w, `{"result":{"operation_id":1}}`)
+	case path == "/points/delete":
+		var remove struct{ Points []vectord.PointID }
+		json.Unmarshal(body, &remove)
+		for _, id := range remove.Points {
+			delete(s.points, id)
+		}
+		s.deletes++
 		io.WriteString(w, `{"result":{"operation_id":1}}`)
 	case path == "/points/query":
 		var q struct {

@@ -319,7 +319,7 @@ func (w *Weaviate) header() http.Header {
 }
 
 func (w *Weaviate) prepare() *requests {
-	r := &requests{url: w.endpoint("/v1/graphql"), header: w.header(), check: checkGraphQL}
+	r := &requests{method: http.MethodPost, url: w.endpoint("/v1/graphql"), header: w.header(), check: checkGraphQL}
 	for i := range w.Queries.Len() {
 		body := fmt.Appendf(nil, `{"query":"{Get{%s(limit:%d,nearVector:{vector:`, w.Class, w.K)
 		body = appendNumbers(body, w.Queries.At(i))

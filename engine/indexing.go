@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,10 @@ const (
 
 	// A row is never cheaper to scan than one cache line of codes, so short vectors count as this long.
 	scanDim = 64
+
+	// An indexing goroutine lets searches and writes run after each vector, and after one more for each so many that wait: a
+	// busy server indexes at leisure at first, and with more of its time the longer what every search has to scan becomes.
+	yieldBacklog = 256
 
 	// One pass over all links unlinks any number of nodes, so slots that wait for it wait for company.
 	unlinkBatch    = 256
@@ -327,8 +332,9 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 func (x *vectorIndex) insertAll(moves []move, insert func(m move) error) error {
 	var failed atomic.Pointer[error]
 	var next atomic.Int64
+	burst := 1 + x.waiting()/yieldBacklog
 	x.workers.run(x.stop, func() {
-		for failed.Load() == nil && x.stop.Err() == nil {
+		for inserted := 1; failed.Load() == nil && x.stop.Err() == nil; inserted++ {
 			i := int(next.Add(1)) - 1
 			if i >= len(moves) {
 				return
@@ -337,6 +343,11 @@ func (x *vectorIndex) insertAll(moves []move, insert func(m move) error) error {
 				err = fmt.Errorf("insert slot %d: %w", moves[i].slot, err)
 				failed.Store(&err)
 				return
+			}
+			if inserted%burst == 0 {
+				// Left to itself the goroutine would keep its processor for the 10 ms after which the runtime takes it away,
+				// and a write, which needs several goroutines one after the other, would wait as long for each.
+				runtime.Gosched()
 			}
 		}
 	})

@@ -34,6 +34,8 @@ type benchCmd struct {
 
 	Compare benchCompareCmd `cmd:"" help:"Compare the reports of several engines."`
 	Recall  benchRecallCmd  `cmd:"" help:"Watch a running server hold its recall while the data drifts."`
+	Churn   benchChurnCmd   `cmd:"" help:"Build an index in this process and measure what deletes and inserts do to it."`
+	Mixed   benchMixedCmd   `cmd:"" help:"Measure searches of a running server during writes, and writes during searches."`
 }
 
 type benchANNCmd struct {

@@ -48,6 +48,8 @@ func TestUsage(t *testing.T) {
 	f(exitOK, "--resume", "import", "--help")
 	f(exitOK, "--ef=10,20,40,80,160,320", "bench", "ann", "--help")
 	f(exitOK, "--keep=100,50,20,10,5,2,1,0.5,0.1", "bench", "filter", "--help")
+	f(exitOK, "--cycles 1000000", "bench", "churn", "--help")
+	f(exitOK, "--write-rate 2000", "bench", "mixed", "--help")
 	f(exitOK, "vectord 0.1.0", "version")
 	f(exitUsage, "expected one of")
 	f(exitUsage, "unexpected argument srve, did you mean \"serve\"?", "srve")
@@ -65,6 +67,10 @@ func TestUsage(t *testing.T) {
 	f(exitError, `metric "l2"`, "bench", "recall", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
 	f(exitError, "no such file", "bench", "recall", "--base", "absent.npy", "--query", "absent.npy")
 	f(exitError, `metric "l2"`, "bench", "filter", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitError, "no such file", "bench", "churn", "--base", "absent.npy", "--query", "absent.npy")
+	f(exitError, `metric "l2"`, "bench", "churn", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
+	f(exitError, "no such file", "bench", "mixed", "--base", "absent.npy", "--query", "absent.npy")
+	f(exitError, `metric "l2"`, "bench", "mixed", "--base", "a.npy", "--query", "b.npy", "--metric", "l2")
 }
 
 // TestPrecedence checks where each setting comes from: flag, then environment, then file, then default.

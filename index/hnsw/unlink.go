@@ -3,15 +3,19 @@ package hnsw
 import (
 	"context"
 	"math/bits"
+	"runtime"
 	"slices"
 	"sync/atomic"
 
 	"github.com/vectord/vectord/index"
 )
 
-// unlinkChunk is the number of slots that Unlink treats between two looks at its context and two chances for the arena to
-// grow.
-const unlinkChunk = 1024
+// unlinkChunk is the number of slots that Unlink treats between two looks at its context, two chances for the arena to grow,
+// and two for other goroutines to run: some milliseconds. floodChunk is as long a stretch of nodes that a flood reaches.
+const (
+	unlinkChunk = 256
+	floodChunk  = 4096
+)
 
 // Unlink takes the deleted nodes out of the graph and returns the number of slots that Insert may use again. It visits
 // every row of links once: a node that links to deleted ones gets links to the live neighbors of these in their place. Nodes
@@ -84,7 +88,11 @@ type flood struct {
 // spread reaches a node below limit, and all below limit that links lead to from there.
 func (f *flood) spread(a *arena, slot, limit uint32) {
 	f.slots = f.slots.Grow(int(limit)).Set(slot)
-	for f.stack = append(f.stack[:0], slot); len(f.stack) > 0; {
+	f.stack = append(f.stack[:0], slot)
+	for n := 1; len(f.stack) > 0; n++ {
+		if n%floodChunk == 0 {
+			runtime.Gosched()
+		}
 		last := len(f.stack) - 1
 		row := a.links(f.stack[last], 0)
 		f.stack = f.stack[:last]
@@ -112,6 +120,7 @@ func (g *Graph) eachChunk(ctx context.Context, words int, f func(*searcher, uint
 		if err := g.chunk(s, uint32(first), f); err != nil {
 			return err
 		}
+		runtime.Gosched() // rather than to keep a processor until the runtime takes it away
 	}
 	return nil
 }
