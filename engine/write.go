@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -336,7 +337,7 @@ func checkPoints(points []vectord.Point, config *vectord.CollectionConfig) error
 		}
 		seen[p.ID] = i
 		if err := checkVector(p.Vector, config.Params.Vectors.Size); err != nil {
-			return err
+			return fmt.Errorf("%w (points[%d], id %s)", err, i, p.ID)
 		}
 		if err := checkPayload("payload of point "+p.ID.String(), p.Payload); err != nil {
 			return err

@@ -472,3 +472,22 @@ func TestFilteredHitsMatch(t *testing.T) {
 	done.Store(true)
 	wg.Wait()
 }
+
+// TestBadVectorIsNamed checks that the error of a batch says which of its points was wrong.
+func TestBadVectorIsNamed(t *testing.T) {
+	node := open(t, storagetest.NewCrashFS(nil))
+	defer node.Close()
+	db := node.Engine()
+	if err := db.CreateCollection(background, "c", vectord.DefaultCollectionConfig(2, vectord.Dot)); err != nil {
+		t.Fatal(err)
+	}
+	op := vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{
+		{ID: vectord.NumberID(5), Vector: []float32{1, 2}}, {ID: vectord.NumberID(7), Vector: []float32{1}}}}
+	_, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{})
+	if want := "Vector dimension error: expected dim: 2, got 1 (points[1], id 7)"; err == nil || err.Error() != want || vectord.KindOf(err) != vectord.KindInvalid {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	if n, err := db.Count(background, "c", nil); n != 0 || err != nil {
+		t.Errorf("%d points after a refused write (%v)", n, err)
+	}
+}
