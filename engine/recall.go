@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -124,6 +125,17 @@ func (s *shard) state() shardState {
 
 func (s *shardState) settled() bool { return s.waiting*settledWaitShare <= s.indexed }
 
+// movingShare is how many points there may be for each that came or went during a measurement whose result lasts. During a bulk
+// load much is found by scanning what waits for the graph, and the truth is behind the points.
+const movingShare = 50
+
+// quiet reports whether the points were at rest while the pass measured.
+func (p *recallPass) quiet() bool {
+	now := p.shard.state()
+	return p.state.settled() && now.settled() && (now.changes-p.state.changes)*movingShare <= now.points &&
+		(now.indexed-p.state.indexed)*movingShare <= now.indexed
+}
+
 // efFor returns the candidates of a search that does not say: what the collection fixes, else what was chosen for its
 // target.
 func (c *calibrator) efFor(h *vectord.HNSWConfig) int {
@@ -227,10 +239,14 @@ func (db *DB) endPass(p *recallPass, now time.Time, err error) {
 		return
 	}
 	c.last.count++
-	c.last.state, c.last.config, c.last.settled = p.state, p.config, p.state.settled()
+	c.last.state, c.last.config, c.last.settled = p.state, p.config, p.quiet()
 	db.metrics.recallMeasurements.Inc()
 	before := c.ef.Load()
 	ef := p.choose(int(before))
+	if in := cmp.Or(int(before), vectord.UncalibratedEf); p.config.EfSearch == 0 && !c.last.settled && ef < in {
+		c.last.moved = true // what was measured says too little to lower ef by
+		return
+	}
 	c.last.moved = p.outdated || ef != int(before)
 	t := p.tallies[ef]
 	c.measured.Store(&measurement{ef: ef, ratio: t.mean(), queries: t.n})
