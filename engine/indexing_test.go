@@ -58,7 +58,7 @@ func TestIndexingYields(t *testing.T) {
 	if err != nil || moved != points {
 		t.Fatalf("%d vectors moved, %v", moved, err)
 	}
-	if got < points/2 {
+	if got < points/10 { // others take turns as well; without yielding it has none
 		t.Errorf("another goroutine had %d turns while %d vectors went into the graph", got, points)
 	}
 }
