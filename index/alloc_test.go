@@ -23,14 +23,13 @@ func TestFlatSearchDoesNotAllocate(t *testing.T) {
 }
 
 func TestDistancesDoNotAllocate(t *testing.T) {
-	q, rows, half := make([]float32, 100), make([]float32, 10_000), make([]Float16, 10_000)
+	q, rows := make([]float32, 100), make([]float32, 10_000)
 	for _, d := range distances {
 		if n := testing.AllocsPerRun(10, func() {
 			var dst [100]float32
 			slots := [...]uint32{3, 4}
 			Scan(d, dst[:], q, rows)
 			Distances(d, dst[:], q, rows, slots[:])
-			DistancesFloat16(d, dst[:], q, half, slots[:])
 		}); n != 0 {
 			t.Errorf("%s: %v allocations, want none", d, n)
 		}

@@ -95,21 +95,3 @@ func compareEach(distance func(a, b []float32) float32, dst, q, rows []float32, 
 		dst[i] = distance(q, rows[int(slot)*len(q):][:len(q)])
 	}
 }
-
-// compareFloat16At is compareAt for rows of Float16, for which there are no functions by vek.
-func compareFloat16At(l simd.Level, d vectord.Distance, dst, q []float32, rows []Float16, slots []uint32) {
-	if l != simd.AVX512 {
-		compareFloat16Portable(d, dst, q, rows, slots)
-		return
-	}
-	reportAccesses(dst, q, rows, slots)
-	r := (*uint16)(&rows[0])
-	switch d {
-	case vectord.Euclid:
-		euclidFloat16ListAVX512(&dst[0], len(dst), &q[0], r, len(q), &slots[0])
-	case vectord.Manhattan:
-		manhattanFloat16ListAVX512(&dst[0], len(dst), &q[0], r, len(q), &slots[0])
-	default:
-		dotFloat16ListAVX512(&dst[0], len(dst), &q[0], r, len(q), &slots[0])
-	}
-}

@@ -42,11 +42,9 @@ func TestKernelsStayInside(t *testing.T) {
 					slots[i] = uint32(count - 1 - i)
 				}
 				dst := unsafe.Slice((*float32)(guarded(4*count)), count)
-				half := unsafe.Slice((*Float16)(guarded(2*count*dim)), count*dim)
 				for _, l := range levels(t) {
 					for _, d := range distances {
 						distancesAt(l, d, dst, q, rows, slots)
-						distancesFloat16At(l, d, dst, q, half, slots)
 						scanAt(l, d, dst, q, rows)
 						distanceAt(l, d)(q, rows[(count-1)*dim:])
 						distanceAt(l, d)(rows[:dim], q)

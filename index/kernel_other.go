@@ -19,8 +19,3 @@ func compareAt(_ simd.Level, d vectord.Distance, dst, q, rows []float32, slots [
 		dst[i] = distance(q, rows[int(slot)*len(q):][:len(q)])
 	}
 }
-
-// compareFloat16At is compareAt for rows of Float16.
-func compareFloat16At(_ simd.Level, d vectord.Distance, dst, q []float32, rows []Float16, slots []uint32) {
-	compareFloat16Portable(d, dst, q, rows, slots)
-}

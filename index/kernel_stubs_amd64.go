@@ -12,11 +12,6 @@ func dotAVX512(a *float32, b *float32, dim int) float32
 //go:noescape
 func dotListAVX512(dst *float32, n int, query *float32, rows *float32, dim int, slots *uint32)
 
-// dotFloat16ListAVX512 sets dst[i] = -sum(a*b) over dim components of query and row slots[i] of float16, for n slots.
-//
-//go:noescape
-func dotFloat16ListAVX512(dst *float32, n int, query *float32, rows *uint16, dim int, slots *uint32)
-
 // euclidAVX512 returns sum((a-b)^2) over dim components.
 //
 //go:noescape
@@ -27,11 +22,6 @@ func euclidAVX512(a *float32, b *float32, dim int) float32
 //go:noescape
 func euclidListAVX512(dst *float32, n int, query *float32, rows *float32, dim int, slots *uint32)
 
-// euclidFloat16ListAVX512 sets dst[i] = sum((a-b)^2) over dim components of query and row slots[i] of float16, for n slots.
-//
-//go:noescape
-func euclidFloat16ListAVX512(dst *float32, n int, query *float32, rows *uint16, dim int, slots *uint32)
-
 // manhattanAVX512 returns sum(|a-b|) over dim components.
 //
 //go:noescape
@@ -41,11 +31,6 @@ func manhattanAVX512(a *float32, b *float32, dim int) float32
 //
 //go:noescape
 func manhattanListAVX512(dst *float32, n int, query *float32, rows *float32, dim int, slots *uint32)
-
-// manhattanFloat16ListAVX512 sets dst[i] = sum(|a-b|) over dim components of query and row slots[i] of float16, for n slots.
-//
-//go:noescape
-func manhattanFloat16ListAVX512(dst *float32, n int, query *float32, rows *uint16, dim int, slots *uint32)
 
 // prefetch asks for the beginnings of the rows of dim components at n slots.
 //

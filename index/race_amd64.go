@@ -13,12 +13,12 @@ func reportReads(a, b []float32) {
 	reportRead(b)
 }
 
-func reportRead[T float32 | Float16 | uint32](v []T) {
+func reportRead[T float32 | uint32](v []T) {
 	runtime.RaceReadRange(unsafe.Pointer(&v[0]), len(v)*int(unsafe.Sizeof(v[0])))
 }
 
 // reportAccesses tells it what a kernel for lists is about to read and write.
-func reportAccesses[T float32 | Float16](dst, q []float32, rows []T, slots []uint32) {
+func reportAccesses(dst, q, rows []float32, slots []uint32) {
 	runtime.RaceWriteRange(unsafe.Pointer(&dst[0]), 4*len(dst))
 	reportRead(q)
 	reportRead(slots)

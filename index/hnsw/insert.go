@@ -90,6 +90,7 @@ type linker struct {
 	pivot  quant.Query // the chosen node that candidates are compared with
 	keys   []uint64    // candidates
 	links  []uint32    // of a row, or to choose a row's from
+	old    []uint32    // of a row that is to be written anew
 	kept   []uint32    // the links that a row gets
 	chosen [layersMax][]uint64
 }

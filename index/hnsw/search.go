@@ -211,7 +211,6 @@ type searcher struct {
 	visited visited
 	batch   []uint32 // slots to score; often a part of visited
 	slots   []uint32 // memory for a batch of one's own
-	bridges []uint32 // hidden nodes to look through
 	shown   []uint64 // memory for shownWords
 	scores  []int32  // of batch
 	hop     hop

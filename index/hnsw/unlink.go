@@ -169,15 +169,15 @@ func (s *searcher) relink(slot uint32, layer int) {
 	s.limit = min(s.graph.high.Load(), a.slots) // covers whoever was inserted and linked to from here just now
 	s.visited.reset(s.limit)
 	s.visited.add(slot)
-	s.bridges = append(s.bridges[:0], s.visited.addLinks(row, s.limit, fetcher{})...)
+	s.old = append(s.old[:0], s.visited.addLinks(row, s.limit, fetcher{})...)
 	s.links = s.links[:0]
-	for _, neighbor := range s.bridges {
+	for _, neighbor := range s.old {
 		if !a.isDead(neighbor) {
 			s.links = append(s.links, neighbor)
 		}
 	}
 	kept := len(s.links)
-	for _, neighbor := range s.bridges {
+	for _, neighbor := range s.old {
 		if a.isDead(neighbor) {
 			s.links = append(s.links, s.visited.addLinks(a.links(neighbor, layer), s.limit, fetcher{})...)
 		}

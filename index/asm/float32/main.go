@@ -35,23 +35,14 @@ var (
 func main() {
 	for _, d := range []distance{dot, euclid, manhattan} {
 		pair(d)
-		list(d, float32Rows)
-		list(d, float16Rows)
+		list(d)
 	}
 	prefetch()
 	Generate()
 }
 
-// rows are what the components of rows are kept as. Those of queries are float32.
-type rows struct {
-	name, doc, goType string
-	size              int // of a component, in bytes
-}
-
-var (
-	float32Rows = rows{"List", "", "float32", 4}
-	float16Rows = rows{"Float16List", " of float16", "uint16", 2}
-)
+// size is that of a component in bytes.
+const size = 4
 
 // pair writes the function that compares two vectors.
 func pair(d distance) {
@@ -59,7 +50,7 @@ func pair(d distance) {
 	TEXT(name, NOSPLIT, "func(a, b *float32, dim int) float32")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s returns %s over dim components.", name, d.doc))
-	k := kernel{distance: d, rows: float32Rows, query: Load(Param("a"), GP64())}
+	k := kernel{distance: d, query: Load(Param("a"), GP64())}
 	b := Load(Param("b"), GP64())
 	k.prepare(Load(Param("dim"), GP64()))
 	sum := k.compare([]Register{b})
@@ -74,21 +65,21 @@ func pair(d distance) {
 
 // list writes the function that compares a query with the rows at slots: a loop over four rows at a time, which share the
 // loads of the query, and a loop over those left.
-func list(d distance, r rows) {
-	name := d.name + r.name + "AVX512"
-	TEXT(name, NOSPLIT, "func(dst *float32, n int, query *float32, rows *"+r.goType+", dim int, slots *uint32)")
+func list(d distance) {
+	name := d.name + "ListAVX512"
+	TEXT(name, NOSPLIT, "func(dst *float32, n int, query *float32, rows *float32, dim int, slots *uint32)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s sets dst[i] = %s over dim components of query and row slots[i]%s, for n slots.", name, d.doc, r.doc))
+	Doc(fmt.Sprintf("%s sets dst[i] = %s over dim components of query and row slots[i], for n slots.", name, d.doc))
 	l := lister{
 		dst:   Load(Param("dst"), GP64()),
 		n:     Load(Param("n"), GP64()),
 		rows:  Load(Param("rows"), GP64()),
 		slots: Load(Param("slots"), GP64()),
 	}
-	k := kernel{distance: d, rows: r, query: Load(Param("query"), GP64())}
+	k := kernel{distance: d, query: Load(Param("query"), GP64())}
 	dim := Load(Param("dim"), GP64())
 	l.size = GP64()
-	IMUL3Q(Imm(uint64(r.size)), dim, l.size)
+	IMUL3Q(Imm(size), dim, l.size)
 	k.prepare(dim)
 
 	CMPQ(l.n, Imm(4))
@@ -186,7 +177,6 @@ func (l *lister) prefetch() {
 // kernel compares rows with a query by AVX-512 F, DQ and VL.
 type kernel struct {
 	distance distance
-	rows     rows
 	query    Register
 	steps    Register         // components in whole steps
 	rest     Register         // components after those, fewer than step
@@ -244,7 +234,7 @@ func (k *kernel) compare(rows []Register) VecVirtual {
 		q := ZMM()
 		VMOVUPS(block(k.query, 4, chain), q)
 		for i, row := range rows {
-			k.add(acc[i][chain], q, block(row, k.rows.size, chain))
+			k.add(acc[i][chain], q, block(row, size, chain))
 		}
 	}
 	ADDQ(Imm(step), at)
@@ -262,7 +252,7 @@ func (k *kernel) compare(rows []Register) VecVirtual {
 		q := ZMM()
 		VMOVUPS_Z(block(k.query, 4, chain), k.masks[chain], q)
 		for i, row := range rows {
-			k.addMasked(acc[i][chain], q, block(row, k.rows.size, chain), k.masks[chain])
+			k.addMasked(acc[i][chain], q, block(row, size, chain), k.masks[chain])
 		}
 	}
 	Label(label("sum"))
@@ -271,35 +261,23 @@ func (k *kernel) compare(rows []Register) VecVirtual {
 
 // add adds to acc the terms of a block of the query and one of a row.
 func (k *kernel) add(acc, query VecVirtual, row Mem) {
-	var x Op = row
-	if k.rows == float16Rows {
-		wide := ZMM()
-		VCVTPH2PS(row, wide)
-		x = wide
-	}
 	if k.distance == dot {
-		VFNMADD231PS(x, query, acc)
+		VFNMADD231PS(row, query, acc)
 		return
 	}
 	difference := ZMM()
-	VSUBPS(x, query, difference)
+	VSUBPS(row, query, difference)
 	k.addDifference(acc, difference)
 }
 
 // addMasked is add for the lanes in mask. The others are not read, and add nothing.
 func (k *kernel) addMasked(acc, query VecVirtual, row Mem, mask Register) {
-	var x Op = row
-	if k.rows == float16Rows {
-		wide := ZMM()
-		VCVTPH2PS_Z(row, mask, wide)
-		x = wide
-	}
 	if k.distance == dot {
-		VFNMADD231PS(x, query, mask, acc)
+		VFNMADD231PS(row, query, mask, acc)
 		return
 	}
 	difference := ZMM()
-	VSUBPS_Z(x, query, mask, difference)
+	VSUBPS_Z(row, query, mask, difference)
 	k.addDifference(acc, difference)
 }
 
