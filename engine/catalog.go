@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,7 +18,11 @@ type collection struct {
 	id     uint32
 	name   string
 	config vectord.CollectionConfig
-	shards []*shard
+	// numbers stand for vector names in storage, nextNumber is the next one.
+	numbers    map[string]uint16
+	nextNumber uint16
+	specs      []*vectorSpec // by ascending number
+	shards     []*shard
 }
 
 // shardOf returns the shard that keeps the point.
@@ -57,10 +60,10 @@ type collectionMeta struct {
 	Name   string                   `json:"name"`
 	Config vectord.CollectionConfig `json:"config"`
 	Shards []shardMeta              `json:"shards"`
-}
 
-// olderConfig has the values of settings that configurations written by an older vectord lack. What is written has all.
-var olderConfig = vectord.CollectionConfig{HNSW: vectord.HNSWConfig{RecallTarget: vectord.DefaultRecallTarget}}
+	Numbers    map[string]uint16 `json:"vector_numbers"` // of vector names, in storage
+	NextNumber uint16            `json:"next_vector_number"`
+}
 
 type shardMeta struct {
 	ID    uint32 `json:"id"`
@@ -80,7 +83,7 @@ func newCatalog() *catalog {
 }
 
 func (c *collection) meta() collectionMeta {
-	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config}
+	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config, Numbers: c.numbers, NextNumber: c.nextNumber}
 	for _, s := range c.shards {
 		m.Shards = append(m.Shards, shardMeta{ID: s.id, Group: s.group})
 	}
@@ -222,12 +225,4 @@ func (c *catalog) setAliases(aliases map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.aliases = aliases
-}
-
-// mergeMetadata returns the object old with the keys of update set, and those whose value is null removed.
-func mergeMetadata(old, update json.RawMessage) (json.RawMessage, error) {
-	if len(update) == 0 {
-		return old, nil
-	}
-	return setPayload(old, update, nil)
 }

@@ -145,7 +145,7 @@ func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher
 		return nil, err
 	}
 	// Read before storage is: a change after it may or may not be seen below, and is looked at again by who uses it.
-	asOf := s.index.through.Load()
+	asOf := s.through.Load()
 	old, changed, ok := s.filters.cached(string(key))
 	if ok && len(changed) == 0 {
 		return old, nil
@@ -165,7 +165,7 @@ func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher
 
 // matchesAmong evaluates a filter that names the only ids that can match.
 func (s *shard) matchesAmong(store *storage.Store, m *matcher) (*matches, error) {
-	found := &matches{asOf: s.index.through.Load()}
+	found := &matches{asOf: s.through.Load()}
 	for _, id := range m.ids {
 		row, ok, err := store.Point(s.id, id)
 		if err != nil {
@@ -203,7 +203,7 @@ func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed 
 	for _, slot := range changed {
 		holds := false
 		p, ok := s.slots.get(slot)
-		if !ok && !settled && (s.moving.Load() || s.index.through.Load() != asOf) {
+		if !ok && !settled && (s.moving.Load() || s.through.Load() != asOf) {
 			return nil, errChanged
 		}
 		if ok {

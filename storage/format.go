@@ -17,7 +17,8 @@ import (
 const (
 	formatFile    = "FORMAT"
 	formatPrefix  = "vectord data format "
-	formatVersion = 1
+	formatVersion = 2
+	formatOldest  = 2  // the oldest that this program reads
 	formatMaxSize = 64 // bytes
 )
 
@@ -39,6 +40,10 @@ func (s *Store) readFormat() (exists bool, err error) {
 	version, err := parseFormat(text)
 	if err != nil {
 		return false, fmt.Errorf("data directory %q: %w", s.dir, err)
+	}
+	if version < formatOldest {
+		return false, fmt.Errorf("data directory %q has format %d, of a vectord before its first release; this one reads formats from %d to %d",
+			s.dir, version, formatOldest, formatVersion)
 	}
 	if version > formatVersion {
 		return false, fmt.Errorf("data directory %q has format %d, written by a newer vectord; this one reads formats up to %d",
