@@ -354,13 +354,13 @@ func (c *FieldCondition) decode(f fields) error {
 }
 
 // MarshalJSON implements json.Marshaler.
-func (f *FieldCondition) MarshalJSON() ([]byte, error) {
+func (c *FieldCondition) MarshalJSON() ([]byte, error) {
 	var bounds any
 	switch {
-	case f.Range != nil:
-		bounds = f.Range
-	case f.Datetime != nil:
-		bounds = f.Datetime
+	case c.Range != nil:
+		bounds = c.Range
+	case c.Datetime != nil:
+		bounds = c.Datetime
 	}
 	return json.Marshal(struct {
 		Key         string      `json:"key"`
@@ -372,7 +372,7 @@ func (f *FieldCondition) MarshalJSON() ([]byte, error) {
 		ValuesCount *CountRange `json:"values_count,omitempty"`
 		IsEmpty     *bool       `json:"is_empty,omitempty"`
 		IsNull      *bool       `json:"is_null,omitempty"`
-	}{f.Key, f.Match, bounds, f.GeoBox, f.GeoRadius, f.GeoPolygon, f.ValuesCount, f.IsEmpty, f.IsNull})
+	}{c.Key, c.Match, bounds, c.GeoBox, c.GeoRadius, c.GeoPolygon, c.ValuesCount, c.IsEmpty, c.IsNull})
 }
 
 // UnmarshalJSON reads a match by the one key it has.
