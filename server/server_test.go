@@ -384,8 +384,10 @@ func TestErrors(t *testing.T) {
 	f(400, "POST", c+"/scroll", `{"order_by":"a"}`, "Bad request: order_by: not offered by this server")
 	f(400, "POST", c+"/scroll", `{"with_payload":{"include":["a"],"exclude":["b"]}}`,
 		`Format error in JSON body: with_payload: expected exactly one of include and exclude, got {"include":["a"],"exclude":["b"]}`)
-	f(400, "POST", c+"/scroll", `{"filter":{"must":[{"key":"a","geo_radius":{}}]}}`, `Format error in JSON body: filter: filter condition: unknown field "geo_radius", `+
-		"expected one of must, should, must_not, min_should, has_id, key, match, range, values_count, is_empty, is_null")
+	f(400, "POST", c+"/scroll", `{"filter":{"must":[{"key":"a","geo_circle":{}}]}}`, `Format error in JSON body: filter: filter condition: unknown field "geo_circle", `+
+		"expected one of key, match, range, geo_bounding_box, geo_radius, geo_polygon, values_count, is_empty, is_null")
+	f(422, "POST", c+"/scroll", `{"filter":{"must":[{"slice":{"total":2,"index":2}}]}}`,
+		"Validation error in JSON body: [filter: filter.slice.index: value 2 invalid, must be below total, which is 2]")
 	f(400, "POST", c+"/count", `{"filter":[]}`, "Format error in JSON body: filter: filter: expected an object, got []")
 
 	// Collections.
