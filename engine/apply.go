@@ -359,7 +359,7 @@ func (w *pointWriter) operation(op *vectord.Operation) (refusal, err error) {
 
 // points applies an operation that carries points.
 func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
-	condition, refusal := compileFilter(op.UpdateFilter)
+	condition, refusal := w.collection.compileFilter(op.UpdateFilter)
 	if refusal != nil {
 		return refusal, nil
 	}
@@ -386,7 +386,7 @@ func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
 		}
 		stays := existed && op.UpdateMode == vectord.WriteNew || !existed && op.UpdateMode == vectord.WriteExists
 		if existed && !stays {
-			holds, err := condition.matches(p.ID, row.Payload)
+			holds, err := condition.matches(viewOf(p.ID, row))
 			if err != nil {
 				return nil, err
 			}
@@ -441,7 +441,7 @@ type selectedPoint struct {
 // selected returns the points that an operation is for: those of its ids that exist and, where it has a filter, still
 // match it. An id without a point is refused where the client named it, unless the point shall be deleted anyway.
 func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, refusal, err error) {
-	m, refusal := compileFilter(op.Filter, nil)
+	m, refusal := w.collection.compileFilter(op.Filter)
 	if refusal != nil {
 		return nil, refusal, nil
 	}

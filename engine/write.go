@@ -260,7 +260,7 @@ func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bo
 // proposeFiltered resolves an operation's filter to ids and proposes the operation for them in commands of bounded size.
 // Each carries the filter too, and Apply leaves out the points that no longer match.
 func (p *proposal) proposeFiltered(ctx context.Context, op vectord.Operation, last bool) (index uint64, err error) {
-	m, err := compileFilter(op.Filter, nil)
+	m, err := p.collection.compileFilter(op.Filter)
 	if err != nil {
 		return 0, err
 	}
@@ -299,7 +299,7 @@ func (c *collection) checkOperation(op *vectord.Operation) error {
 		if op.UpdateMode > vectord.WriteExists {
 			return vectord.Errorf(vectord.KindInvalid, "update_mode: unknown mode %d", op.UpdateMode)
 		}
-		if _, err := compileFilter(op.UpdateFilter); err != nil {
+		if _, err := c.compileFilter(op.UpdateFilter); err != nil {
 			return err
 		}
 		return c.checkPoints(op.Points)
@@ -314,7 +314,7 @@ func (c *collection) checkOperation(op *vectord.Operation) error {
 	if len(op.IDs) > vectord.MaxBatchPoints {
 		return vectord.Errorf(vectord.KindInvalid, "points: %d ids in one operation, at most %d are accepted", len(op.IDs), vectord.MaxBatchPoints)
 	}
-	if _, err := compileFilter(op.Filter, nil); err != nil {
+	if _, err := c.compileFilter(op.Filter); err != nil {
 		return err
 	}
 	switch op.Kind {
