@@ -205,6 +205,16 @@ func (m *Model) Aliases() []vectord.Alias {
 	return out
 }
 
+// ResolveAlias returns the collection that an alias stands for, and any other name as it is.
+func (m *Model) ResolveAlias(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if target, ok := m.aliases[name]; ok {
+		return target
+	}
+	return name
+}
+
 // Write checks all of the operations, then does them in order until one is refused: those before it stay.
 func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error) {
 	m.mu.Lock()

@@ -608,6 +608,9 @@ func (m *modelMachine) check(t *rapid.T) {
 		if got, want := db.CollectionExists(name), m.model.CollectionExists(name); got != want {
 			t.Fatalf("collection %q exists: %v, the model says %v", name, got, want)
 		}
+		if got, want := db.ResolveAlias(name), m.model.ResolveAlias(name); got != want {
+			t.Fatalf("%q stands for %q, the model says %q", name, got, want)
+		}
 		got, err := db.CollectionInfo(name)
 		want, wantErr := m.model.CollectionInfo(name)
 		if !same(t, "info of "+name, err, wantErr) {
