@@ -17,7 +17,7 @@ import (
 const (
 	formatFile    = "FORMAT"
 	formatPrefix  = "vectord data format "
-	formatVersion = 1
+	formatVersion = 2
 	formatMaxSize = 64 // bytes
 )
 
@@ -44,6 +44,7 @@ func (s *Store) readFormat() (exists bool, err error) {
 		return false, fmt.Errorf("data directory %q has format %d, written by a newer vectord; this one reads formats up to %d",
 			s.dir, version, formatVersion)
 	}
+	s.upgrade = version < formatVersion && !s.readOnly
 	return true, nil
 }
 
@@ -61,12 +62,18 @@ func (s *Store) writeFormat() error {
 	if !empty {
 		return fmt.Errorf("data directory %q holds a database but no %s file", s.dir, formatFile)
 	}
-	err = s.replaceFile(s.dir, formatFile, func(w io.Writer) error {
+	return s.replaceFormat()
+}
+
+// replaceFormat says that the directory may hold all that this program writes, from where on an older one must not open it:
+// one of before format 2 would change points and leave their postings.
+func (s *Store) replaceFormat() error {
+	err := s.replaceFile(s.dir, formatFile, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s%d\n", formatPrefix, formatVersion)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("initialise data directory %q: %w", s.dir, err)
+		return fmt.Errorf("write format of data directory %q: %w", s.dir, err)
 	}
 	return nil
 }

@@ -85,6 +85,7 @@ type Store struct {
 	fs       FS
 	dir      string
 	readOnly bool
+	upgrade  bool // the FORMAT file names an older format; used by open alone
 	lock     io.Closer
 	logger   *slog.Logger
 	fatal    func(error)
@@ -157,6 +158,9 @@ func (s *Store) open(o Options) (err error) {
 	}
 	if err == nil {
 		err = s.prepareFiles()
+	}
+	if err == nil && s.upgrade {
+		err = s.replaceFormat()
 	}
 	if err != nil {
 		return errors.Join(err, s.db.Close())

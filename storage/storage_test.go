@@ -437,8 +437,9 @@ func TestFormat(t *testing.T) {
 	f("as written", func(*vfs.MemFS) {}, false, "")
 	f("as written, read-only", func(*vfs.MemFS) {}, true, "")
 	f("1", write("vectord data format 1\n"), false, "")
-	f("newer", write("vectord data format 2\n"), false, `data directory "data" has format 2, written by a newer vectord`)
-	f("newer, read-only", write("vectord data format 2\n"), true, "written by a newer vectord")
+	f("1, read-only", write("vectord data format 1\n"), true, "")
+	f("newer", write("vectord data format 3\n"), false, `data directory "data" has format 3, written by a newer vectord`)
+	f("newer, read-only", write("vectord data format 3\n"), true, "written by a newer vectord")
 	f("zero", write("vectord data format 0\n"), false, "FORMAT file damaged")
 	f("empty", write(""), false, "FORMAT file damaged")
 	f("cut short", write("vectord data format 1"), false, "FORMAT file damaged")
@@ -454,6 +455,27 @@ func TestFormat(t *testing.T) {
 		remove(t, fsys, "data/FORMAT")
 	}, false, "holds a database but no FORMAT file")
 	f("lost database", func(fsys *vfs.MemFS) { remove(t, fsys, "data/pebble") }, false, "does not exist")
+}
+
+// A directory of an older format is one of today's once it was open for writing: who wrote the older one must not open it.
+func TestFormatRises(t *testing.T) {
+	fsys := vfs.NewMem()
+	closeStore(t, open(t, storage.Options{FS: fsys}))
+	f := func(readOnly bool, want string) {
+		t.Helper()
+		writeFile(t, fsys, "data/FORMAT", "vectord data format 1\n")
+		closeStore(t, open(t, storage.Options{FS: fsys, ReadOnly: readOnly}))
+		file, err := fsys.Open("data/FORMAT")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if text, err := io.ReadAll(file); err != nil || string(text) != want {
+			t.Errorf("the FORMAT file is %q, want %q: %v", text, want, err)
+		}
+	}
+	f(true, "vectord data format 1\n")
+	f(false, "vectord data format 2\n")
 }
 
 func writeFile(t *testing.T, fsys vfs.FS, path, text string) {

@@ -20,6 +20,7 @@ type Report struct {
 	Points   uint64
 	Slots    uint64
 	Vectors  uint64
+	Postings uint64
 	Changes  uint64
 	Sessions uint64
 	Meta     uint64
@@ -127,6 +128,12 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 	case subVector:
 		v.report.Vectors++
 		if _, err := decodeVector(nil, value); err != nil {
+			return err
+		}
+		return v.expectSlot(k.shard, k.slot, nil)
+	case subPosting:
+		v.report.Postings++
+		if err := decodePosting(value); err != nil {
 			return err
 		}
 		return v.expectSlot(k.shard, k.slot, nil)

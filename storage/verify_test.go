@@ -28,6 +28,7 @@ func TestVerifyFinds(t *testing.T) {
 		b.PutPoint(1, one, PointRow{Slot: 10})
 		b.PutSlot(1, 10, SlotRow{ID: one})
 		b.PutVector(1, 10, []float32{1})
+		b.PutPosting(1, 7, "term", 10)
 		b.AppendChange(1, 5, []uint32{10})
 		b.PutSession(0, key, Session{Time: 100})
 		b.SetApplied(0, Applied{Index: 5})
@@ -66,6 +67,8 @@ func TestVerifyFinds(t *testing.T) {
 	f("nothing", func(*Batch) {}, "")
 	f("point without slot", func(b *Batch) { b.DeleteSlot(1, 10) }, "point 1 of shard 1: slot 10 is free")
 	f("vector without slot", func(b *Batch) { b.DeleteSlot(1, 10) }, "vector 10 of shard 1: slot 10 is free")
+	f("posting without slot", func(b *Batch) { b.PutPosting(1, 7, "term", 11) },
+		`posting of slot 11, field 7 and term "term" of shard 1: slot 11 is free`)
 	f("slot without point", func(b *Batch) { b.DeletePoint(1, one) }, "slot 10 of shard 1: point 1 does not exist")
 	f("slot without vector", func(b *Batch) { b.DeleteVector(1, 10) },
 		"slot 10 of shard 1: vector 10 of shard 1 is missing")
@@ -81,6 +84,7 @@ func TestVerifyFinds(t *testing.T) {
 	f("damaged point", flip(pointKey(1, one)), "point 1 of shard 1: damaged")
 	f("damaged slot", flip(slotKey(1, 10)), "slot 10 of shard 1: damaged")
 	f("damaged vector", flip(vectorKey(1, 10)), "vector 10 of shard 1: damaged")
+	f("damaged posting", flip(postingKey(1, 7, "term", 10)), `posting of slot 10, field 7 and term "term" of shard 1: damaged`)
 	f("damaged change", flip(changeKey(1, 5)), "change 5 of shard 1: damaged")
 	f("damaged session", flip(sessionKey(0, key)), "of group 0: damaged")
 	f("damaged expiry", flip(expiryKey(0, 100, key)), "expiry at 100 of session")
