@@ -1,12 +1,8 @@
 package vectord
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
+	"cmp"
 	"math"
-	"slices"
-	"strings"
 )
 
 // Filter selects points: all of Must, at least one of Should (if there are any), none of MustNot, and at least
@@ -23,17 +19,34 @@ type Filter struct {
 
 // MinShould asks for at least Count of Conditions to hold.
 type MinShould struct {
-	Conditions []Condition `json:"conditions"`
-	Count      int         `json:"min_count"`
+	Conditions []Condition
+	Count      int
 }
 
 // Condition is one test of a point. Exactly one of the fields is set.
 type Condition struct {
-	Filter  *Filter    // a filter within a filter
-	HasID   *[]PointID // the point's id is one of these
-	IsEmpty string     // the value at this payload path is missing, null or []
-	IsNull  string     // the value at this payload path is null, or an array holding null
-	Field   *FieldCondition
+	Filter    *Filter    // a filter within a filter
+	HasID     *[]PointID // the point's id is one of these
+	HasVector *string    // the point has a vector of this name
+	IsEmpty   string     // the value at this payload path is missing, null or []
+	IsNull    string     // the value at this payload path is null, or an array holding null
+	Nested    *Nested
+	Slice     *Slice
+	Field     *FieldCondition
+}
+
+// Nested holds where one element of the array at a payload path passes a filter by itself: its conditions are tested on
+// that one object, whose keys their paths begin with. Elements that are no objects pass nothing. The filter looks at the
+// payload only, so it has no HasID, HasVector or Slice.
+type Nested struct {
+	Key    string // a and a[] are the same
+	Filter *Filter
+}
+
+// Slice holds for the points whose PointID.Hash modulo Total is Index. The Total slices share no point and have them all.
+type Slice struct {
+	Total uint32 `json:"total"` // at least 1
+	Index uint32 `json:"index"` // below Total
 }
 
 // FieldCondition tests the values at a payload path: a scalar there, or any element of an array there. Where several of
@@ -41,18 +54,26 @@ type Condition struct {
 type FieldCondition struct {
 	Key         string
 	Match       *Match
-	Range       *Range
-	ValuesCount *Range // of the number of values at the path; a missing one counts as 0
+	Range       *Range         // at most one of Range and Datetime: in JSON, both are "range"
+	Datetime    *DatetimeRange // of strings that ParseDatetime reads
+	GeoBox      *GeoBox        // GeoBox, GeoRadius, GeoPolygon: of objects {"lon", "lat"}
+	GeoRadius   *GeoRadius
+	GeoPolygon  *GeoPolygon
+	ValuesCount *CountRange // of the number of values at the path; a missing one counts as 0
 	IsEmpty     *bool
 	IsNull      *bool
 }
 
-// Match compares a payload value with given ones. Exactly one of the fields is set.
+// Match compares a payload value with given ones. Exactly one of the fields is set. Text, TextAny and Phrase compare as
+// written, case and all, unless the path has a text index: then its tokenizer cuts both sides into tokens.
 type Match struct {
-	Value  *Scalar
-	Any    *[]Scalar // one of these; none of an empty list
-	Except *[]Scalar // present, not null and none of these
-	Text   *string   // the string contains this, case matters
+	Value   *Scalar
+	Any     *[]Scalar // one of these; none of an empty list
+	Except  *[]Scalar // present, not null and none of these
+	Text    *string   // the string contains this; with a text index: all tokens, in any order
+	TextAny *string   // it contains one of the pieces between blanks; with a text index: one of the tokens
+	Phrase  *string   // it contains this; with a text index: the tokens, one after the other
+	Prefix  *string   // it begins with this, byte by byte
 }
 
 // Scalar is a string, an integer or a bool: what payload values are matched with. Floats are compared by Range.
@@ -73,76 +94,91 @@ const (
 	ScalarBool
 )
 
-// Range holds for numbers x with all of the given bounds: GT < x, GTE <= x, x < LT, x <= LTE.
-type Range struct {
-	GT  *float64 `json:"gt,omitempty"`
-	GTE *float64 `json:"gte,omitempty"`
-	LT  *float64 `json:"lt,omitempty"`
-	LTE *float64 `json:"lte,omitempty"`
+// Bounds hold for x with all of the given bounds: GT < x, GTE <= x, x < LT, x <= LTE.
+type Bounds[T interface{ Compare(T) int }] struct {
+	GT  *T `json:"gt,omitempty"`
+	GTE *T `json:"gte,omitempty"`
+	LT  *T `json:"lt,omitempty"`
+	LTE *T `json:"lte,omitempty"`
 }
 
+// The three kinds of bounds that conditions have.
+type (
+	Range         = Bounds[Number]
+	DatetimeRange = Bounds[Datetime]
+	CountRange    = Bounds[Count]
+)
+
+// Count is how many values there are.
+type Count uint64
+
+// Compare returns -1, 0 or 1 as n is below, equal to or above other.
+func (n Count) Compare(other Count) int { return cmp.Compare(n, other) }
+
 // Contains reports whether x is within the bounds.
-func (r *Range) Contains(x float64) bool {
-	return (r.GT == nil || x > *r.GT) && (r.GTE == nil || x >= *r.GTE) &&
-		(r.LT == nil || x < *r.LT) && (r.LTE == nil || x <= *r.LTE)
+func (b *Bounds[T]) Contains(x T) bool {
+	return (b.GT == nil || x.Compare(*b.GT) > 0) && (b.GTE == nil || x.Compare(*b.GTE) >= 0) &&
+		(b.LT == nil || x.Compare(*b.LT) < 0) && (b.LTE == nil || x.Compare(*b.LTE) <= 0)
 }
+
+// GeoPoint is a place on earth in degrees: Lon from -180 to 180, Lat from -90 to 90.
+type GeoPoint struct {
+	Lon float64 `json:"lon"`
+	Lat float64 `json:"lat"`
+}
+
+// Valid reports whether both coordinates are in their ranges.
+func (p GeoPoint) Valid() bool {
+	return p.Lon >= -180 && p.Lon <= 180 && p.Lat >= -90 && p.Lat <= 90
+}
+
+// GeoBox is what lies between two parallels and two meridians, its borders left out. A box whose left meridian is east of
+// its right one goes across the antimeridian.
+type GeoBox struct {
+	TopLeft     GeoPoint `json:"top_left"`
+	BottomRight GeoPoint `json:"bottom_right"`
+}
+
+// GeoRadius is what lies nearer to Center than Radius, in metres along the earth's surface.
+type GeoRadius struct {
+	Center GeoPoint `json:"center"`
+	Radius float64  `json:"radius"`
+}
+
+// GeoPolygon is what lies inside Exterior and in none of Interiors, its borders left out. Longitude and latitude are taken
+// as plane coordinates: edges are straight lines between them, and none goes across the antimeridian.
+type GeoPolygon struct {
+	Exterior  GeoRing
+	Interiors []GeoRing
+}
+
+// GeoRing is a closed line: at least 4 points, of which the last is the first.
+type GeoRing []GeoPoint
 
 // Empty reports whether the filter selects every point.
 func (f *Filter) Empty() bool {
 	return f == nil || len(f.Must) == 0 && len(f.Should) == 0 && len(f.MustNot) == 0 && f.MinShould == nil
 }
 
-// filterJSON is the filter on the wire: each clause is one condition or a list of them.
-type filterJSON struct {
-	Must      clause     `json:"must,omitempty"`
-	Should    clause     `json:"should,omitempty"`
-	MustNot   clause     `json:"must_not,omitempty"`
-	MinShould *MinShould `json:"min_should,omitempty"`
+// Limits of filters beside those of the package.
+const (
+	// filterBrackets is how deep brackets nest in a filter of MaxFilterDepth: four for each nested condition, and those of
+	// the polygon within the last.
+	filterBrackets = 4*MaxFilterDepth + 8
+	geoRingMin     = 4 // points of a ring, the first and the last counted both
+)
+
+// Check reports the first thing in the filter that is beyond its limits or contradicts itself. What ParseFilter returns
+// has passed it.
+func (f *Filter) Check() error {
+	conditions := 0
+	return f.check(1, false, &conditions)
 }
 
-type clause []Condition
-
-func (c *clause) UnmarshalJSON(b []byte) error {
-	if b = bytes.TrimSpace(b); len(b) > 0 && b[0] == '[' {
-		return json.Unmarshal(b, (*[]Condition)(c))
-	}
-	if string(b) == "null" {
+func (f *Filter) check(depth int, nested bool, conditions *int) error {
+	if f == nil {
 		return nil
 	}
-	var one Condition
-	if err := json.Unmarshal(b, &one); err != nil {
-		return err
-	}
-	*c = clause{one}
-	return nil
-}
-
-// ParseFilter reads the JSON form of a filter and checks its limits. "null" and "{}" give nil.
-func ParseFilter(b []byte) (*Filter, error) {
-	if depth := JSONDepth(b); depth > 4*MaxFilterDepth {
-		return nil, Errorf(KindInvalid, "filter: nested %d brackets deep, at most %d are accepted", depth, 4*MaxFilterDepth)
-	}
-	var f *Filter
-	if err := json.Unmarshal(b, &f); err != nil {
-		if KindOf(err) != KindInternal {
-			return nil, err
-		}
-		return nil, Errorf(KindInvalid, "filter: %v", err)
-	}
-	if f == nil {
-		return nil, nil
-	}
-	conditions := 0
-	if err := f.check(1, &conditions); err != nil {
-		return nil, err
-	}
-	if f.Empty() {
-		return nil, nil
-	}
-	return f, nil
-}
-
-func (f *Filter) check(depth int, conditions *int) error {
 	if depth > MaxFilterDepth {
 		return Errorf(KindInvalid, "filter: nested deeper than %d filters", MaxFilterDepth)
 	}
@@ -159,241 +195,144 @@ func (f *Filter) check(depth int, conditions *int) error {
 			return Errorf(KindInvalid, "filter: more than %d conditions", MaxFilterConditions)
 		}
 		for i := range list {
-			if sub := list[i].Filter; sub != nil {
-				if err := sub.check(depth+1, conditions); err != nil {
-					return err
-				}
+			if err := list[i].check(depth, nested, conditions); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (f *Filter) UnmarshalJSON(b []byte) error {
-	if err := onlyKeys(b, "filter", "must", "should", "must_not", "min_should"); err != nil {
-		return err
-	}
-	var w filterJSON
-	if err := json.Unmarshal(b, &w); err != nil {
-		return err
-	}
-	*f = Filter{Must: w.Must, Should: w.Should, MustNot: w.MustNot, MinShould: w.MinShould}
-	return nil
-}
-
-// MarshalJSON implements json.Marshaler.
-func (f *Filter) MarshalJSON() ([]byte, error) {
-	return json.Marshal(filterJSON{f.Must, f.Should, f.MustNot, f.MinShould})
-}
-
-// onlyKeys refuses an object with a key that is not known where an unknown key would change the meaning.
-func onlyKeys(b []byte, what string, known ...string) error {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(b, &object); err != nil {
-		return Errorf(KindInvalid, "%s: expected an object, got %s", what, shorten(b))
-	}
-	for key := range object {
-		if !slices.Contains(known, key) {
-			return Errorf(KindInvalid, "%s: unknown field %q, expected one of %s", what, key, strings.Join(known, ", "))
-		}
-	}
-	return nil
-}
-
-func shorten(b []byte) string {
-	if len(b) > 60 {
-		return string(b[:60]) + "…"
-	}
-	return string(b)
-}
-
-// pathJSON is {"key": path}.
-type pathJSON struct {
-	Key string `json:"key"`
-}
-
-type conditionJSON struct {
-	Must      clause     `json:"must,omitempty"`
-	Should    clause     `json:"should,omitempty"`
-	MustNot   clause     `json:"must_not,omitempty"`
-	MinShould *MinShould `json:"min_should,omitempty"`
-
-	HasID *[]PointID `json:"has_id,omitempty"`
-
-	Key         *string         `json:"key,omitempty"`
-	Match       *Match          `json:"match,omitempty"`
-	Range       *Range          `json:"range,omitempty"`
-	ValuesCount *Range          `json:"values_count,omitempty"`
-	IsEmpty     json.RawMessage `json:"is_empty,omitempty"` // {"key": path}, or with key: a bool
-	IsNull      json.RawMessage `json:"is_null,omitempty"`
-}
-
-// UnmarshalJSON decides by the object's keys which kind of condition it is.
-func (c *Condition) UnmarshalJSON(b []byte) error {
-	if err := onlyKeys(b, "filter condition", "must", "should", "must_not", "min_should", "has_id", "key", "match",
-		"range", "values_count", "is_empty", "is_null"); err != nil {
-		return err
-	}
-	var w conditionJSON
-	if err := json.Unmarshal(b, &w); err != nil {
-		return err
-	}
-	*c = Condition{}
-	switch {
-	case w.Key != nil:
-		field := &FieldCondition{Key: *w.Key, Match: w.Match, Range: w.Range, ValuesCount: w.ValuesCount}
-		if err := unmarshalOptional(w.IsEmpty, &field.IsEmpty); err != nil {
-			return Errorf(KindInvalid, "filter condition on %q: is_empty must be true or false", *w.Key)
-		}
-		if err := unmarshalOptional(w.IsNull, &field.IsNull); err != nil {
-			return Errorf(KindInvalid, "filter condition on %q: is_null must be true or false", *w.Key)
-		}
-		if field.Key == "" {
-			return Errorf(KindUnprocessable, "filter condition: key is empty")
-		}
-		if field.Match == nil && field.Range == nil && field.ValuesCount == nil && field.IsEmpty == nil && field.IsNull == nil {
-			return Errorf(KindUnprocessable, "filter condition on %q: at least one of match, range, values_count, is_empty, is_null must be given", field.Key)
-		}
-		c.Field = field
-	case w.HasID != nil:
-		c.HasID = w.HasID
-	case w.IsEmpty != nil:
-		return unmarshalPath(w.IsEmpty, "is_empty", &c.IsEmpty)
-	case w.IsNull != nil:
-		return unmarshalPath(w.IsNull, "is_null", &c.IsNull)
-	case w.Match != nil || w.Range != nil || w.ValuesCount != nil:
-		return Errorf(KindInvalid, "filter condition: key is missing in %s", shorten(b))
-	default: // an empty object is the empty filter, which holds for every point
-		c.Filter = &Filter{Must: w.Must, Should: w.Should, MustNot: w.MustNot, MinShould: w.MinShould}
-	}
-	return nil
-}
-
-func unmarshalOptional[T any](b json.RawMessage, dst **T) error {
-	if len(b) == 0 {
-		return nil
-	}
-	return json.Unmarshal(b, dst)
-}
-
-func unmarshalPath(b json.RawMessage, what string, dst *string) error {
-	var p pathJSON
-	if err := json.Unmarshal(b, &p); err != nil || p.Key == "" {
-		return Errorf(KindInvalid, `filter condition: %s expects {"key": path}, got %s`, what, shorten(b))
-	}
-	*dst = p.Key
-	return nil
-}
-
-// MarshalJSON implements json.Marshaler.
-func (c Condition) MarshalJSON() ([]byte, error) {
-	var w conditionJSON
-	var err error
+func (c *Condition) check(depth int, nested bool, conditions *int) error {
 	switch {
 	case c.Filter != nil:
-		return json.Marshal(c.Filter)
-	case c.HasID != nil:
-		w.HasID = c.HasID
-	case c.IsEmpty != "":
-		w.IsEmpty, err = json.Marshal(pathJSON{c.IsEmpty})
-	case c.IsNull != "":
-		w.IsNull, err = json.Marshal(pathJSON{c.IsNull})
+		return c.Filter.check(depth+1, nested, conditions)
+	case c.Nested != nil:
+		if c.Nested.Key == "" {
+			return Errorf(KindUnprocessable, "filter.nested.key: is empty")
+		}
+		if c.Nested.Filter == nil {
+			return Errorf(KindInvalid, "filter.nested on %q: filter is missing", c.Nested.Key)
+		}
+		return c.Nested.Filter.check(depth+1, true, conditions)
 	case c.Field != nil:
-		w.Key, w.Match, w.Range, w.ValuesCount = &c.Field.Key, c.Field.Match, c.Field.Range, c.Field.ValuesCount
-		if c.Field.IsEmpty != nil {
-			w.IsEmpty, err = json.Marshal(c.Field.IsEmpty)
-		}
-		if err == nil && c.Field.IsNull != nil {
-			w.IsNull, err = json.Marshal(c.Field.IsNull)
-		}
+		return c.Field.check()
+	case nested && (c.HasID != nil || c.HasVector != nil || c.Slice != nil):
+		return Errorf(KindInvalid, "filter.nested: has_id, has_vector and slice are of the point, not of an element of its payload; put them beside nested")
+	case c.HasID != nil:
+		return checkLength("filter.has_id", len(*c.HasID))
+	case c.Slice != nil && c.Slice.Total < 1:
+		return Errorf(KindUnprocessable, "filter.slice.total: value 0 invalid, must be 1 or larger")
+	case c.Slice != nil && c.Slice.Index >= c.Slice.Total:
+		return Errorf(KindUnprocessable, "filter.slice.index: value %d invalid, must be below total, which is %d", c.Slice.Index, c.Slice.Total)
+	case c.Slice == nil && c.HasVector == nil && c.IsEmpty == "" && c.IsNull == "":
+		return Errorf(KindInvalid, "filter: a condition is empty")
 	}
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(w)
+	return nil
 }
 
-// UnmarshalJSON reads a match by the one key it has.
-func (m *Match) UnmarshalJSON(b []byte) error {
-	if err := onlyKeys(b, "match", "value", "any", "except", "text"); err != nil {
-		return err
+func checkLength(what string, n int) error {
+	if n > MaxFilterListLength {
+		return Errorf(KindInvalid, "%s: %d values, at most %d are accepted", what, n, MaxFilterListLength)
 	}
-	type plain Match
-	var w plain
-	if err := json.Unmarshal(b, &w); err != nil {
-		return err
+	return nil
+}
+
+func (f *FieldCondition) check() error {
+	if f.Key == "" {
+		return Errorf(KindUnprocessable, "filter condition: key is empty")
 	}
-	set := 0
-	for _, given := range []bool{w.Value != nil, w.Any != nil, w.Except != nil, w.Text != nil} {
-		if given {
-			set++
+	if f.Match == nil && f.Range == nil && f.Datetime == nil && f.GeoBox == nil && f.GeoRadius == nil && f.GeoPolygon == nil &&
+		f.ValuesCount == nil && f.IsEmpty == nil && f.IsNull == nil {
+		return Errorf(KindUnprocessable, "filter condition on %q: at least one of match, range, geo_bounding_box, geo_radius, "+
+			"geo_polygon, values_count, is_empty, is_null must be given", f.Key)
+	}
+	if f.Range != nil && f.Datetime != nil {
+		return Errorf(KindInvalid, "filter condition on %q: a range is of numbers or of dates, not of both", f.Key)
+	}
+	if f.Match != nil {
+		if err := f.Match.check(); err != nil {
+			return err
 		}
+	}
+	if f.GeoBox != nil {
+		if err := checkGeoPoints("geo_bounding_box", f.GeoBox.TopLeft, f.GeoBox.BottomRight); err != nil {
+			return err
+		}
+		if f.GeoBox.TopLeft.Lat < f.GeoBox.BottomRight.Lat {
+			return Errorf(KindUnprocessable, "geo_bounding_box: top_left.lat %v is below bottom_right.lat %v",
+				f.GeoBox.TopLeft.Lat, f.GeoBox.BottomRight.Lat)
+		}
+	}
+	if f.GeoRadius != nil {
+		if err := checkGeoPoints("geo_radius.center", f.GeoRadius.Center); err != nil {
+			return err
+		}
+		if r := f.GeoRadius.Radius; !(r >= 0) || math.IsInf(r, 0) {
+			return Errorf(KindUnprocessable, "geo_radius.radius: value %v invalid, must be 0 or larger and finite", r)
+		}
+	}
+	if f.GeoPolygon != nil {
+		return f.GeoPolygon.check()
+	}
+	return nil
+}
+
+func (m *Match) check() error {
+	set := 0
+	for _, list := range []*[]Scalar{m.Any, m.Except} {
+		if list != nil {
+			set++
+			if err := checkLength("match", len(*list)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, text := range []*string{m.Text, m.TextAny, m.Phrase, m.Prefix} {
+		if text != nil {
+			set++
+			if len(*text) > MaxMatchTextBytes {
+				return Errorf(KindInvalid, "match: a text of %d bytes, at most %d are accepted", len(*text), MaxMatchTextBytes)
+			}
+		}
+	}
+	if m.Value != nil {
+		set++
 	}
 	if set != 1 {
-		return Errorf(KindInvalid, "match: exactly one of value, any, except, text must be given, got %s", shorten(b))
-	}
-	*m = Match(w)
-	return nil
-}
-
-// MarshalJSON implements json.Marshaler.
-func (m Match) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Value  *Scalar   `json:"value,omitempty"`
-		Any    *[]Scalar `json:"any,omitempty"`
-		Except *[]Scalar `json:"except,omitempty"`
-		Text   *string   `json:"text,omitempty"`
-	}(m))
-}
-
-// UnmarshalJSON reads a string, an integer or a bool.
-func (s *Scalar) UnmarshalJSON(b []byte) error {
-	*s = Scalar{}
-	b = bytes.TrimSpace(b)
-	switch {
-	case len(b) > 0 && b[0] == '"':
-		s.Kind = ScalarString
-		return json.Unmarshal(b, &s.String)
-	case string(b) == "true" || string(b) == "false":
-		s.Kind, s.Bool = ScalarBool, b[0] == 't'
-		return nil
-	}
-	s.Kind = ScalarInt
-	if err := json.Unmarshal(b, &s.Int); err != nil {
-		return Errorf(KindInvalid, "match: expected a string, an integer or a bool, got %s", shorten(b))
+		return Errorf(KindInvalid, "match: exactly one of value, any, except, text, text_any, phrase, prefix must be given, got %d", set)
 	}
 	return nil
 }
 
-// MarshalJSON implements json.Marshaler.
-func (s Scalar) MarshalJSON() ([]byte, error) {
-	switch s.Kind {
-	case ScalarString:
-		return json.Marshal(s.String)
-	case ScalarInt:
-		return json.Marshal(s.Int)
-	case ScalarBool:
-		return json.Marshal(s.Bool)
-	}
-	return nil, fmt.Errorf("scalar of unknown kind %d", s.Kind)
-}
-
-// UnmarshalJSON reads numeric bounds; null is no bound.
-func (r *Range) UnmarshalJSON(b []byte) error {
-	if err := onlyKeys(b, "range", "gt", "gte", "lt", "lte"); err != nil {
-		return err
-	}
-	type plain Range
-	var w plain
-	if err := json.Unmarshal(b, &w); err != nil {
-		return Errorf(KindInvalid, "range: bounds must be numbers, got %s", shorten(b))
-	}
-	for _, bound := range []*float64{w.GT, w.GTE, w.LT, w.LTE} {
-		if bound != nil && math.IsInf(*bound, 0) {
-			return Errorf(KindInvalid, "range: bounds must be finite, got %s", shorten(b))
+func checkGeoPoints(what string, points ...GeoPoint) error {
+	for _, p := range points {
+		if !p.Valid() {
+			return Errorf(KindUnprocessable, "%s: lon %v, lat %v is no place: lon is from -180 to 180, lat from -90 to 90", what, p.Lon, p.Lat)
 		}
 	}
-	*r = Range(w)
+	return nil
+}
+
+func (p *GeoPolygon) check() error {
+	points := 0
+	for i, ring := range append([]GeoRing{p.Exterior}, p.Interiors...) {
+		what := "geo_polygon.exterior"
+		if i > 0 {
+			what = "geo_polygon.interiors"
+		}
+		if points += len(ring); points > MaxPolygonPoints {
+			return Errorf(KindUnprocessable, "geo_polygon: more than %d points", MaxPolygonPoints)
+		}
+		if len(ring) < geoRingMin {
+			return Errorf(KindUnprocessable, "%s: a ring of %d points, at least %d are needed", what, len(ring), geoRingMin)
+		}
+		if ring[0] != ring[len(ring)-1] {
+			return Errorf(KindUnprocessable, "%s: the ring is not closed: the last point must be the first", what)
+		}
+		if err := checkGeoPoints(what, ring...); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -15,6 +15,9 @@ const (
 	MaxPayloadBytes       = 16 << 20
 	MaxPayloadDepth       = 128 // brackets within brackets of one payload
 	MaxFilterDepth        = 32
-	MaxFilterConditions   = 1_000 // in the whole filter, list members of has_id and match not counted
-	MaxShards             = 64    // of one collection
+	MaxFilterConditions   = 1_000    // in the whole filter, list members of has_id and match not counted
+	MaxFilterListLength   = 100_000  // members of one has_id, any or except
+	MaxMatchTextBytes     = 16 << 10 // of one text, text_any, phrase or prefix
+	MaxPolygonPoints      = 10_000   // of all rings of one polygon
+	MaxShards             = 64       // of one collection
 )

@@ -165,7 +165,7 @@ func (m *matcher) compileField(f *vectord.FieldCondition) (test, error) {
 		tests = append(tests, func(p path, v *fastjson.Value) bool {
 			return anyElement(p, v, func(e *fastjson.Value) bool {
 				x, err := e.Float64()
-				return err == nil && r.Contains(x)
+				return err == nil && r.Contains(vectord.FloatNumber(x))
 			})
 		})
 	}
@@ -219,7 +219,7 @@ func isNull(p path, v *fastjson.Value) bool {
 }
 
 // countHolds tests the number of values: an array counts its elements, null and a missing value count 0.
-func countHolds(p path, v *fastjson.Value, r *vectord.Range) bool {
+func countHolds(p path, v *fastjson.Value, r *vectord.CountRange) bool {
 	seen := false
 	held := !p.each(v, func(found *fastjson.Value) bool {
 		seen = true
@@ -230,7 +230,7 @@ func countHolds(p path, v *fastjson.Value, r *vectord.Range) bool {
 		case fastjson.TypeArray:
 			count = len(found.GetArray())
 		}
-		return !r.Contains(float64(count))
+		return !r.Contains(vectord.Count(count))
 	})
 	return held || !seen && r.Contains(0)
 }

@@ -107,11 +107,11 @@ func inRange(r *vectord.Range, v any) bool {
 		return false
 	}
 	x, err := n.Float64()
-	return err == nil && r.Contains(x)
+	return err == nil && r.Contains(vectord.FloatNumber(x))
 }
 
 // countFits tests how many values there are: the elements of an array, 1 for a scalar, 0 for null and for none.
-func countFits(r *vectord.Range, values []any) bool {
+func countFits(r *vectord.CountRange, values []any) bool {
 	if len(values) == 0 {
 		return r.Contains(0)
 	}
@@ -120,7 +120,7 @@ func countFits(r *vectord.Range, values []any) bool {
 		case nil:
 			return r.Contains(0)
 		case []any:
-			return r.Contains(float64(len(v)))
+			return r.Contains(vectord.Count(len(v)))
 		}
 		return r.Contains(1)
 	})
