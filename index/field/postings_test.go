@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/vectord/vectord"
 )
 
 // TestPostings gives random histories to postings and to a plain map, and compares all that can be read. Slots come and go
@@ -117,13 +119,13 @@ func comparePostings(t *testing.T, seed uint64, p *Postings, model map[string]ma
 func TestAscendStops(t *testing.T) {
 	p := New()
 	for i := range uint32(100) {
-		p.Add(Int(int64(i)), i)
+		p.Add(Number(vectord.IntNumber(int64(i)), true), i)
 	}
 	seen := 0
 	stop := func(string, Slots) bool { seen++; return seen%10 != 0 }
 	p.Ascend("", "", stop)
 	p.Descend("", "", stop)
-	p.Descend("", Int(50), stop)
+	p.Descend("", Number(vectord.IntNumber(50), true), stop)
 	if seen != 30 {
 		t.Errorf("%d terms were seen, want 30", seen)
 	}
@@ -133,7 +135,7 @@ func benchmarkPostings(n int) *Postings {
 	p := New()
 	rng := rand.New(rand.NewPCG(1, 1))
 	for slot := range uint32(n) {
-		p.Add(Int(rng.Int64N(int64(n))), slot)
+		p.Add(Number(vectord.IntNumber(rng.Int64N(int64(n))), true), slot)
 		p.Add(String(fmt.Sprint("color ", rng.IntN(20))), slot)
 	}
 	return p
@@ -148,7 +150,8 @@ func BenchmarkOfTerm(b *testing.B) {
 
 func BenchmarkOfRangeOfHalf(b *testing.B) {
 	p := benchmarkPostings(100_000)
-	r := NumberRange(0, false, 50_000, false)
+	half := vectord.IntNumber(50_000)
+	r := NumbersIn(&vectord.Range{LT: &half})
 	for b.Loop() {
 		p.OfRange(r.From, r.To)
 	}
@@ -158,7 +161,7 @@ func BenchmarkAddRemove(b *testing.B) {
 	p := benchmarkPostings(100_000)
 	slot := uint32(0)
 	for b.Loop() {
-		term := Int(int64(slot))
+		term := Number(vectord.IntNumber(int64(slot)), true)
 		p.Add(term, 200_000+slot)
 		p.Remove(term, 200_000+slot)
 		slot = (slot + 1) % 100_000

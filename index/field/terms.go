@@ -6,17 +6,20 @@ import (
 	"strings"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/vectord/vectord"
 )
 
 // A term is a tag and a value whose bytes sort as the values do. No term is the beginning of another, so that a term
 // followed by a slot sorts by both. Terms are part of the format of the data directory.
 const (
-	tagNull    = 'N' // the field holds null
-	tagOther   = 'O' // the field holds a value, but none that has a term
-	tagSeveral = 'S' // the field holds more than one value
+	tagArray   = 'A' // there is an array with null in it
+	tagNull    = 'N' // there is null, by itself or in an array
+	tagOther   = 'O' // there is a value that is not null and has no term
+	tagSeveral = 'S' // there are several values, null counted
 
 	tagBool   = 'b' // 0 or 1
-	tagTime   = 'd' // microseconds since the Unix epoch, i64 with its sign bit flipped, big-endian
+	tagTime   = 'd' // vectord.Datetime with its sign bit flipped, big-endian
 	tagPlace  = 'g' // Cell, u64 big-endian
 	tagNumber = 'n' // see number
 	tagString = 's' // bytes, 00 as 00 ff, and the end 00 01; of long strings the beginning, 00 02 and a hash
@@ -26,13 +29,14 @@ const (
 
 // The terms that say something about a field as a whole.
 const (
+	Array   = string(tagArray)
 	Null    = string(tagNull)
 	Other   = string(tagOther)
 	Several = string(tagSeveral)
 )
 
 // IsValue reports whether a slot that has the term has a value that is not null.
-func IsValue(term string) bool { return term[0] != tagNull && term[0] != tagSeveral }
+func IsValue(term string) bool { return term[0] == tagOther || term[0] >= 'a' }
 
 // Bool returns the term of a bool.
 func Bool(b bool) string {
@@ -42,7 +46,7 @@ func Bool(b bool) string {
 	return string([]byte{tagBool, 0})
 }
 
-// Bools are the ranges of terms of one kind, as are those that follow.
+// The ranges of terms of one kind.
 var (
 	Bools   = Range{string(rune(tagBool)), string(rune(tagBool + 1))}
 	Times   = Range{string(rune(tagTime)), string(rune(tagTime + 1))}
@@ -54,17 +58,6 @@ var (
 )
 
 const numberSize = 1 + 8 + 2 + 1
-
-// number makes the term of the number x + rest: x ordered, the rest that an int64 has beyond its float64, and whether the
-// number is an integer, which 1.0 is not.
-func number(x float64, rest int64, integer byte) string {
-	var b [numberSize]byte
-	b[0] = tagNumber
-	binary.BigEndian.PutUint64(b[1:], orderedFloat(x))
-	binary.BigEndian.PutUint16(b[9:], uint16(rest+1<<15))
-	b[11] = integer
-	return string(b[:])
-}
 
 // orderedFloat maps numbers to integers in the same order. The two zeros are the same.
 func orderedFloat(x float64) uint64 {
@@ -79,66 +72,110 @@ func floatOf(ordered uint64) float64 {
 	return math.Float64frombits(^ordered)
 }
 
-// Float returns the term of a number that is not an int64. It must not be NaN.
-func Float(x float64) string { return number(x, 0, 0) }
+// The last byte of a number's term. The third is of bounds, after both.
+const (
+	numberDecimal = iota
+	numberInteger
+	numberAfter
+)
 
-// Int returns the term of an integer. All int64 differ and are in order, among themselves and with floats.
-func Int(n int64) string {
-	x := float64(n)
+// number makes the term of a number: its float64 ordered, what an int64 has beyond that, and the last byte.
+func number(n vectord.Number, last byte) string {
+	x := n.Float64()
 	rest := int64(0) // at most 512 in size: neighbors below 2^63 are 1,024 apart
-	if x == 1<<63 {
-		rest = n - math.MaxInt64 - 1
-	} else {
-		rest = n - int64(x)
+	if i, ok := n.Int64(); ok && x == 1<<63 {
+		rest = i - math.MaxInt64 - 1
+	} else if ok {
+		rest = i - int64(x)
 	}
-	return number(x, rest, 1)
+	var b [numberSize]byte
+	b[0] = tagNumber
+	binary.BigEndian.PutUint64(b[1:], orderedFloat(x))
+	binary.BigEndian.PutUint16(b[9:], uint16(rest+1<<15))
+	b[11] = last
+	return string(b[:])
 }
 
-// NumberRange returns the terms of numbers whose float64 is within the bounds: from low, or after it, to high, or before it.
-func NumberRange(low float64, afterLow bool, high float64, beforeHigh bool) Range {
-	at := func(x float64, after bool) string {
-		n := orderedFloat(x)
-		if after {
-			n++ // of NaNs there are no terms, so this is the next number or none
+// Number returns the term of a number. Terms are in the order of numbers; of equal ones those that are written as integers
+// differ from the others, 1 from 1.0.
+func Number(n vectord.Number, integer bool) string {
+	if integer {
+		return number(n, numberInteger)
+	}
+	return number(n, numberDecimal)
+}
+
+// NumbersIn returns the terms of the numbers within the bounds.
+func NumbersIn(b *vectord.Range) Range {
+	r := Numbers
+	for _, bound := range []struct {
+		n    *vectord.Number
+		last byte
+	}{{b.GT, numberAfter}, {b.GTE, numberDecimal}} {
+		if bound.n != nil {
+			r.From = max(r.From, number(*bound.n, bound.last))
 		}
-		return string(binary.BigEndian.AppendUint64([]byte{tagNumber}, n))
 	}
-	return Range{at(low, afterLow), at(high, !beforeHigh)}
+	for _, bound := range []struct {
+		n    *vectord.Number
+		last byte
+	}{{b.LT, numberDecimal}, {b.LTE, numberAfter}} {
+		if bound.n != nil {
+			r.To = min(r.To, number(*bound.n, bound.last))
+		}
+	}
+	return r
 }
 
-// Number returns the number of a term: as an integer if it is one, else as a float; ok is false if it is no number's.
-func Number(term string) (n int64, x float64, integer, ok bool) {
+// NumberOf returns the number of a term and whether it is written as an integer; ok is false if it is no number's.
+func NumberOf(term string) (n vectord.Number, integer, ok bool) {
 	if len(term) != numberSize || term[0] != tagNumber {
-		return 0, 0, false, false
+		return n, false, false
 	}
 	b := []byte(term)
-	x = floatOf(binary.BigEndian.Uint64(b[1:]))
+	x := floatOf(binary.BigEndian.Uint64(b[1:]))
 	rest := int64(binary.BigEndian.Uint16(b[9:])) - 1<<15
+	integer = b[11] == numberInteger
 	switch {
-	case b[11] != 1:
-		return 0, x, false, true
+	case rest == 0:
+		n = vectord.FloatNumber(x)
 	case x == 1<<63:
-		return rest + math.MaxInt64 + 1, x, true, true
+		n = vectord.IntNumber(rest + math.MaxInt64 + 1)
+	default:
+		n = vectord.IntNumber(int64(x) + rest)
 	}
-	return int64(x) + rest, x, true, true
+	return n, integer, true
 }
 
-// Time returns the term of a moment, in microseconds since the Unix epoch.
-func Time(micros int64) string {
-	return string(binary.BigEndian.AppendUint64([]byte{tagTime}, uint64(micros)^1<<63))
+// Time returns the term of a moment.
+func Time(d vectord.Datetime) string {
+	return string(binary.BigEndian.AppendUint64([]byte{tagTime}, uint64(d)^1<<63))
 }
 
-// TimeRange returns the terms of the moments from low to high, both included.
-func TimeRange(low, high int64) Range {
-	return Range{Time(low), after(Time(high))}
+// TimesIn returns the terms of the moments within the bounds.
+func TimesIn(b *vectord.DatetimeRange) Range {
+	r := Times
+	if b.GT != nil {
+		r.From = max(r.From, after(Time(*b.GT)))
+	}
+	if b.GTE != nil {
+		r.From = max(r.From, Time(*b.GTE))
+	}
+	if b.LT != nil {
+		r.To = min(r.To, Time(*b.LT))
+	}
+	if b.LTE != nil {
+		r.To = min(r.To, after(Time(*b.LTE)))
+	}
+	return r
 }
 
-// Micros returns the moment of a term; ok is false if it is no moment's.
-func Micros(term string) (micros int64, ok bool) {
+// TimeOf returns the moment of a term; ok is false if it is no moment's.
+func TimeOf(term string) (d vectord.Datetime, ok bool) {
 	if len(term) != 9 || term[0] != tagTime {
 		return 0, false
 	}
-	return int64(binary.BigEndian.Uint64([]byte(term[1:])) ^ 1<<63), true
+	return vectord.Datetime(binary.BigEndian.Uint64([]byte(term[1:])) ^ 1<<63), true
 }
 
 // after returns the first string after s that s does not begin.

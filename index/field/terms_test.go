@@ -2,66 +2,63 @@ package field
 
 import (
 	"math"
-	"math/big"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vectord/vectord"
 )
 
 // Terms of numbers are in the order of the numbers, ints and floats in one, and give them back.
 func TestNumbers(t *testing.T) {
 	type value struct {
-		exact   *big.Float
-		term    string
+		n       vectord.Number
 		integer bool
+		term    string
 	}
 	var values []value
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))
-	ints := []int64{0, 1, -1, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, math.MinInt64 + 1, 1 << 53, 1<<53 + 1, 1<<53 + 2, -1<<53 - 1,
-		math.MaxInt64 - 511, math.MaxInt64 - 512, math.MaxInt64 - 513}
-	for range 300 {
-		ints = append(ints, int64(rng.Uint64())>>rng.IntN(64))
-	}
-	exact := func() *big.Float { return new(big.Float).SetPrec(80) }
-	for _, n := range ints {
-		values = append(values, value{exact().SetInt64(n), Int(n), true})
-		if got, _, integer, ok := Number(Int(n)); got != n || !integer || !ok {
-			t.Errorf("the term of %d gives back %d %v %v", n, got, integer, ok)
+	add := func(n vectord.Number, integer bool) {
+		values = append(values, value{n, integer, Number(n, integer)})
+		if again, was, ok := NumberOf(Number(n, integer)); again != n || was != integer || !ok {
+			t.Errorf("the term of %v gives back %v %v %v", n, again, was, ok)
 		}
 	}
-	floats := []float64{0, math.Copysign(0, -1), 1, 1.5, -1.5, 1 << 53, 1 << 63, -1 << 63, math.MaxFloat64, -math.MaxFloat64,
-		math.SmallestNonzeroFloat64, math.Inf(1), math.Inf(-1)}
-	for range 300 {
-		floats = append(floats, rng.NormFloat64()*math.Pow(10, float64(rng.IntN(40)-20)))
+	for _, n := range []int64{0, 1, -1, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, math.MinInt64 + 1, 1 << 53, 1<<53 + 1, 1<<53 + 2,
+		-1<<53 - 1, math.MaxInt64 - 511, math.MaxInt64 - 512, math.MaxInt64 - 513} {
+		add(vectord.IntNumber(n), true)
 	}
-	for _, x := range floats {
-		values = append(values, value{exact().SetFloat64(x), Float(x), false})
-		if _, got, integer, ok := Number(Float(x)); got != x || integer || !ok {
-			t.Errorf("the term of %v gives back %v %v %v", x, got, integer, ok)
-		}
+	for _, x := range []float64{0, math.Copysign(0, -1), 1, 1.5, -1.5, 1 << 53, 1 << 63, -1 << 63, math.MaxFloat64, -math.MaxFloat64,
+		math.SmallestNonzeroFloat64} {
+		add(vectord.FloatNumber(x), false)
 	}
+	corners := len(values)
+	for range 200 {
+		add(vectord.IntNumber(int64(rng.Uint64())>>rng.IntN(64)), true)
+		add(vectord.FloatNumber(rng.NormFloat64()*math.Pow(10, float64(rng.IntN(40)-20))), false)
+	}
+	in := func(term string, r Range) bool { return term >= r.From && term < r.To }
 	for _, a := range values {
 		for _, b := range values {
-			order := a.exact.Cmp(b.exact)
+			order := a.n.Compare(b.n)
 			if order == 0 && a.integer == b.integer && a.term != b.term || order < 0 && a.term >= b.term {
-				t.Fatalf("seed %d: %v and %v have terms %x and %x", seed, a.exact, b.exact, a.term, b.term)
+				t.Fatalf("seed %d: %v and %v have terms %x and %x", seed, a.n, b.n, a.term, b.term)
+			}
+			for _, r := range []vectord.Range{{GT: &b.n}, {GTE: &b.n}, {LT: &b.n}, {LTE: &b.n}, {}} {
+				if got := in(a.term, NumbersIn(&r)); got != r.Contains(a.n) {
+					t.Fatalf("seed %d: %v is in a range of %v: %v", seed, a.n, b.n, got)
+				}
 			}
 		}
-		x, _ := a.exact.Float64()
-		for _, b := range values {
-			y, _ := b.exact.Float64()
-			for _, after := range []bool{false, true} {
-				r := NumberRange(x, after, y, after)
-				for _, c := range values[:20] {
-					z, _ := c.exact.Float64()
-					want := z >= x && z <= y
-					if after {
-						want = z > x && z < y
-					}
-					if got := c.term >= r.From && c.term < r.To; got != want {
-						t.Fatalf("seed %d: %v from %v to %v, without the ends %v: %v", seed, z, x, y, after, got)
+	}
+	for _, a := range values[:corners] {
+		for _, b := range values[:corners] {
+			for _, c := range values[:corners] {
+				for _, r := range []vectord.Range{{GT: &a.n, LT: &b.n}, {GTE: &a.n, LTE: &b.n}, {GT: &a.n, GTE: &b.n}, {LT: &a.n, LTE: &b.n}} {
+					if got := in(c.term, NumbersIn(&r)); got != r.Contains(c.n) {
+						t.Fatalf("%v is in a range of %v and %v: %v", c.n, a.n, b.n, got)
 					}
 				}
 			}
@@ -121,16 +118,18 @@ func TestUUIDs(t *testing.T) {
 }
 
 func TestTimes(t *testing.T) {
-	moments := []int64{math.MinInt64, -1, 0, 1, math.MaxInt64}
-	for i, m := range moments {
-		if got, ok := Micros(Time(m)); got != m || !ok {
+	moments := []vectord.Datetime{math.MinInt64, -1, 0, 1, math.MaxInt64}
+	for _, m := range moments {
+		if got, ok := TimeOf(Time(m)); got != m || !ok {
 			t.Errorf("moment %d became %d %v", m, got, ok)
 		}
-		for j, from := range moments {
-			for k, to := range moments {
-				r := TimeRange(from, to)
-				if in := Time(m) >= r.From && Time(m) < r.To; in != (i >= j && i <= k) {
-					t.Errorf("moment %d is from %d to %d: %v", m, from, to, in)
+		for _, a := range moments {
+			for _, b := range moments {
+				for _, r := range []vectord.DatetimeRange{{}, {GT: &a, LT: &b}, {GTE: &a, LTE: &b}, {GT: &a, GTE: &b}, {LT: &a, LTE: &b}} {
+					in := TimesIn(&r)
+					if got := Time(m) >= in.From && Time(m) < in.To; got != r.Contains(m) {
+						t.Errorf("moment %d is in a range of %d and %d: %v", m, a, b, got)
+					}
 				}
 			}
 		}
@@ -186,13 +185,9 @@ func FuzzText(f *testing.F) {
 				t.Errorf("%q became %q", s, again)
 			}
 		}
-		if n, _, integer, ok := Number(term); ok && integer {
-			if again, _, _, _ := Number(Int(n)); again != n {
-				t.Errorf("%d became %d", n, again)
-			}
-		}
-		if micros, ok := Micros(term); ok && Time(micros) != term {
-			t.Errorf("%q became %q", term, Time(micros))
+		NumberOf(term)
+		if d, ok := TimeOf(term); ok && Time(d) != term {
+			t.Errorf("%q became %q", term, Time(d))
 		}
 	})
 }
