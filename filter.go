@@ -133,7 +133,7 @@ func (p GeoPoint) Valid() bool {
 }
 
 // GeoBox is what lies between two parallels and two meridians, its borders left out. A box whose left meridian is east of
-// its right one goes across the antimeridian.
+// its right one goes across the antimeridian; one that is upside down has nothing in it.
 type GeoBox struct {
 	TopLeft     GeoPoint `json:"top_left"`
 	BottomRight GeoPoint `json:"bottom_right"`
@@ -258,10 +258,6 @@ func (f *FieldCondition) check() error {
 	if f.GeoBox != nil {
 		if err := checkGeoPoints("geo_bounding_box", f.GeoBox.TopLeft, f.GeoBox.BottomRight); err != nil {
 			return err
-		}
-		if f.GeoBox.TopLeft.Lat < f.GeoBox.BottomRight.Lat {
-			return Errorf(KindUnprocessable, "geo_bounding_box: top_left.lat %v is below bottom_right.lat %v",
-				f.GeoBox.TopLeft.Lat, f.GeoBox.BottomRight.Lat)
 		}
 	}
 	if f.GeoRadius != nil {

@@ -404,7 +404,7 @@ type selectedPoint struct {
 // selected returns the points that an operation is for: those of its ids that exist and, where it has a filter, still
 // match it. An id without a point is refused where the client named it, unless the point shall be deleted anyway.
 func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, refusal, err error) {
-	m, refusal := compileFilter(op.Filter)
+	m, refusal := compileFilter(op.Filter, nil)
 	if refusal != nil {
 		return nil, refusal, nil
 	}
@@ -424,7 +424,7 @@ func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, r
 			}
 			return nil, noPoint(id), nil
 		}
-		matches, err := m.matches(id, row.Payload)
+		matches, err := m.matches(viewOf(id, row))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -13,11 +13,11 @@ func TestFilter(t *testing.T) {
 		if err != nil {
 			t.Fatalf("filter %s: %v", filter, err)
 		}
-		m, err := compileFilter(parsed)
+		m, err := compileFilter(parsed, nil)
 		if err != nil {
 			t.Fatalf("filter %s: %v", filter, err)
 		}
-		got, err := m.matches(vectord.NumberID(7), []byte(payload))
+		got, err := m.matches(pointView{id: vectord.NumberID(7), payload: []byte(payload), hasVector: isDefaultVector})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestFilterRefuses(t *testing.T) {
 	} {
 		f, err := vectord.ParseFilter([]byte(filter))
 		if err == nil {
-			_, err = compileFilter(f)
+			_, err = compileFilter(f, nil)
 		}
 		if k := vectord.KindOf(err); err == nil || k != vectord.KindInvalid && k != vectord.KindUnprocessable {
 			t.Errorf("filter %s: error %v", filter, err)
@@ -120,7 +120,7 @@ func FuzzFilter(f *testing.F) {
 		if err != nil || parsed == nil {
 			return
 		}
-		m, err := compileFilter(parsed)
+		m, err := compileFilter(parsed, nil)
 		if err != nil || checkPayload("payload", payload) != nil {
 			return
 		}
@@ -132,15 +132,15 @@ func FuzzFilter(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s was accepted and its encoding %s is not: %v", filter, encoded, err)
 		}
-		m2, err := compileFilter(again)
+		m2, err := compileFilter(again, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := m.matches(vectord.NumberID(1), payload)
+		a, err := m.matches(pointView{id: vectord.NumberID(1), payload: payload, hasVector: isDefaultVector})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := m2.matches(vectord.NumberID(1), payload); err != nil || a != b {
+		if b, err := m2.matches(pointView{id: vectord.NumberID(1), payload: payload, hasVector: isDefaultVector}); err != nil || a != b {
 			t.Fatalf("%s is %v on %s, its encoding %s is %v (%v)", filter, a, payload, encoded, b, err)
 		}
 	})

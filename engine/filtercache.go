@@ -174,7 +174,7 @@ func (s *shard) matchesAmong(store *storage.Store, m *matcher) (*matches, error)
 		if !ok {
 			continue
 		}
-		holds, err := m.matches(id, row.Payload)
+		holds, err := m.matches(viewOf(id, row))
 		if err != nil {
 			return nil, err
 		}
@@ -215,7 +215,7 @@ func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed 
 				return nil, errChanged
 			}
 			if ok {
-				if holds, err = m.matches(p.id, row.Payload); err != nil {
+				if holds, err = m.matches(viewOf(p.id, row)); err != nil {
 					return nil, err
 				}
 			}

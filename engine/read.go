@@ -84,7 +84,7 @@ func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) 
 	if r.Limit < 1 || r.Limit > vectord.MaxLimit {
 		return vectord.ScrollPage{}, vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", r.Limit, vectord.MaxLimit)
 	}
-	filter, err := compileFilter(r.Filter)
+	filter, err := compileFilter(r.Filter, nil)
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
@@ -139,7 +139,7 @@ func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord
 		if n%cancelCheckRows == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		if holds, err := filter.matches(id, row.Payload); err != nil || !holds {
+		if holds, err := filter.matches(viewOf(id, row)); err != nil || !holds {
 			return true, err
 		}
 		return fn(id, row)
@@ -169,7 +169,7 @@ func (db *DB) Count(ctx context.Context, name string, f *vectord.Filter) (int, e
 	if err != nil {
 		return 0, err
 	}
-	filter, err := compileFilter(f)
+	filter, err := compileFilter(f, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -48,7 +48,7 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err != nil {
 		return nil, err
 	}
-	filter, err := compileFilter(q.Filter)
+	filter, err := compileFilter(q.Filter, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -502,7 +502,7 @@ func (s *search) hits(shard *shard, ranked []candidate, found *matches) ([]vecto
 				return nil, errChanged
 			}
 			if recheck {
-				if holds, err := s.filter.matches(p.id, row.Payload); err != nil {
+				if holds, err := s.filter.matches(viewOf(p.id, row)); err != nil {
 					return nil, err
 				} else if !holds {
 					return nil, errChanged

@@ -259,7 +259,7 @@ func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bo
 // proposeFiltered resolves an operation's filter to ids and proposes the operation for them in commands of bounded size.
 // Each carries the filter too, and Apply leaves out the points that no longer match.
 func (p *proposal) proposeFiltered(ctx context.Context, op vectord.Operation, last bool) (index uint64, err error) {
-	m, err := compileFilter(op.Filter)
+	m, err := compileFilter(op.Filter, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -305,7 +305,7 @@ func checkOperation(op *vectord.Operation, config *vectord.CollectionConfig) err
 	if len(op.IDs) > vectord.MaxBatchPoints {
 		return vectord.Errorf(vectord.KindInvalid, "points: %d ids in one operation, at most %d are accepted", len(op.IDs), vectord.MaxBatchPoints)
 	}
-	if _, err := compileFilter(op.Filter); err != nil {
+	if _, err := compileFilter(op.Filter, nil); err != nil {
 		return err
 	}
 	switch op.Kind {
