@@ -40,6 +40,7 @@ var rules = []rule{
 	{pkg: "internal/node", imports: []string{".", "engine", "index", "replication", "scheduler", "server", "storage"},
 		tests: []string{"internal/model"}},
 	{pkg: "internal/testcluster", imports: []string{".", "client", "internal/node"}},
+	{pkg: "internal/text", imports: []string{"."}},
 	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/config", "internal/node", "server"},
 		tests: []string{"internal/model"}},
 	{pkg: "test"},
@@ -49,7 +50,9 @@ var rules = []rule{
 // but the root, which imports the standard library only.
 var owners = map[string][]string{
 	"github.com/alecthomas/kong":       {"cmd/vectord"},
+	"github.com/blevesearch":           {"internal/text"},
 	"github.com/boltdb/bolt":           {"replication"},
+	"github.com/clipperhouse/uax29":    {"internal/text"},
 	"github.com/cockroachdb/pebble":    {"storage"},
 	"github.com/fasthttp":              {"server"},
 	"github.com/goccy/go-yaml":         {"cmd/vectord", "internal/config"},
