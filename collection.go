@@ -144,6 +144,7 @@ type CollectionInfo struct {
 	IndexedVectors int // of them, in the graph
 	Config         CollectionConfig
 	Recall         RecallState
+	Fields         map[string]FieldInfo // the payload indexes by field; nil or empty: none
 }
 
 // RecallState is how well a collection's searches find the ten nearest points. Each replica measures it by itself.

@@ -43,6 +43,8 @@ func (c *Client) Collection(ctx context.Context, name string) (vectord.Collectio
 		IndexedVectors int                      `json:"indexed_vectors_count"`
 		Config         vectord.CollectionConfig `json:"config"`
 		Recall         vectord.RecallState      `json:"recall"`
+
+		Fields map[string]vectord.FieldInfo `json:"payload_schema"`
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: collectionPath(name, "")}, &result)
 	return vectord.CollectionInfo(result), err

@@ -25,6 +25,8 @@ type applier struct {
 	byShard map[uint32]*shardChanges
 	dropped []*collection
 	changed []*collection
+	// reindexed are the ids of collections whose payload indexes were created, dropped or made ready.
+	reindexed []uint32
 }
 
 // Apply applies entries in order, in one atomic commit, and returns a result for each. Effects are visible on return;
@@ -59,6 +61,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 		db.applied[e.Group] = at
 		a.batch.SetApplied(e.Group, at)
 	}
+	a.followFields()
 	for _, c := range a.changes {
 		c.begin()
 	}
@@ -69,6 +72,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	if err != nil {
 		return nil, nil, err
 	}
+	a.releaseFields()
 	for _, c := range a.changed {
 		db.followConfig(c)
 	}
@@ -115,6 +119,31 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return a.updateAliases(c)
+	case commandCreateField:
+		c, err := decodeInto[createField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.createField(c)
+	case commandDeleteField:
+		c, err := decodeInto[deleteField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.deleteField(c)
+	case commandFillField:
+		c, err := decodeInto[fillField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		value, err = a.fillField(e, c)
+		return value, nil, err
+	case commandFieldReady:
+		c, err := decodeInto[fieldReady](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, a.fieldReady(c)
 	}
 	return nil, nil, fmt.Errorf("command of unknown kind %d: a newer vectord wrote it", kind)
 }
@@ -247,13 +276,16 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 			return nil, refusal, err
 		}
 	}
-	pw := &pointWriter{batch: a.batch, changes: a.changesOf(s), index: e.Index}
+	pw := &pointWriter{batch: a.batch, changes: a.changesOf(s), collection: col, index: e.Index}
 	pw.changes.through = e.Index
 	before := len(pw.changes.touched)
 	for i := range w.Operations {
 		if refusal, err = pw.operation(&w.Operations[i], col.config.Params.Vectors.Size); refusal != nil || err != nil {
 			break
 		}
+	}
+	if err == nil {
+		err = pw.err
 	}
 	if err != nil {
 		return nil, nil, err
@@ -404,7 +436,7 @@ type selectedPoint struct {
 // selected returns the points that an operation is for: those of its ids that exist and, where it has a filter, still
 // match it. An id without a point is refused where the client named it, unless the point shall be deleted anyway.
 func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, refusal, err error) {
-	m, refusal := compileFilter(op.Filter, nil)
+	m, refusal := w.collection.compileFilter(op.Filter)
 	if refusal != nil {
 		return nil, refusal, nil
 	}

@@ -20,6 +20,9 @@ type collection struct {
 	name   string
 	config vectord.CollectionConfig
 	shards []*shard
+	fields []*fieldDef
+	// nextField is the number of the next payload index.
+	nextField uint32
 }
 
 // shardOf returns the shard that keeps the point.
@@ -57,6 +60,9 @@ type collectionMeta struct {
 	Name   string                   `json:"name"`
 	Config vectord.CollectionConfig `json:"config"`
 	Shards []shardMeta              `json:"shards"`
+	Fields []fieldMeta              `json:"fields,omitempty"`
+	// NextField is the number of the next payload index.
+	NextField uint32 `json:"next_field,omitempty"`
 }
 
 // olderConfig has the values of settings that configurations written by an older vectord lack. What is written has all.
@@ -80,7 +86,10 @@ func newCatalog() *catalog {
 }
 
 func (c *collection) meta() collectionMeta {
-	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config}
+	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config, NextField: c.nextField}
+	for _, d := range c.fields {
+		m.Fields = append(m.Fields, d.fieldMeta)
+	}
 	for _, s := range c.shards {
 		m.Shards = append(m.Shards, shardMeta{ID: s.id, Group: s.group})
 	}

@@ -5,8 +5,8 @@
 // by Apply, in one goroutine, each batch in one atomic commit. Points in storage are the truth; the slot tables, indexes,
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
-// Lock order: shard.applying before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody holds together;
-// catalog.mu is held alone.
+// Lock order: shard.applying before fieldIndexes.mu before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody
+// holds together; catalog.mu is held alone.
 package engine
 
 import (
@@ -64,6 +64,9 @@ type DB struct {
 	sampled   atomic.Int64 // bytes of queries kept to measure recall with
 	pass      *recallPass  // the measurement under way, nil for none; holdRecall's own
 
+	fieldChanges broadcast     // payload indexes were created, dropped or made ready
+	fieldTick    chan struct{} // maintenance lets builds of payload indexes be tried again
+
 	started    atomic.Bool
 	stop       context.Context // ends background work
 	cancel     context.CancelFunc
@@ -79,7 +82,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
 	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
-		workers: newWorkerTokens(o.IndexWorkers)}
+		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{})}
 	db.stop, db.cancel = context.WithCancel(context.Background())
 	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
 	db.metrics = newMetrics(db, o.Metrics)
@@ -131,10 +134,17 @@ func (db *DB) loadCollection(m collectionMeta) error {
 	if _, err := vectord.ParseQuantization(m.Config.Quantization); err != nil {
 		return fmt.Errorf("collection %q: %w", m.Name, err)
 	}
-	c := &collection{id: m.ID, name: m.Name, config: m.Config}
+	c := &collection{id: m.ID, name: m.Name, config: m.Config, nextField: m.NextField}
+	for _, fm := range m.Fields {
+		d, err := newFieldDef(fm)
+		if err != nil {
+			return fmt.Errorf("payload index on %q of collection %q: %w", fm.Name, m.Name, err)
+		}
+		c.fields = append(c.fields, d)
+	}
 	for _, sm := range m.Shards {
 		s := db.newShard(sm, &c.config)
-		if err := db.loadShard(s); err != nil {
+		if err := db.loadShard(s, c.fields); err != nil {
 			return fmt.Errorf("load shard %d of collection %q: %w", s.id, c.name, err)
 		}
 		c.shards = append(c.shards, s)
@@ -143,7 +153,7 @@ func (db *DB) loadCollection(m collectionMeta) error {
 	return nil
 }
 
-func (db *DB) loadShard(s *shard) error {
+func (db *DB) loadShard(s *shard, fields []*fieldDef) error {
 	applied, err := db.store.Applied(s.group)
 	if err != nil {
 		return err
@@ -157,6 +167,10 @@ func (db *DB) loadShard(s *shard) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	s.fields.live = live.Clone()
+	if err := s.fields.load(db.store, s.id, fields); err != nil {
 		return err
 	}
 	s.points.Store(int64(live.GetCardinality()))
@@ -178,7 +192,7 @@ func (db *DB) newShard(m shardMeta, config *vectord.CollectionConfig) *shard {
 	x.stop, x.cancel = context.WithCancel(db.stop)
 	x.follow(config)
 	x.savedAt.Store(time.Now().UnixMilli())
-	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x}
+	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x, fields: newFieldIndexes()}
 }
 
 // removeOrphans removes derived files of shards that are no more.
@@ -222,8 +236,9 @@ func (db *DB) LastApplied() (index uint64, timeMillis int64, err error) {
 func (db *DB) Start(log Log) {
 	db.log = log
 	db.started.Store(true)
-	db.background.Add(2)
+	db.background.Add(3)
 	go db.maintain()
+	go db.buildFields()
 	go db.holdRecall()
 	db.eachShard(func(s *shard) { s.index.kick() })
 }
@@ -264,6 +279,10 @@ func (db *DB) maintain() {
 		case <-tick.C:
 			db.budget.refresh()
 			db.eachShard(func(s *shard) { s.index.kick() })
+			select {
+			case db.fieldTick <- struct{}{}:
+			default: // it is building
+			}
 		case <-db.stop.Done():
 			return
 		}
@@ -279,7 +298,7 @@ func (db *DB) eachShard(fn func(*shard)) {
 // memoryBytes returns what the shards hold on the Go heap and outside of it.
 func (db *DB) memoryBytes() (heap, outside int64) {
 	db.eachShard(func(s *shard) {
-		heap += s.index.fresh.MemoryBytes() + s.slots.memoryBytes()
+		heap += s.index.fresh.MemoryBytes() + s.slots.memoryBytes() + s.fields.memoryBytes()
 		outside += s.index.graphBytes()
 	})
 	return heap + db.sampled.Load(), outside

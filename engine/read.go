@@ -84,7 +84,7 @@ func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) 
 	if r.Limit < 1 || r.Limit > vectord.MaxLimit {
 		return vectord.ScrollPage{}, vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", r.Limit, vectord.MaxLimit)
 	}
-	filter, err := compileFilter(r.Filter, nil)
+	filter, err := col.compileFilter(r.Filter)
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
@@ -169,7 +169,7 @@ func (db *DB) Count(ctx context.Context, name string, f *vectord.Filter) (int, e
 	if err != nil {
 		return 0, err
 	}
-	filter, err := compileFilter(f, nil)
+	filter, err := col.compileFilter(f)
 	if err != nil {
 		return 0, err
 	}

@@ -48,7 +48,7 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err != nil {
 		return nil, err
 	}
-	filter, err := compileFilter(q.Filter, nil)
+	filter, err := col.compileFilter(q.Filter)
 	if err != nil {
 		return nil, err
 	}

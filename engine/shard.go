@@ -18,6 +18,7 @@ type shard struct {
 	allocator *allocator // Apply's own
 	index     *vectorIndex
 	filters   filterCache
+	fields    *fieldIndexes
 	points    atomic.Int64
 	recall    calibrator
 
@@ -35,7 +36,8 @@ type shardChanges struct {
 	steps   []slotStep
 	points  int64    // points more than before
 	touched []uint32 // slots whose point or payload changed
-	through uint64   // index of the last entry, whether it changed anything or not
+	fields  []fieldStep
+	through uint64 // index of the last entry, whether it changed anything or not
 }
 
 // slotStep is one change of a slot: given to a point with a new vector, kept by it with a new version (a changed
@@ -66,21 +68,31 @@ func (c *shardChanges) begin() {
 
 // finish makes the memory follow the committed batch.
 func (c *shardChanges) finish() {
+	// A filter that is evaluated by indexes sees what the vector index has: all of the batch or nothing.
+	f := c.shard.fields
+	f.mu.Lock()
 	for _, s := range c.steps {
 		switch s.kind {
 		case slotFilled:
 			c.shard.slots.set(s.slot, s.point)
 			c.shard.index.add(s.slot, s.vector)
+			f.live.Add(s.slot)
 		case slotKept:
 			c.shard.slots.set(s.slot, s.point)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
 			c.shard.index.remove(s.slot)
+			f.live.Remove(s.slot)
 		}
 	}
+	for i := range c.fields {
+		f.step(&c.fields[i])
+	}
+	f.measure()
 	c.shard.points.Add(c.points)
 	c.shard.filters.changed(c.through, c.touched)
 	c.shard.index.through.Store(c.through)
+	f.mu.Unlock()
 	c.shard.moving.Store(false)
 	c.shard.applying.Unlock()
 	c.shard.index.kick()
@@ -88,9 +100,11 @@ func (c *shardChanges) finish() {
 
 // pointWriter changes the points of one shard within a batch.
 type pointWriter struct {
-	batch   *storage.Batch
-	changes *shardChanges
-	index   uint64 // of the entry being applied
+	batch      *storage.Batch
+	changes    *shardChanges
+	collection *collection
+	index      uint64 // of the entry being applied
+	err        error  // the first of reindex, which ends everything
 }
 
 func (w *pointWriter) step(s slotStep) {
@@ -104,10 +118,12 @@ func (w *pointWriter) upsert(p vectord.Point) error {
 	if err != nil {
 		return err
 	}
-	w.place(p.ID, p.Vector, p.Payload)
+	row := w.place(p.ID, p.Vector, p.Payload)
 	if existed {
+		w.reindex(&old, &row)
 		w.free(old.Slot)
 	} else {
+		w.reindex(nil, &row)
 		w.changes.points++
 	}
 	return nil
@@ -115,13 +131,15 @@ func (w *pointWriter) upsert(p vectord.Point) error {
 
 // place gives the point a new slot. The slot that it may have had is freed afterwards: the other way round a search
 // between the two would find the point nowhere.
-func (w *pointWriter) place(id vectord.PointID, vector []float32, payload []byte) {
+func (w *pointWriter) place(id vectord.PointID, vector []float32, payload []byte) storage.PointRow {
 	s := w.changes.shard
 	slot := s.allocator.allocate(w.index)
-	w.batch.PutPoint(s.id, id, storage.PointRow{Slot: slot, Payload: payload})
+	row := storage.PointRow{Slot: slot, Payload: payload}
+	w.batch.PutPoint(s.id, id, row)
 	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index})
 	w.batch.PutVector(s.id, slot, vector)
 	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, vector: vector})
+	return row
 }
 
 func (w *pointWriter) free(slot uint32) {
@@ -134,6 +152,7 @@ func (w *pointWriter) free(slot uint32) {
 
 func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.batch.DeletePoint(w.changes.shard.id, id)
+	w.reindex(&row, nil)
 	w.free(row.Slot)
 	w.changes.points--
 }
@@ -141,13 +160,16 @@ func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 // setPayload replaces a point's payload; its slot and vector stay.
 func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, payload []byte) {
 	s := w.changes.shard
-	w.batch.PutPoint(s.id, id, storage.PointRow{Slot: row.Slot, Payload: payload})
+	changed := storage.PointRow{Slot: row.Slot, Payload: payload}
+	w.batch.PutPoint(s.id, id, changed)
+	w.reindex(&row, &changed)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index})
 	w.step(slotStep{kind: slotKept, slot: row.Slot, point: slotPoint{id, w.index}})
 }
 
 // setVector gives an existing point another vector.
 func (w *pointWriter) setVector(id vectord.PointID, row storage.PointRow, vector []float32) {
-	w.place(id, vector, row.Payload)
+	placed := w.place(id, vector, row.Payload)
+	w.reindex(&row, &placed)
 	w.free(row.Slot)
 }

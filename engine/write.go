@@ -259,7 +259,7 @@ func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bo
 // proposeFiltered resolves an operation's filter to ids and proposes the operation for them in commands of bounded size.
 // Each carries the filter too, and Apply leaves out the points that no longer match.
 func (p *proposal) proposeFiltered(ctx context.Context, op vectord.Operation, last bool) (index uint64, err error) {
-	m, err := compileFilter(op.Filter, nil)
+	m, err := p.collection.compileFilter(op.Filter)
 	if err != nil {
 		return 0, err
 	}

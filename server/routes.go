@@ -35,6 +35,9 @@ var routes = []route{
 	{"GET", "/collections/{name}/aliases", permissionRead, (*Server).listCollectionAliases},
 	{"POST", "/collections/aliases", permissionManage, (*Server).updateAliases},
 
+	{"PUT", "/collections/{name}/index", permissionWrite, (*Server).createFieldIndex},
+	{"DELETE", "/collections/{name}/index/{field}", permissionWrite, (*Server).deleteFieldIndex},
+
 	{"PUT", "/collections/{name}/points", permissionWrite, write(decodeUpsert)},
 	{"PUT", "/collections/{name}/points/vectors", permissionWrite, write(decodeUpdateVectors)},
 	{"POST", "/collections/{name}/points/delete", permissionWrite, write(decodeDelete)},

@@ -30,7 +30,7 @@ var rules = []rule{
 	{pkg: "storage", imports: []string{"."}},
 	{pkg: "replication", imports: []string{"."}},
 	{pkg: "scheduler", imports: []string{"."}},
-	{pkg: "engine", imports: []string{".", "index", "storage"}, tests: []string{"replication", "internal/model"}},
+	{pkg: "engine", imports: []string{".", "index", "internal/text", "storage"}, tests: []string{"replication", "internal/model"}},
 	{pkg: "server", imports: []string{"."}, tests: []string{"internal/model"}},
 	{pkg: "client", imports: []string{"."}, tests: []string{"server", "internal/model"}},
 	{pkg: "bench", imports: []string{".", "index", "client"}, tests: []string{"server", "internal/model"}},
