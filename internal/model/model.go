@@ -429,7 +429,7 @@ func selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist
 			return nil, err
 		}
 		for id, p := range points {
-			if matches(op.Filter, id, p.payload) {
+			if matches(op.Filter, subject{id, unnamed, p.payload}) {
 				out = append(out, id)
 			}
 		}
@@ -526,7 +526,7 @@ func picker(s vectord.Selection) (func(vectord.PointID, point) vectord.Record, e
 func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	var out []vectord.PointID
 	for id, p := range c.points {
-		if matches(f, id, p.payload) {
+		if matches(f, subject{id, unnamed, p.payload}) {
 			out = append(out, id)
 		}
 	}
@@ -682,8 +682,14 @@ func checkPaths(f *vectord.Filter) error {
 				return err
 			}
 			path := c.IsEmpty + c.IsNull // at most one of them is set
-			if c.Field != nil {
+			switch {
+			case c.Field != nil:
 				path = c.Field.Key
+			case c.Nested != nil:
+				path = c.Nested.Key
+				if err := checkPaths(c.Nested.Filter); err != nil {
+					return err
+				}
 			}
 			if path == "" {
 				continue

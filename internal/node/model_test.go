@@ -8,6 +8,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -110,8 +111,14 @@ var (
 	})
 	payloads = rapid.SampledFrom([]string{``, `{}`, `{"color":"red","n":1}`, `{"color":"blue","n":2.5}`, `{"color":["red","green"],"n":null}`,
 		`{"n":9007199254740993}`, `{"deep":{"list":[{"v":1},{"v":"x"}],"flag":true}}`, `{"deep":{"list":[]},"color":null}`,
-		`{"a.b":1,"color":""}`, `{"n":[1,2,3],"flag":false}`})
-	pathsDrawn = rapid.SampledFrom([]string{"color", "n", "deep", "deep.list", "deep.list[]", "deep.list[0]", "deep.list[].v", "deep.list[0].v", "deep.flag", `"a.b"`, "flag", "none.at.all"})
+		`{"a.b":1,"color":""}`, `{"n":[1,2,3],"flag":false}`,
+		`{"n":9007199254740992.0,"color":"a red house"}`, `{"n":[-9223372036854775808,18446744073709551616,0.1]}`,
+		`{"place":{"lon":1.5,"lat":2},"at":"2026-08-04T12:30:00+02:00"}`, `{"place":[{"lon":-179.5,"lat":0.5},{"lon":179.5,"lat":0.5}],"at":["2026-08-04","x"]}`,
+		`{"place":{"lon":0,"lat":90.5},"at":"2026-08-04 10:30:00.0000015"}`, `{"place":{"lon":3,"lat":1,"name":"x"},"at":1785000000}`,
+		`{"items":[{"v":1,"color":"red","tags":["x"]},{"v":2,"color":"blue","tags":[]},7]}`,
+		`{"items":[{"v":1,"color":"blue","in":[{"v":1,"w":2},{"v":2,"w":1}]},{"v":2.5}]}`, `{"items":{"v":1,"color":"red"}}`, `{"items":[[{"v":1}],{}]}`})
+	pathsDrawn = rapid.SampledFrom([]string{"color", "n", "deep", "deep.list", "deep.list[]", "deep.list[0]", "deep.list[].v", "deep.list[0].v", "deep.flag", `"a.b"`, "flag", "none.at.all",
+		"place", "place[]", "place[1]", "at", "at[]", "items", "items[]", "items[].v", "items[].tags", "items[].in[].v"})
 )
 
 const modelDim = 4
@@ -153,20 +160,54 @@ func condition(t *rapid.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	test := rapid.SampledFrom([]string{
-		`{"key":%s,"match":{"value":"red"}}`, `{"key":%s,"match":{"value":1}}`, `{"key":%s,"match":{"value":true}}`,
-		`{"key":%s,"match":{"value":9007199254740993}}`,
-		`{"key":%s,"match":{"any":["red","x"]}}`, `{"key":%s,"match":{"any":[]}}`, `{"key":%s,"match":{"except":["red"]}}`,
-		`{"key":%s,"match":{"except":[1,2]}}`, `{"key":%s,"match":{"text":"re"}}`, `{"key":%s,"range":{"gte":1,"lt":3}}`,
-		`{"key":%s,"values_count":{"gte":1}}`, `{"key":%s,"values_count":{"lt":2}}`, `{"is_empty":{"key":%s}}`,
-		`{"is_null":{"key":%s}}`, `{"key":%s,"is_empty":false}`, `{"key":%s,"is_null":true}`,
-		`{"key":%s,"range":{"gt":2},"match":{"value":1}}`,
-		`{"has_id":[1,2,3,"fe000000-0000-0000-0000-000000000001",18446744073709551615]}`,
-		`{"must_not":[{"key":%s,"match":{"value":"red"}}]}`,
-		`{"min_should":{"min_count":2,"conditions":[{"has_id":[1,2,3,4,5]},{"is_empty":{"key":%s}},{"key":"n","range":{"gt":0}}]}}`,
-	}).Draw(t, "test")
+	test := conditions.Draw(t, "test")
+	if test == nested { // whose conditions are drawn with paths of elements, where the upper ones lead to nothing
+		return `{"nested":{"key":` + rapid.SampledFrom([]string{`"items"`, `"items[]"`, `"deep.list"`, `"items[0].in"`, `"color"`}).Draw(t, "array") +
+			`,"filter":{"must":` + inner(t, 2) + `,"must_not":` + inner(t, 1) + `}}}`
+	}
 	return string(bytes.ReplaceAll([]byte(test), []byte("%s"), key))
 }
+
+// inner draws conditions that may stand within a nested one.
+func inner(t *rapid.T, most int) string {
+	var list []string
+	for range rapid.IntRange(0, most).Draw(t, "inner conditions") {
+		list = append(list, rapid.SampledFrom([]string{`{"key":"v","match":{"value":1}}`, `{"key":"v","range":{"gt":1}}`, `{"key":"color","match":{"value":"red"}}`,
+			`{"key":"color","match":{"except":["red"]}}`, `{"is_empty":{"key":"tags"}}`, `{"key":"in","values_count":{"gt":0}}`,
+			`{"nested":{"key":"in","filter":{"must":[{"key":"v","match":{"value":1}},{"key":"w","match":{"value":1}}]}}}`,
+			`{"should":[{"key":"v","match":{"value":2}},{"key":"color","match":{"text":"l"}}]}`}).Draw(t, "inner condition"))
+	}
+	return "[" + strings.Join(list, ",") + "]"
+}
+
+const nested = "nested"
+
+var conditions = rapid.SampledFrom([]string{
+	nested, nested, nested,
+	`{"key":%s,"match":{"phrase":"red h"}}`, `{"key":%s,"match":{"text_any":"green red"}}`, `{"key":%s,"match":{"text_any":" "}}`,
+	`{"key":%s,"match":{"prefix":"re"}}`, `{"key":%s,"match":{"prefix":""}}`,
+	`{"key":%s,"range":{"gt":9007199254740992}}`, `{"key":%s,"range":{"gte":9007199254740993,"lte":9007199254740993}}`,
+	`{"key":%s,"range":{"lte":0.1}}`, `{"key":%s,"range":{"lt":9223372036854775807}}`, `{"key":%s,"range":{"gte":1e19}}`, `{"key":%s,"range":{}}`,
+	`{"key":%s,"range":{"gte":"2026-08-04T10:30:00Z"}}`, `{"key":%s,"range":{"gt":"2026-08-04T10:30","lte":"2026-08-04 10:30:00.000001"}}`,
+	`{"key":%s,"range":{"lt":"2026-08-04T01:00:00+00:30"}}`,
+	`{"key":"place","geo_bounding_box":{"top_left":{"lon":1,"lat":3},"bottom_right":{"lon":3,"lat":0}}}`,
+	`{"key":%s,"geo_bounding_box":{"top_left":{"lon":179,"lat":3},"bottom_right":{"lon":-179.5,"lat":0}}}`,
+	`{"key":"place","geo_radius":{"center":{"lon":1.5,"lat":1},"radius":120000}}`, `{"key":%s,"geo_radius":{"center":{"lon":180,"lat":0},"radius":100000}}`,
+	`{"key":"place","geo_polygon":{"exterior":{"points":[{"lon":0,"lat":0},{"lon":4,"lat":0},{"lon":0,"lat":4},{"lon":0,"lat":0}]}}}`,
+	`{"key":%s,"geo_polygon":{"exterior":{"points":[{"lon":-1,"lat":-1},{"lon":4,"lat":-1},{"lon":4,"lat":4},{"lon":-1,"lat":4},{"lon":-1,"lat":-1}]},
+		"interiors":[{"points":[{"lon":1,"lat":1},{"lon":2,"lat":1},{"lon":2,"lat":3},{"lon":1,"lat":1}]}]}}`,
+	`{"has_vector":""}`, `{"has_vector":"other"}`, `{"slice":{"total":3,"index":1}}`, `{"slice":{"total":1,"index":0}}`,
+	`{"key":%s,"match":{"value":"red"}}`, `{"key":%s,"match":{"value":1}}`, `{"key":%s,"match":{"value":true}}`,
+	`{"key":%s,"match":{"value":9007199254740993}}`,
+	`{"key":%s,"match":{"any":["red","x"]}}`, `{"key":%s,"match":{"any":[]}}`, `{"key":%s,"match":{"except":["red"]}}`,
+	`{"key":%s,"match":{"except":[1,2]}}`, `{"key":%s,"match":{"text":"re"}}`, `{"key":%s,"range":{"gte":1,"lt":3}}`,
+	`{"key":%s,"values_count":{"gte":1}}`, `{"key":%s,"values_count":{"lt":2}}`, `{"is_empty":{"key":%s}}`,
+	`{"is_null":{"key":%s}}`, `{"key":%s,"is_empty":false}`, `{"key":%s,"is_null":true}`,
+	`{"key":%s,"range":{"gt":2},"match":{"value":1}}`,
+	`{"has_id":[1,2,3,"fe000000-0000-0000-0000-000000000001",18446744073709551615]}`,
+	`{"must_not":[{"key":%s,"match":{"value":"red"}}]}`,
+	`{"min_should":{"min_count":2,"conditions":[{"has_id":[1,2,3,4,5]},{"is_empty":{"key":%s}},{"key":"n","range":{"gt":0}}]}}`,
+})
 
 func (m *modelMachine) create(t *rapid.T) {
 	name := names.Draw(t, "name")
