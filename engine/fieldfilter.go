@@ -29,17 +29,10 @@ type evaluation struct {
 func (f *fieldIndexes) evaluate(m *matcher) (sure slotSet, ask []uint32, ok bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	e := evaluation{live: f.live, none: roaring.New(), indexes: map[string]*fieldIndex{}}
-	for _, x := range f.indexes {
-		// The matcher was compiled for the indexes that there were, of which texts depend.
-		if x.ready && (x.def.text == nil || m.knows(x.def.Number)) {
-			e.indexes[x.def.key] = x
-		}
-	}
-	if len(e.indexes) == 0 {
+	b, ok := f.boundsOf(m)
+	if !ok {
 		return sure, nil, false
 	}
-	b := e.filter(m.source)
 	unsure := b.maybe.GetCardinality() - b.sure.GetCardinality()
 	if unsure > askedAtLeast && unsure*readCost > f.live.GetCardinality() {
 		return sure, nil, false
@@ -51,6 +44,34 @@ func (f *fieldIndexes) evaluate(m *matcher) (sure slotSet, ask []uint32, ok bool
 		ask = roaring.AndNot(b.maybe, b.sure).ToArray()
 	}
 	return sure, ask, true
+}
+
+// candidates returns the slots for which the filter may hold, and how many are in use; ok is false if that is all that is
+// known.
+func (f *fieldIndexes) candidates(m *matcher) (slots []uint32, live int, ok bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	b, ok := f.boundsOf(m)
+	live = int(f.live.GetCardinality())
+	if !ok || int(b.maybe.GetCardinality()) == live {
+		return nil, live, false
+	}
+	return b.maybe.ToArray(), live, true
+}
+
+// boundsOf evaluates the filter; ok is false if there are no indexes. f.mu is held.
+func (f *fieldIndexes) boundsOf(m *matcher) (b bounds, ok bool) {
+	e := evaluation{live: f.live, none: roaring.New(), indexes: map[string]*fieldIndex{}}
+	for _, x := range f.indexes {
+		// The matcher was compiled for the indexes that there were, on which texts depend.
+		if x.ready && (x.def.text == nil || m.knows(x.def.Number)) {
+			e.indexes[x.def.key] = x
+		}
+	}
+	if len(e.indexes) == 0 {
+		return b, false
+	}
+	return e.filter(m.source), true
 }
 
 const (
