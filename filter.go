@@ -102,11 +102,13 @@ type Bounds[T interface{ Compare(T) int }] struct {
 	LTE *T `json:"lte,omitempty"`
 }
 
-// The three kinds of bounds that conditions have.
 type (
-	Range         = Bounds[Number]
+	// Range is of numbers.
+	Range = Bounds[Number]
+	// DatetimeRange is of moments.
 	DatetimeRange = Bounds[Datetime]
-	CountRange    = Bounds[Count]
+	// CountRange is of numbers of values.
+	CountRange = Bounds[Count]
 )
 
 // Count is how many values there are.
@@ -238,38 +240,38 @@ func checkLength(what string, n int) error {
 	return nil
 }
 
-func (f *FieldCondition) check() error {
-	if f.Key == "" {
+func (c *FieldCondition) check() error {
+	if c.Key == "" {
 		return Errorf(KindUnprocessable, "filter condition: key is empty")
 	}
-	if f.Match == nil && f.Range == nil && f.Datetime == nil && f.GeoBox == nil && f.GeoRadius == nil && f.GeoPolygon == nil &&
-		f.ValuesCount == nil && f.IsEmpty == nil && f.IsNull == nil {
+	if c.Match == nil && c.Range == nil && c.Datetime == nil && c.GeoBox == nil && c.GeoRadius == nil && c.GeoPolygon == nil &&
+		c.ValuesCount == nil && c.IsEmpty == nil && c.IsNull == nil {
 		return Errorf(KindUnprocessable, "filter condition on %q: at least one of match, range, geo_bounding_box, geo_radius, "+
-			"geo_polygon, values_count, is_empty, is_null must be given", f.Key)
+			"geo_polygon, values_count, is_empty, is_null must be given", c.Key)
 	}
-	if f.Range != nil && f.Datetime != nil {
-		return Errorf(KindInvalid, "filter condition on %q: a range is of numbers or of dates, not of both", f.Key)
+	if c.Range != nil && c.Datetime != nil {
+		return Errorf(KindInvalid, "filter condition on %q: a range is of numbers or of dates, not of both", c.Key)
 	}
-	if f.Match != nil {
-		if err := f.Match.check(); err != nil {
+	if c.Match != nil {
+		if err := c.Match.check(); err != nil {
 			return err
 		}
 	}
-	if f.GeoBox != nil {
-		if err := checkGeoPoints("geo_bounding_box", f.GeoBox.TopLeft, f.GeoBox.BottomRight); err != nil {
+	if c.GeoBox != nil {
+		if err := checkGeoPoints("geo_bounding_box", c.GeoBox.TopLeft, c.GeoBox.BottomRight); err != nil {
 			return err
 		}
 	}
-	if f.GeoRadius != nil {
-		if err := checkGeoPoints("geo_radius.center", f.GeoRadius.Center); err != nil {
+	if c.GeoRadius != nil {
+		if err := checkGeoPoints("geo_radius.center", c.GeoRadius.Center); err != nil {
 			return err
 		}
-		if r := f.GeoRadius.Radius; !(r >= 0) || math.IsInf(r, 0) {
+		if r := c.GeoRadius.Radius; !(r >= 0) || math.IsInf(r, 0) {
 			return Errorf(KindUnprocessable, "geo_radius.radius: value %v invalid, must be 0 or larger and finite", r)
 		}
 	}
-	if f.GeoPolygon != nil {
-		return f.GeoPolygon.check()
+	if c.GeoPolygon != nil {
+		return c.GeoPolygon.check()
 	}
 	return nil
 }

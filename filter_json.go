@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -33,29 +34,35 @@ func ParseFilter(b []byte) (*Filter, error) {
 type fields map[string]json.RawMessage
 
 // object reads a JSON object, none of whose keys is beside the known ones.
-func object(b []byte, what string, known ...string) (fields, error) {
-	f, err := anyObject(b, what)
-	if err != nil {
-		return nil, err
+func object(b []byte, what string, known ...string) (f fields, err error) {
+	if err := json.Unmarshal(b, &f); err != nil || f == nil {
+		return nil, Errorf(KindInvalid, "%s: expected an object, got %s", what, shorten(b))
 	}
 	return f, f.only(what, known...)
 }
 
-func anyObject(b []byte, what string) (f fields, err error) {
-	if err := json.Unmarshal(b, &f); err != nil || f == nil {
-		return nil, Errorf(KindInvalid, "%s: expected an object, got %s", what, shorten(b))
+// read takes the value of the key off the stream.
+func (f fields) read(d *json.Decoder, key string) error {
+	var value json.RawMessage
+	if err := d.Decode(&value); err != nil {
+		return err
 	}
-	return f, nil
+	f[key] = value
+	return nil
 }
 
 // only refuses a key that is not known, as ignoring it would change the meaning.
 func (f fields) only(what string, known ...string) error {
 	for key := range f {
 		if !slices.Contains(known, key) {
-			return Errorf(KindInvalid, "%s: unknown field %q, expected one of %s", what, key, strings.Join(known, ", "))
+			return unknownField(what, key, known)
 		}
 	}
 	return nil
+}
+
+func unknownField(what, key string, known []string) error {
+	return Errorf(KindInvalid, "%s: unknown field %q, expected one of %s", what, key, strings.Join(known, ", "))
 }
 
 func (f fields) has(key string) bool {
@@ -107,67 +114,167 @@ func firstOf(errs ...error) error {
 	return nil
 }
 
+// Filters within filters are read from one stream, each byte once: to read every level's text anew would take time by size
+// times depth, and a request's worth of it for one hostile filter.
+
 var filterKeys = []string{"must", "should", "must_not", "min_should"}
-
-// filterJSON is the filter on the wire: each clause is one condition or a list of them.
-type filterJSON struct {
-	Must      clause     `json:"must,omitempty"`
-	Should    clause     `json:"should,omitempty"`
-	MustNot   clause     `json:"must_not,omitempty"`
-	MinShould *MinShould `json:"min_should,omitempty"`
-}
-
-type clause []Condition
-
-func (c *clause) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '[' {
-		err := json.Unmarshal(b, (*[]Condition)(c))
-		if len(*c) == 0 {
-			*c = nil
-		}
-		return err
-	}
-	var one Condition
-	if err := json.Unmarshal(b, &one); err != nil {
-		return err
-	}
-	*c = clause{one}
-	return nil
-}
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (f *Filter) UnmarshalJSON(b []byte) error {
-	members, err := object(b, "filter", filterKeys...)
-	if err != nil {
+	*f = Filter{}
+	if len(b) == 0 || b[0] != '{' {
+		return Errorf(KindInvalid, "filter: expected an object, got %s", shorten(b))
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if _, err := d.Token(); err != nil {
 		return err
 	}
-	*f = Filter{}
-	return f.decode(members)
+	return f.read(d)
 }
 
-func (f *Filter) decode(members fields) error {
-	const conditions = "a condition or a list of them"
-	return firstOf(
-		decode(members, "must", conditions, (*clause)(&f.Must)),
-		decode(members, "should", conditions, (*clause)(&f.Should)),
-		decode(members, "must_not", conditions, (*clause)(&f.MustNot)),
-		decode(members, "min_should", "an object", &f.MinShould))
+// read takes the rest of a filter, whose bracket is open, off the stream.
+func (f *Filter) read(d *json.Decoder) error {
+	return eachMember(d, func(key string) error {
+		known, err := f.readMember(d, key)
+		if err == nil && !known {
+			err = unknownField("filter", key, filterKeys)
+		}
+		return err
+	})
+}
+
+// readMember reads the value of the key if it is one of a filter.
+func (f *Filter) readMember(d *json.Decoder, key string) (known bool, err error) {
+	switch key {
+	case "must":
+		f.Must, err = readConditions(d, key, true)
+	case "should":
+		f.Should, err = readConditions(d, key, true)
+	case "must_not":
+		f.MustNot, err = readConditions(d, key, true)
+	case "min_should":
+		f.MinShould, err = readMinShould(d)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// eachMember calls read with each key of an object whose bracket is open, to take its value off the stream.
+func eachMember(d *json.Decoder, read func(key string) error) error {
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return err
+		}
+		key, _ := token.(string) // what else the decoder would have refused
+		if err := read(key); err != nil {
+			return err
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
+// open takes the bracket that opens an object off the stream; ok is false for null.
+func open(d *json.Decoder, what string) (ok bool, err error) {
+	token, err := d.Token()
+	if err != nil || token == nil {
+		return false, err
+	}
+	if token != json.Delim('{') {
+		return false, Errorf(KindInvalid, "%s: expected an object, got %v", what, token)
+	}
+	return true, nil
+}
+
+// readConditions reads a list of conditions, or one alone where that may be. Null and an empty list give nil.
+func readConditions(d *json.Decoder, what string, orOne bool) ([]Condition, error) {
+	token, err := d.Token()
+	switch {
+	case err != nil || token == nil:
+		return nil, err
+	case token == json.Delim('{') && orOne:
+		list := make([]Condition, 1)
+		return list, list[0].read(d)
+	case token != json.Delim('['):
+		return nil, Errorf(KindInvalid, "%s: expected a list of conditions, got %v", what, token)
+	}
+	var list []Condition
+	for d.More() {
+		ok, err := open(d, "filter condition")
+		if err == nil && !ok {
+			err = Errorf(KindInvalid, "filter condition: expected an object, got null")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == MaxFilterConditions {
+			return nil, Errorf(KindInvalid, "filter: more than %d conditions", MaxFilterConditions)
+		}
+		list = append(list, Condition{})
+		if err := list[len(list)-1].read(d); err != nil {
+			return nil, err
+		}
+	}
+	_, err = d.Token()
+	return list, err
+}
+
+func readMinShould(d *json.Decoder) (*MinShould, error) {
+	const what = "min_should"
+	if ok, err := open(d, what); err != nil || !ok {
+		return nil, err
+	}
+	m := &MinShould{}
+	f := fields{}
+	given := false
+	err := eachMember(d, func(key string) (err error) {
+		if key == "conditions" {
+			given = true
+			m.Conditions, err = readConditions(d, key, false)
+			return err
+		}
+		return f.read(d, key)
+	})
+	if err == nil && !given {
+		err = Errorf(KindInvalid, "%s: conditions is missing", what)
+	}
+	return m, firstOf(err, f.only(what, "min_count"), required(f, what, "min_count", "an integer", &m.Count))
+}
+
+func readNested(d *json.Decoder) (*Nested, error) {
+	const what = "nested"
+	if ok, err := open(d, what); err != nil || !ok {
+		return nil, err
+	}
+	n := &Nested{}
+	f := fields{}
+	err := eachMember(d, func(key string) error {
+		if key != "filter" {
+			return f.read(d, key)
+		}
+		ok, err := open(d, key)
+		if err != nil || !ok {
+			return err
+		}
+		n.Filter = &Filter{}
+		return n.Filter.read(d)
+	})
+	return n, firstOf(err, f.only(what, "key"), required(f, what, "key", "a payload path", &n.Key))
+}
+
+// filterJSON is how a filter is written.
+type filterJSON struct {
+	Must      []Condition `json:"must,omitempty"`
+	Should    []Condition `json:"should,omitempty"`
+	MustNot   []Condition `json:"must_not,omitempty"`
+	MinShould *MinShould  `json:"min_should,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (f *Filter) MarshalJSON() ([]byte, error) {
 	return json.Marshal(filterJSON{f.Must, f.Should, f.MustNot, f.MinShould})
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (m *MinShould) UnmarshalJSON(b []byte) error {
-	f, err := object(b, "min_should", "conditions", "min_count")
-	if err != nil {
-		return err
-	}
-	*m = MinShould{}
-	return firstOf(required(f, "min_should", "conditions", "a list of conditions", &m.Conditions),
-		required(f, "min_should", "min_count", "an integer", &m.Count))
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -182,14 +289,38 @@ func (m *MinShould) MarshalJSON() ([]byte, error) {
 	}{conditions, m.Count})
 }
 
-// UnmarshalJSON decides by the object's keys which kind of condition it is, and refuses keys of two kinds.
-func (c *Condition) UnmarshalJSON(b []byte) error {
+// read takes the rest of a condition, whose bracket is open, off the stream. It decides by the keys which kind it is, and
+// refuses keys of two kinds.
+func (c *Condition) read(d *json.Decoder) error {
 	const what = "filter condition"
-	f, err := anyObject(b, what)
+	sub := new(Filter)
+	f := fields{}
+	ofFilter := ""
+	err := eachMember(d, func(key string) (err error) {
+		known, err := sub.readMember(d, key)
+		switch {
+		case err != nil:
+			return err
+		case known:
+			ofFilter = key
+			return nil
+		case key == "nested":
+			f[key] = nil
+			c.Nested, err = readNested(d)
+			return err
+		}
+		return f.read(d, key)
+	})
 	if err != nil {
 		return err
 	}
-	*c = Condition{}
+	if len(f) == 0 {
+		c.Filter = sub // an empty object is the empty filter, which holds for every point
+		return nil
+	}
+	if ofFilter != "" {
+		f[ofFilter] = nil // which is a key too many for what follows
+	}
 	if _, ok := f["key"]; ok {
 		c.Field = new(FieldCondition)
 		return c.Field.decode(f)
@@ -199,16 +330,10 @@ func (c *Condition) UnmarshalJSON(b []byte) error {
 			return firstOf(f.only(what, kind), c.decode(kind, f))
 		}
 	}
-	for _, key := range fieldKeys {
-		if _, ok := f[key]; ok {
-			return Errorf(KindInvalid, "filter condition: key is missing in %s", shorten(b))
-		}
-	}
 	if err := f.only(what, slices.Concat(filterKeys, conditionKinds, fieldKeys)...); err != nil {
 		return err
 	}
-	c.Filter = new(Filter) // an empty object is the empty filter, which holds for every point
-	return c.Filter.decode(f)
+	return Errorf(KindInvalid, "filter condition: key is missing beside %s", strings.Join(slices.Sorted(maps.Keys(f)), ", "))
 }
 
 // conditionKinds are the keys of conditions that have one key only. None of them may be null: absent would select every
@@ -224,7 +349,10 @@ func (c *Condition) decode(kind string, f fields) error {
 	case "has_vector":
 		return required(f, what, kind, "the name of a vector", &c.HasVector)
 	case "nested":
-		return required(f, what, kind, "an object", &c.Nested)
+		if c.Nested == nil {
+			return Errorf(KindInvalid, "filter condition: nested is missing")
+		}
+		return nil
 	case "slice":
 		return required(f, what, kind, "an object", &c.Slice)
 	}
@@ -285,17 +413,6 @@ func (c Condition) MarshalJSON() ([]byte, error) {
 	return json.Marshal(w)
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (n *Nested) UnmarshalJSON(b []byte) error {
-	f, err := object(b, "nested", "key", "filter")
-	if err != nil {
-		return err
-	}
-	*n = Nested{}
-	return firstOf(required(f, "nested", "key", "a payload path", &n.Key),
-		required(f, "nested", "filter", "a filter", &n.Filter))
-}
-
 // MarshalJSON implements json.Marshaler.
 func (n *Nested) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
@@ -316,15 +433,6 @@ func (s *Slice) UnmarshalJSON(b []byte) error {
 }
 
 var fieldKeys = []string{"key", "match", "range", "geo_bounding_box", "geo_radius", "geo_polygon", "values_count", "is_empty", "is_null"}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (c *FieldCondition) UnmarshalJSON(b []byte) error {
-	f, err := anyObject(b, "filter condition")
-	if err != nil {
-		return err
-	}
-	return c.decode(f)
-}
 
 func (c *FieldCondition) decode(f fields) error {
 	const what = "filter condition"
@@ -354,13 +462,13 @@ func (c *FieldCondition) decode(f fields) error {
 }
 
 // MarshalJSON implements json.Marshaler.
-func (f *FieldCondition) MarshalJSON() ([]byte, error) {
+func (c *FieldCondition) MarshalJSON() ([]byte, error) {
 	var bounds any
 	switch {
-	case f.Range != nil:
-		bounds = f.Range
-	case f.Datetime != nil:
-		bounds = f.Datetime
+	case c.Range != nil:
+		bounds = c.Range
+	case c.Datetime != nil:
+		bounds = c.Datetime
 	}
 	return json.Marshal(struct {
 		Key         string      `json:"key"`
@@ -372,7 +480,7 @@ func (f *FieldCondition) MarshalJSON() ([]byte, error) {
 		ValuesCount *CountRange `json:"values_count,omitempty"`
 		IsEmpty     *bool       `json:"is_empty,omitempty"`
 		IsNull      *bool       `json:"is_null,omitempty"`
-	}{f.Key, f.Match, bounds, f.GeoBox, f.GeoRadius, f.GeoPolygon, f.ValuesCount, f.IsEmpty, f.IsNull})
+	}{c.Key, c.Match, bounds, c.GeoBox, c.GeoRadius, c.GeoPolygon, c.ValuesCount, c.IsEmpty, c.IsNull})
 }
 
 // UnmarshalJSON reads a match by the one key it has.

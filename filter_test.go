@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -130,6 +131,24 @@ func TestFilterDepth(t *testing.T) {
 	}
 	if _, err := ParseFilter(nested(MaxFilterDepth + 1)); KindOf(err) != KindInvalid {
 		t.Errorf("%d filters deep: error %v", MaxFilterDepth+1, err)
+	}
+}
+
+// TestFilterReadOnce checks that the text of a filter is not copied for each filter that it is within.
+func TestFilterReadOnce(t *testing.T) {
+	allocated := func(depth int) uint64 {
+		text := []byte(`{"must":[` + strings.Repeat(`{"nested":{"key":"a","filter":{"must":[`, depth) +
+			`{"key":"b","match":{"any":["` + strings.Repeat("x", 1<<20) + `"]}}` + strings.Repeat(`]}}}`, depth) + `]}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := ParseFilter(text); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if flat, deep := allocated(0), allocated(MaxFilterDepth-1); deep > flat*3/2 {
+		t.Errorf("a filter of a megabyte takes %d bytes to read, and %d where it is within %d others", flat, deep, MaxFilterDepth-1)
 	}
 }
 

@@ -150,9 +150,19 @@ func TestCollectionConfigValidate(t *testing.T) {
 	if err := ok.Validate(); err != nil {
 		t.Error(err)
 	}
-	f(func(c *CollectionConfig) { c.Params.Vectors.Distance = 0 }, KindInvalid)
-	f(func(c *CollectionConfig) { c.Params.Vectors.Size = 0 }, KindUnprocessable)
-	f(func(c *CollectionConfig) { c.Params.Vectors.Size = MaxDimension + 1 }, KindUnprocessable)
+	vector := func(name string, v VectorParams) func(*CollectionConfig) {
+		return func(c *CollectionConfig) { c.Params.Vectors[name] = v }
+	}
+	f(vector("", VectorParams{Size: 1}), KindInvalid)
+	f(vector("", VectorParams{Distance: Dot}), KindUnprocessable)
+	f(vector("a", VectorParams{Size: MaxDimension + 1, Distance: Dot}), KindUnprocessable)
+	f(vector("a/b", VectorParams{Size: 1, Distance: Dot}), KindUnprocessable)
+	f(vector("a", VectorParams{Size: 1, Distance: Dot, Datatype: "turbo4"}), KindUnsupported)
+	f(vector("a", VectorParams{Size: 1, Distance: Dot, Multi: &MultiParams{Comparator: "min_sim"}}), KindInvalid)
+	f(vector("a", VectorParams{Size: 1, Distance: Dot, HNSW: []byte(`{"m":1}`)}), KindUnprocessable)
+	f(vector("a", VectorParams{Size: 1, Distance: Manhattan, Quantization: []byte(`{"binary":{}}`)}), KindInvalid)
+	f(func(c *CollectionConfig) { c.Params.SparseVectors = map[string]SparseParams{"": {}} }, KindInvalid)
+	f(func(c *CollectionConfig) { c.Params.SparseVectors = map[string]SparseParams{"s": {Modifier: "tf"}} }, KindInvalid)
 	f(func(c *CollectionConfig) { c.Params.ShardNumber = 0 }, KindUnprocessable)
 	f(func(c *CollectionConfig) { c.HNSW.M = 1 }, KindUnprocessable)
 	f(func(c *CollectionConfig) { c.HNSW.EfConstruct = 3 }, KindUnprocessable)

@@ -88,14 +88,10 @@ func (n Number) Compare(other Number) int {
 	}
 }
 
-// compareIntFloat compares n with x, which is no int64: beyond their range, or between two of them.
+// compareIntFloat compares n with x, which is no int64: beyond their range, or with a fraction and so below 2^53, where
+// rounding n moves it to no other side of x.
 func compareIntFloat(n int64, x float64) int {
-	switch {
-	case x >= 1<<63:
-		return -1
-	case x < -(1 << 63):
-		return 1
-	case n <= int64(math.Floor(x)):
+	if x >= 1<<63 || float64(n) < x {
 		return -1
 	}
 	return 1

@@ -11,7 +11,8 @@ const (
 	OpOverwritePayload OperationKind = 4 // replace the payload of the selected points
 	OpDeletePayload    OperationKind = 5 // remove the payload paths Keys from the selected points
 	OpClearPayload     OperationKind = 6 // remove the payload of the selected points
-	OpUpdateVectors    OperationKind = 7 // replace the vectors of existing Points; payloads stay
+	OpUpdateVectors    OperationKind = 7 // set the vectors that existing Points carry; other vectors and payloads stay
+	OpDeleteVectors    OperationKind = 8 // remove the vectors called Keys from the selected points
 )
 
 // Operation is one change of a collection's points. Upsert and update-vectors carry Points; the others select points by
@@ -23,8 +24,21 @@ type Operation struct {
 	Filter  *Filter
 	Payload []byte   // a JSON object
 	Key     string   // with OpSetPayload: the path under which to merge; "" is the top level
-	Keys    []string // with OpDeletePayload
+	Keys    []string // with OpDeletePayload: paths; with OpDeleteVectors: names
+	// UpdateFilter, of an operation that carries Points, has those that exist and do not match stay as they are.
+	UpdateFilter *Filter
+	UpdateMode   UpdateMode // of OpUpsert
 }
+
+// UpdateMode says which points an upsert writes. The numbers are part of the log's format.
+type UpdateMode uint8
+
+// The modes of an upsert.
+const (
+	WriteAll    UpdateMode = 0
+	WriteNew    UpdateMode = 1 // points that exist stay as they are
+	WriteExists UpdateMode = 2 // no point is made
+)
 
 // UpdateResult answers one acknowledged operation: it is durable, and every later read sees it. OperationID is its index
 // in the log, 0 where there was nothing to change. Pending says that more is done in the background: a payload index is

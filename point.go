@@ -1,23 +1,27 @@
 package vectord
 
-// Point is what a client stores: an id, a vector and a payload. Payload is one JSON object as raw bytes, kept as it came
-// (numbers are never reformatted); nil means none.
+// Point is what a client stores: an id, vectors by name and a payload. Payload is one JSON object as raw bytes, kept as it
+// came (numbers are never reformatted); nil means none. From Expires on, in milliseconds since the Unix epoch, the point is
+// no more; 0 is never.
 type Point struct {
 	ID      PointID
-	Vector  []float32
+	Vectors Vectors
 	Payload []byte
+	Expires int64
 }
 
-// Record is a stored point as read back. Version is the index in the log of the operation that wrote it last. Vector and
-// Payload are nil where they were not asked for.
+// Record is a stored point as read back. Version is the index in the log of the operation that wrote it last. Vectors,
+// sorted by name, and Payload are nil where they were not asked for.
 type Record struct {
 	ID      PointID
 	Version uint64
-	Vector  []float32
+	Vectors Vectors
 	Payload []byte
+	Expires int64       // as in Point
+	Order   *OrderValue // what it was ordered by, if the request ordered by a payload value
 }
 
-// Hit is a record found by a query, with its score in the terms of the collection's distance.
+// Hit is a record found by a query, with its score in the terms of the query.
 type Hit struct {
 	Record
 	Score float32
@@ -25,23 +29,13 @@ type Hit struct {
 
 // Selection says which parts of a point an answer carries.
 type Selection struct {
-	Vector  bool
-	Payload bool
+	Vectors bool
+	// VectorNames are the vectors to carry; empty means all.
+	VectorNames []string
+	Payload     bool
 	// Include keeps only these payload paths, Exclude drops these; at most one of them is set. Both empty means all.
 	Include []string
 	Exclude []string
-}
-
-// Query asks for the points nearest to a vector. With neither Vector nor ID it lists points by ascending id with score 0.
-type Query struct {
-	Vector         []float32 // nearest to this
-	ID             *PointID  // nearest to the vector of this point, which is itself left out
-	Filter         *Filter
-	Limit          int // at least 1
-	Offset         int
-	ScoreThreshold *float32 // only hits strictly nearer than this score
-	Params         SearchParams
-	Select         Selection
 }
 
 // SearchParams tune one query.
@@ -66,11 +60,14 @@ type QuantizationParams struct {
 }
 
 // ScrollRequest asks for a page of points in ascending order of id, starting at Offset (inclusive) if that is set.
+//
+// With OrderBy the page is in that order instead, has no Next, and Offset must not be set.
 type ScrollRequest struct {
-	Offset *PointID
-	Limit  int // at least 1
-	Filter *Filter
-	Select Selection
+	Offset  *PointID
+	Limit   int // at least 1
+	Filter  *Filter
+	OrderBy *OrderBy
+	Select  Selection
 }
 
 // ScrollPage is one page of a scroll. Next is the id at which the following page begins, nil at the end.

@@ -139,7 +139,7 @@ func (w *wide) Next() (vectord.Point, error) {
 		return vectord.Point{}, io.EOF
 	}
 	w.left--
-	return vectord.Point{Vector: make([]float32, vectord.MaxDimension)}, nil
+	return vectord.Point{Vectors: vectord.Unnamed(make([]float32, vectord.MaxDimension))}, nil
 }
 
 // TestLoadBatchBytes checks that a batch is closed by its size before its number of points.

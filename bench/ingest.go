@@ -46,7 +46,7 @@ func (g *Ingest) Run(ctx context.Context) (IngestReport, error) {
 		return IngestReport{}, err
 	}
 	if _, err := g.Client.Collection(ctx, g.Collection); client.StatusOf(err) == http.StatusNotFound {
-		err = g.Client.CreateCollection(ctx, g.Collection, vectord.DefaultCollectionConfig(len(first.Vector), g.Metric))
+		err = g.Client.CreateCollection(ctx, g.Collection, vectord.DefaultCollectionConfig(len(first.Vectors.Unnamed()), g.Metric))
 		if err != nil {
 			return IngestReport{}, err
 		}

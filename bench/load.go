@@ -121,16 +121,16 @@ func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch) err
 			return err
 		}
 		if dim == 0 {
-			dim = len(p.Vector)
+			dim = len(p.Vectors.Unnamed())
 		}
-		if len(p.Vector) != dim {
-			return fmt.Errorf("point %d of the data set (id %s) has %d components, expected %d", row, p.ID, len(p.Vector), dim)
+		if len(p.Vectors.Unnamed()) != dim {
+			return fmt.Errorf("point %d of the data set (id %s) has %d components, expected %d", row, p.ID, len(p.Vectors.Unnamed()), dim)
 		}
 		if row < l.Skip {
 			row++
 			continue
 		}
-		pointBytes := vectorTextBytes*len(p.Vector) + len(p.Payload)
+		pointBytes := vectorTextBytes*len(p.Vectors.Unnamed()) + len(p.Payload)
 		if len(b.points) > 0 && (len(b.points) == l.Batch || size+pointBytes > batchBytesMax) {
 			if err := send(); err != nil {
 				return err
@@ -138,7 +138,7 @@ func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch) err
 		}
 		row++
 		size += pointBytes
-		b.points = append(b.points, vectord.Point{ID: p.ID, Vector: append([]float32(nil), p.Vector...), Payload: append([]byte(nil), p.Payload...)})
+		b.points = append(b.points, vectord.Point{ID: p.ID, Vectors: vectord.Unnamed(append([]float32(nil), p.Vectors.Unnamed()...)), Payload: append([]byte(nil), p.Payload...)})
 	}
 	switch {
 	case row == 0:

@@ -120,7 +120,7 @@ func (m *Memory) next(r *dataset.Clustered, dst []float32) error {
 	if err != nil {
 		return err
 	}
-	copy(dst, p.Vector)
+	copy(dst, p.Vectors.Unnamed())
 	if m.Metric == vectord.Cosine {
 		vectord.Normalize(dst)
 	}

@@ -221,7 +221,7 @@ func (m *Mixed) prepare() (writes *requests, ids []vectord.PointID) {
 				body = append(body, ',')
 			}
 			id := vectord.NumberID(uint64(row))
-			body = client.AppendPoint(body, vectord.Point{ID: id, Vector: m.Base.At(row)})
+			body = client.AppendPoint(body, vectord.Point{ID: id, Vectors: vectord.Unnamed(m.Base.At(row))})
 			if !m.Replace {
 				ids = append(ids, id)
 			}
@@ -256,7 +256,7 @@ func (r *firstRows) Next() (vectord.Point, error) {
 	}
 	row := r.next
 	r.next++
-	return vectord.Point{ID: vectord.NumberID(uint64(row)), Vector: r.vectors.At(row)}, nil
+	return vectord.Point{ID: vectord.NumberID(uint64(row)), Vectors: vectord.Unnamed(r.vectors.At(row))}, nil
 }
 
 // WriteTable writes the report for people.

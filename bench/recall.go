@@ -165,7 +165,7 @@ func (h *heldPoints) Next() (vectord.Point, error) {
 	if h.next == h.last {
 		return vectord.Point{}, io.EOF
 	}
-	p := vectord.Point{ID: vectord.NumberID(uint64(h.next)), Vector: h.vectors.At(h.next)}
+	p := vectord.Point{ID: vectord.NumberID(uint64(h.next)), Vectors: vectord.Unnamed(h.vectors.At(h.next))}
 	h.next++
 	return p, nil
 }
@@ -190,7 +190,7 @@ func (w *recallWatch) send(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		_, err := w.Client.Query(ctx, w.Collection, vectord.Query{Vector: w.query(rng, 0), Limit: recallK})
+		_, err := w.Client.Query(ctx, w.Collection, vectord.Query{Nearest: vectord.Near(w.query(rng, 0)), Limit: recallK})
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -255,10 +255,10 @@ func (w *recallWatch) look(ctx context.Context, probes *dataset.Vectors, truth [
 		return RecallRow{}, err
 	}
 	row := RecallRow{Seconds: time.Since(w.begin).Seconds(), Replaced: w.share(), Waiting: info.Points - info.IndexedVectors,
-		Ef: info.Recall.Ef, Measured: info.Recall.Ratio}
+		Ef: info.Recall[""].Ef, Measured: info.Recall[""].Ratio}
 	right := 0
 	for i := range probes.Len() {
-		hits, err := w.Client.Query(ctx, w.Collection, vectord.Query{Vector: probes.At(i), Limit: recallK})
+		hits, err := w.Client.Query(ctx, w.Collection, vectord.Query{Nearest: vectord.Near(probes.At(i)), Limit: recallK})
 		if err != nil {
 			return RecallRow{}, err
 		}

@@ -140,14 +140,14 @@ func (s *Serve) recall(ctx context.Context, c *client.Client) (float64, error) {
 	if s.Truth != nil && len(s.Truth) < s.Queries.Len() {
 		return 0, fmt.Errorf("the truth has %d rows for %d queries", len(s.Truth), s.Queries.Len())
 	}
-	distance := info.Config.Params.Vectors.Distance
+	distance := info.Config.Params.Vectors[""].Distance
 	right, wanted := 0, 0
 	stride := 1
 	if s.Truth == nil { // an even choice, for the first queries of a file may be easier than the last
 		stride = (s.Queries.Len() + exactQueries - 1) / exactQueries
 	}
 	for i := 0; i < s.Queries.Len(); i += stride {
-		q := vectord.Query{Vector: s.Queries.At(i), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}}
+		q := vectord.Query{Nearest: vectord.Near(s.Queries.At(i)), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}}
 		hits, err := c.Query(ctx, s.Collection, q)
 		if err != nil {
 			return 0, err
@@ -205,7 +205,7 @@ type requests struct {
 func (s *Serve) prepare() (*requests, error) {
 	r := pointRequests(http.MethodPost, s.URL, s.Collection, "/query", s.APIKey)
 	for i := range s.Queries.Len() {
-		body, err := client.AppendQuery(nil, vectord.Query{Vector: s.Queries.At(i), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}})
+		body, err := client.AppendQuery(nil, vectord.Query{Nearest: vectord.Near(s.Queries.At(i)), Limit: s.K, Params: vectord.SearchParams{HNSWEf: s.Ef}})
 		if err != nil {
 			return nil, err
 		}

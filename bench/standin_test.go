@@ -139,7 +139,7 @@ func (r *rows) Next() (vectord.Point, error) {
 	}
 	i := r.next
 	r.next++
-	return vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: []float32{float32(i), 1}}, nil
+	return vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed([]float32{float32(i), 1})}, nil
 }
 
 // vectorsOf returns the vectors of rows with the given numbers.

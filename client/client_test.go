@@ -84,8 +84,8 @@ func TestRequests(t *testing.T) {
 	f("upsert", `PUT /collections/a%20b/points?wait=true {"points":[{"id":18446744073709551615,"vector":[0.1,-2e-07],"payload":{"n":1.0}},{"id":"00000000-0000-0000-0000-000000000001","vector":[1,2]}]}`, updated,
 		func() (any, error) {
 			return c.Upsert(ctx, "a b", []vectord.Point{
-				{ID: vectord.NumberID(math.MaxUint64), Vector: []float32{0.1, -2e-7}, Payload: []byte(`{"n":1.0}`)},
-				{ID: id, Vector: []float32{1, 2}},
+				{ID: vectord.NumberID(math.MaxUint64), Vectors: vectord.Unnamed([]float32{0.1, -2e-7}), Payload: []byte(`{"n":1.0}`)},
+				{ID: id, Vectors: vectord.Unnamed([]float32{1, 2})},
 			}, vectord.WriteOptions{})
 		}, vectord.UpdateResult{OperationID: 7})
 	f("delete", `POST /collections/c/points/delete?wait=true {"points":[3,4]}`, updated,
@@ -97,15 +97,17 @@ func TestRequests(t *testing.T) {
 	f("query", `POST /collections/c/points/query {"limit":3,"query":[1,0],"offset":2,"score_threshold":0.25,"params":{"exact":false,"indexed_only":false,"hnsw_ef":64},"filter":{"must":[{"key":"city","match":{"value":"Oslo"}}]},"with_vector":true,"with_payload":{"include":["n"]}}`,
 		`{"result":{"points":[{"id":5,"version":9,"score":0.5,"vector":[1,0],"payload":{"n":1}},{"id":6,"version":9,"score":0.25,"payload":null}]}}`,
 		func() (any, error) {
-			return c.Query(ctx, "c", vectord.Query{Vector: []float32{1, 0}, Filter: city, Limit: 3, Offset: 2, ScoreThreshold: &threshold,
-				Params: vectord.SearchParams{HNSWEf: 64}, Select: vectord.Selection{Vector: true, Payload: true, Include: []string{"n"}}})
+			return c.Query(ctx, "c", vectord.Query{Nearest: vectord.Near([]float32{1, 0}), Filter: city, Limit: 3, Offset: 2, ScoreThreshold: &threshold,
+				Params: vectord.SearchParams{HNSWEf: 64}, Select: vectord.Selection{Vectors: true, Payload: true, Include: []string{"n"}}})
 		}, []vectord.Hit{
-			{Record: vectord.Record{ID: vectord.NumberID(5), Version: 9, Vector: []float32{1, 0}, Payload: []byte(`{"n":1}`)}, Score: 0.5},
+			{Record: vectord.Record{ID: vectord.NumberID(5), Version: 9, Vectors: vectord.Unnamed([]float32{1, 0}), Payload: []byte(`{"n":1}`)}, Score: 0.5},
 			{Record: vectord.Record{ID: vectord.NumberID(6), Version: 9}, Score: 0.25},
 		})
 	f("query by id", `POST /collections/c/points/query {"limit":1,"query":"00000000-0000-0000-0000-000000000001","with_vector":false,"with_payload":false}`,
 		`{"result":{"points":[]}}`,
-		func() (any, error) { return c.Query(ctx, "c", vectord.Query{ID: &id, Limit: 1}) }, []vectord.Hit{})
+		func() (any, error) {
+			return c.Query(ctx, "c", vectord.Query{Nearest: &vectord.Example{ID: &id}, Limit: 1})
+		}, []vectord.Hit{})
 	f("count", `POST /collections/c/points/count {"exact":true}`, `{"result":{"count":12}}`,
 		func() (any, error) { return c.Count(ctx, "c", nil) }, 12)
 	next := vectord.NumberID(18446744073709551614)
@@ -121,8 +123,8 @@ func TestRequests(t *testing.T) {
 	f("retrieve", `POST /collections/c/points {"ids":[2],"with_vector":true,"with_payload":true}`,
 		`{"result":[{"id":2,"vector":[0.5],"payload":{"a":9007199254740993}}]}`,
 		func() (any, error) {
-			return c.Retrieve(ctx, "c", []vectord.PointID{vectord.NumberID(2)}, vectord.Selection{Vector: true, Payload: true})
-		}, []vectord.Record{{ID: vectord.NumberID(2), Vector: []float32{0.5}, Payload: []byte(`{"a":9007199254740993}`)}})
+			return c.Retrieve(ctx, "c", []vectord.PointID{vectord.NumberID(2)}, vectord.Selection{Vectors: true, Payload: true})
+		}, []vectord.Record{{ID: vectord.NumberID(2), Vectors: vectord.Unnamed([]float32{0.5}), Payload: []byte(`{"a":9007199254740993}`)}})
 	f("delete collection", `DELETE /collections/c `, `{"result":false}`,
 		func() (any, error) { return c.DeleteCollection(ctx, "c") }, false)
 	config, ratio := vectord.DefaultCollectionConfig(2, vectord.Euclid), 0.97
@@ -131,7 +133,7 @@ func TestRequests(t *testing.T) {
 			"recall":{"ef":64,"ratio":0.97,"queries":300}}}`,
 		func() (any, error) { return c.Collection(ctx, "c") },
 		vectord.CollectionInfo{Status: vectord.StatusYellow, Points: 3, IndexedVectors: 2, Config: vectord.CollectionConfig{
-			Params: vectord.CollectionParams{Vectors: config.Params.Vectors}}, Recall: vectord.RecallState{Ef: 64, Ratio: &ratio, Queries: 300}})
+			Params: vectord.CollectionParams{Vectors: config.Params.Vectors}}, Recall: map[string]vectord.RecallState{"": {Ef: 64, Ratio: &ratio, Queries: 300}}})
 	f("create", `PUT /collections/c {"vectors":{"size":2,"distance":"Euclid"},"shard_number":1,"hnsw_config":{"m":16,"ef_construct":200,"ef_search":0,"recall_target":0.95,"max_layers":5,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},"optimizers_config":{"indexing_threshold":10000}}`,
 		`{"result":true}`, func() (any, error) { return nil, c.CreateCollection(ctx, "c", config) }, nil)
 }
@@ -149,15 +151,11 @@ func TestRefusedBeforeSending(t *testing.T) {
 		}
 	}
 	f("NaN", "component 1 of the vector is NaN", func() error {
-		_, err := c.Upsert(ctx, "c", []vectord.Point{{Vector: []float32{0, float32(math.NaN())}}}, vectord.WriteOptions{})
+		_, err := c.Upsert(ctx, "c", []vectord.Point{{Vectors: vectord.Unnamed([]float32{0, float32(math.NaN())})}}, vectord.WriteOptions{})
 		return err
 	})
 	f("infinite query", "component 0 of the vector is +Inf", func() error {
-		_, err := c.Query(ctx, "c", vectord.Query{Vector: []float32{float32(math.Inf(1))}})
-		return err
-	})
-	f("two questions", "both given", func() error {
-		_, err := c.Query(ctx, "c", vectord.Query{Vector: []float32{1}, ID: &vectord.PointID{}})
+		_, err := c.Query(ctx, "c", vectord.Query{Nearest: vectord.Near([]float32{float32(math.Inf(1))})})
 		return err
 	})
 	f("delete everything", "would select every point", func() error {
@@ -205,7 +203,7 @@ func TestRetries(t *testing.T) {
 				return answers[min(attempts, len(answers))-1]()
 			})
 			begin := time.Now()
-			_, err := c.Upsert(context.Background(), "c", []vectord.Point{{Vector: []float32{1}}}, vectord.WriteOptions{})
+			_, err := c.Upsert(context.Background(), "c", []vectord.Point{{Vectors: vectord.Unnamed([]float32{1})}}, vectord.WriteOptions{})
 			if (err != nil) != wantErr {
 				t.Errorf("%s: error %v", name, err)
 			}
@@ -342,6 +340,6 @@ func BenchmarkAppendPoint(b *testing.B) {
 	var dst []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = AppendPoint(dst[:0], vectord.Point{ID: vectord.NumberID(7), Vector: v})
+		dst = AppendPoint(dst[:0], vectord.Point{ID: vectord.NumberID(7), Vectors: vectord.Unnamed(v)})
 	}
 }

@@ -15,14 +15,15 @@ func (c *Client) CreateCollection(ctx context.Context, name string, config vecto
 		return err
 	}
 	body, err := json.Marshal(struct {
-		Vectors      vectord.VectorParams `json:"vectors"`
-		ShardNumber  int                  `json:"shard_number"`
-		HNSW         vectord.HNSWConfig   `json:"hnsw_config"`
-		Optimizers   optimizers           `json:"optimizers_config"`
-		Quantization json.RawMessage      `json:"quantization_config,omitempty"`
-		Metadata     json.RawMessage      `json:"metadata,omitempty"`
+		Vectors       vectord.VectorsParams           `json:"vectors"`
+		SparseVectors map[string]vectord.SparseParams `json:"sparse_vectors,omitempty"`
+		ShardNumber   int                             `json:"shard_number"`
+		HNSW          vectord.HNSWConfig              `json:"hnsw_config"`
+		Optimizers    optimizers                      `json:"optimizers_config"`
+		Quantization  json.RawMessage                 `json:"quantization_config,omitempty"`
+		Metadata      json.RawMessage                 `json:"metadata,omitempty"`
 	}{
-		config.Params.Vectors, config.Params.ShardNumber, config.HNSW,
+		config.Params.Vectors, config.Params.SparseVectors, config.Params.ShardNumber, config.HNSW,
 		optimizers{config.Optimizer.IndexingThreshold}, config.Quantization, config.Metadata,
 	})
 	if err != nil {
@@ -42,12 +43,33 @@ func (c *Client) Collection(ctx context.Context, name string) (vectord.Collectio
 		Points         int                      `json:"points_count"`
 		IndexedVectors int                      `json:"indexed_vectors_count"`
 		Config         vectord.CollectionConfig `json:"config"`
-		Recall         vectord.RecallState      `json:"recall"`
+		Recall         json.RawMessage          `json:"recall"`
 
 		Fields map[string]vectord.FieldInfo `json:"payload_schema"`
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: collectionPath(name, "")}, &result)
-	return vectord.CollectionInfo(result), err
+	info := vectord.CollectionInfo{Status: result.Status, Points: result.Points, IndexedVectors: result.IndexedVectors, Config: result.Config,
+		Fields: result.Fields}
+	if err == nil && len(result.Recall) > 0 {
+		info.Recall, err = parseRecall(result.Recall)
+	}
+	return info, err
+}
+
+// parseRecall reads the recall of the default vectors, or that of several by name.
+func parseRecall(raw json.RawMessage) (map[string]vectord.RecallState, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &keys); err != nil {
+		return nil, err
+	}
+	if ef, bare := keys["ef"]; bare && len(ef) > 0 && ef[0] != '{' {
+		var one vectord.RecallState
+		err := json.Unmarshal(raw, &one)
+		return map[string]vectord.RecallState{"": one}, err
+	}
+	var named map[string]vectord.RecallState
+	err := json.Unmarshal(raw, &named)
+	return named, err
 }
 
 // DeleteCollection deletes a collection and reports whether it was there.

@@ -24,7 +24,7 @@ func ExampleClient_Query() {
 	}
 	king := vectord.NumberID(654)
 	hits, err := c.Query(context.Background(), "words", vectord.Query{
-		ID: &king, Limit: 1, Select: vectord.Selection{Payload: true},
+		Nearest: &vectord.Example{ID: &king}, Limit: 1, Select: vectord.Selection{Payload: true},
 	})
 	if err != nil {
 		panic(err)

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/vectord/vectord"
 )
@@ -93,12 +96,71 @@ func trimSpace(b []byte) []byte {
 	return b
 }
 
+// appendVectors appends the vectors of a point: bare, if there is none but the default one, else by name.
+func appendVectors(dst []byte, vectors vectord.Vectors) []byte {
+	if len(vectors) == 1 && vectors[0].Name == "" {
+		return appendAnyVector(dst, &vectors[0].Vector)
+	}
+	dst = append(dst, '{')
+	for i := range vectors {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendJSON(dst, vectors[i].Name), ':')
+		dst = appendAnyVector(dst, &vectors[i].Vector)
+	}
+	return append(dst, '}')
+}
+
+func appendAnyVector(dst []byte, v *vectord.Vector) []byte {
+	switch v.Kind {
+	case vectord.SparseVector:
+		dst = append(dst, `{"indices":[`...)
+		for i, index := range v.Indices {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = strconv.AppendUint(dst, uint64(index), 10)
+		}
+		return append(AppendVector(append(dst, `],"values":`...), v.Values), '}')
+	case vectord.MultiVector:
+		dst = append(dst, '[')
+		size := len(v.Values) / max(v.Rows, 1)
+		for row := range v.Rows {
+			if row > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendVector(dst, v.Values[row*size:(row+1)*size])
+		}
+		return append(dst, ']')
+	case vectord.TextVector:
+		dst = appendJSON(append(dst, `{"text":`...), v.Text.Text)
+		dst = appendJSON(append(dst, `,"model":`...), v.Text.Model)
+		if len(v.Text.Options) > 0 {
+			dst = append(append(dst, `,"options":`...), v.Text.Options...)
+		}
+		return append(dst, '}')
+	}
+	return AppendVector(dst, v.Values)
+}
+
+func appendJSON(dst []byte, s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string always has a form in JSON
+	}
+	return append(dst, b...)
+}
+
 // AppendPoint appends p in the JSON form of the API: {"id": …, "vector": […], "payload": {…}}.
 func AppendPoint(dst []byte, p vectord.Point) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = p.ID.AppendJSON(dst)
 	dst = append(dst, `,"vector":`...)
-	dst = AppendVector(dst, p.Vector)
+	dst = appendVectors(dst, p.Vectors)
+	if p.Expires != 0 {
+		dst = strconv.AppendInt(append(dst, `,"expires_at":`...), p.Expires, 10)
+	}
 	if p.Payload != nil {
 		dst = append(dst, `,"payload":`...)
 		dst = append(dst, p.Payload...)
@@ -133,7 +195,15 @@ func appendFilter(dst []byte, f *vectord.Filter) ([]byte, error) {
 // appendSelection appends the members "with_vector" and "with_payload", with commas before them.
 func appendSelection(dst []byte, s vectord.Selection) ([]byte, error) {
 	dst = append(dst, `,"with_vector":`...)
-	dst = strconv.AppendBool(dst, s.Vector)
+	if s.Vectors && len(s.VectorNames) > 0 {
+		names, err := json.Marshal(s.VectorNames)
+		if err != nil {
+			return dst, err
+		}
+		dst = append(dst, names...)
+	} else {
+		dst = strconv.AppendBool(dst, s.Vectors)
+	}
 	dst = append(dst, `,"with_payload":`...)
 	var paths any
 	switch {
@@ -150,16 +220,58 @@ func appendSelection(dst []byte, s vectord.Selection) ([]byte, error) {
 	return append(dst, b...), err
 }
 
-// vector reads JSON arrays of numbers without reflection.
-type vector []float32
+// vectors reads the vectors of a point, bare or by name.
+type vectors vectord.Vectors
 
-func (v *vector) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
+func (v *vectors) UnmarshalJSON(b []byte) error {
+	*v = nil
+	switch b = trimSpace(b); {
+	case string(b) == "null":
 		return nil
+	case len(b) > 0 && b[0] == '[':
+		one, err := parseAnyVector(b)
+		*v = vectors{{Vector: one}}
+		return err
 	}
-	w, err := ParseVector((*v)[:0], b)
-	*v = w
-	return err
+	var named map[string]json.RawMessage
+	if err := json.Unmarshal(b, &named); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		one, err := parseAnyVector(named[name])
+		if err != nil {
+			return fmt.Errorf("vector %q: %w", name, err)
+		}
+		*v = append(*v, vectord.NamedVector{Name: name, Vector: one})
+	}
+	return nil
+}
+
+func parseAnyVector(b []byte) (v vectord.Vector, err error) {
+	b = trimSpace(b)
+	if len(b) > 0 && b[0] == '{' {
+		var sparse struct {
+			Indices []uint32  `json:"indices"`
+			Values  []float32 `json:"values"`
+		}
+		err = json.Unmarshal(b, &sparse)
+		return vectord.Sparse(sparse.Indices, sparse.Values), err
+	}
+	if rest := trimSpace(b[min(1, len(b)):]); len(rest) == 0 || rest[0] != '[' {
+		v.Values, err = ParseVector(nil, b)
+		return v, err
+	}
+	var rows []json.RawMessage
+	if err := json.Unmarshal(b, &rows); err != nil {
+		return v, err
+	}
+	v.Kind, v.Rows = vectord.MultiVector, len(rows)
+	for _, row := range rows {
+		if v.Values, err = ParseVector(v.Values, row); err != nil {
+			return v, err
+		}
+	}
+	return v, nil
 }
 
 // record is a Record or Hit as it comes over the wire.
@@ -167,14 +279,18 @@ type record struct {
 	ID      vectord.PointID `json:"id"`
 	Version uint64          `json:"version"`
 	Score   float32         `json:"score"`
-	Vector  vector          `json:"vector"`
+	Vector  vectors         `json:"vector"`
 	Payload json.RawMessage `json:"payload"`
+	Expires time.Time       `json:"expires_at"`
 }
 
 func (r *record) record() vectord.Record {
-	out := vectord.Record{ID: r.ID, Version: r.Version, Vector: r.Vector}
+	out := vectord.Record{ID: r.ID, Version: r.Version, Vectors: vectord.Vectors(r.Vector)}
 	if len(r.Payload) > 0 && r.Payload[0] == '{' {
 		out.Payload = r.Payload
+	}
+	if !r.Expires.IsZero() {
+		out.Expires = r.Expires.UnixMilli()
 	}
 	return out
 }

@@ -16,10 +16,13 @@ import (
 func (c *Client) Upsert(ctx context.Context, collection string, points []vectord.Point, o vectord.WriteOptions) (vectord.UpdateResult, error) {
 	size := 16
 	for i, p := range points {
-		if err := checkVector(p.Vector); err != nil {
-			return vectord.UpdateResult{}, fmt.Errorf("point %d (id %s): %w", i, p.ID, err)
+		size += 48 + len(p.Payload)
+		for _, v := range p.Vectors {
+			if err := checkVector(v.Values); err != nil {
+				return vectord.UpdateResult{}, fmt.Errorf("point %d (id %s): %w", i, p.ID, err)
+			}
+			size += 12*len(v.Values) + 8*len(v.Indices)
 		}
-		size += 48 + 12*len(p.Vector) + len(p.Payload)
 	}
 	body := append(make([]byte, 0, size), `{"points":[`...)
 	for i, p := range points {
@@ -85,16 +88,16 @@ func (c *Client) Query(ctx context.Context, collection string, q vectord.Query) 
 func AppendQuery(dst []byte, q vectord.Query) ([]byte, error) {
 	var err error
 	dst = strconv.AppendInt(append(dst, `{"limit":`...), int64(q.Limit), 10)
-	switch {
-	case q.Vector != nil && q.ID != nil:
-		return dst, errors.New("query: a vector and an id are both given")
-	case q.Vector != nil:
-		if err := checkVector(q.Vector); err != nil {
+	if n := q.Nearest; n != nil && n.ID != nil {
+		dst = n.ID.AppendJSON(append(dst, `,"query":`...))
+	} else if n != nil {
+		if err := checkVector(n.Vector.Values); err != nil {
 			return dst, fmt.Errorf("query: %w", err)
 		}
-		dst = AppendVector(append(dst, `,"query":`...), q.Vector)
-	case q.ID != nil:
-		dst = q.ID.AppendJSON(append(dst, `,"query":`...))
+		dst = appendAnyVector(append(dst, `,"query":`...), &n.Vector)
+	}
+	if q.Using != "" {
+		dst = appendJSON(append(dst, `,"using":`...), q.Using)
 	}
 	if q.Offset != 0 {
 		dst = strconv.AppendInt(append(dst, `,"offset":`...), int64(q.Offset), 10)

@@ -96,7 +96,7 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 		}
 		return a.write(e, w)
 	case commandCreateCollection:
-		c := createCollection{Config: olderConfig}
+		var c createCollection
 		if err := json.Unmarshal(body, &c); err != nil {
 			return nil, nil, err
 		}
@@ -165,12 +165,16 @@ func (a *applier) createCollection(c createCollection) (value any, refusal, err 
 	if _, ok := cat.aliases[c.Name]; ok {
 		return nil, vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", c.Name), nil
 	}
-	col := &collection{id: cat.next.Collection, name: c.Name, config: c.Config}
+	col := &collection{id: cat.next.Collection, name: c.Name, config: c.Config, numbers: numberNames(&c.Config)}
+	col.nextNumber = uint16(len(col.numbers))
+	if col.specs, err = specsOf(&col.config, col.numbers); err != nil {
+		return nil, nil, err
+	}
 	cat.next.Collection++
 	for range c.Config.Params.ShardNumber {
 		id := cat.next.Shard
 		cat.next.Shard++
-		col.shards = append(col.shards, a.db.newShard(shardMeta{ID: id, Group: id}, &col.config))
+		col.shards = append(col.shards, a.db.newShard(shardMeta{ID: id, Group: id}, col))
 	}
 	if err := errors.Join(a.putMeta(collectionKey(col.id), col.meta()), a.putMeta(metaCounters, cat.next)); err != nil {
 		return nil, nil, err
@@ -185,31 +189,11 @@ func (a *applier) updateCollection(c updateCollection) (value any, refusal, err 
 		return nil, noCollection(c.Name), nil
 	}
 	changed := *col
-	u := c.Update
-	set := func(field *int, value *int) {
-		if value != nil {
-			*field = *value
-		}
+	if changed.config, refusal = col.config.Updated(c.Update); refusal != nil {
+		return nil, refusal, nil
 	}
-	set(&changed.config.HNSW.EfSearch, u.EfSearch)
-	set(&changed.config.HNSW.EfConstruct, u.EfConstruct)
-	set(&changed.config.HNSW.FullScanThreshold, u.FullScanThreshold)
-	set(&changed.config.HNSW.MaxIndexingThreads, u.MaxIndexingThreads)
-	set(&changed.config.Optimizer.IndexingThreshold, u.IndexingThreshold)
-	if u.RecallTarget != nil {
-		changed.config.HNSW.RecallTarget = *u.RecallTarget
-	}
-	if u.OnDiskPayload != nil {
-		changed.config.Params.OnDiskPayload = *u.OnDiskPayload
-	}
-	if len(u.Quantization) > 0 {
-		changed.config.Quantization = u.Quantization
-	}
-	if changed.config.Metadata, err = mergeMetadata(changed.config.Metadata, u.Metadata); err != nil {
+	if changed.specs, err = specsOf(&changed.config, changed.numbers); err != nil {
 		return nil, nil, err
-	}
-	if err := changed.config.Validate(); err != nil {
-		return nil, err, nil
 	}
 	if err := a.putMeta(collectionKey(col.id), changed.meta()); err != nil {
 		return nil, nil, err
@@ -276,11 +260,11 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 			return nil, refusal, err
 		}
 	}
-	pw := &pointWriter{batch: a.batch, changes: a.changesOf(s), collection: col, index: e.Index}
+	pw := &pointWriter{collection: col, batch: a.batch, changes: a.changesOf(s), index: e.Index}
 	pw.changes.through = e.Index
 	before := len(pw.changes.touched)
 	for i := range w.Operations {
-		if refusal, err = pw.operation(&w.Operations[i], col.config.Params.Vectors.Size); refusal != nil || err != nil {
+		if refusal, err = pw.operation(&w.Operations[i]); refusal != nil || err != nil {
 			break
 		}
 	}
@@ -290,7 +274,7 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	if touched := pw.changes.touched[before:]; len(touched) > 0 {
+	if touched := pw.changes.touched[before:]; len(touched) > 0 && len(s.indexes()) > 0 {
 		a.batch.AppendChange(s.id, e.Index, touched)
 	}
 	if w.Session != ([16]byte{}) {
@@ -353,40 +337,9 @@ func (c *collection) shard(id uint32) *shard {
 }
 
 // operation applies one operation, or refuses it before it has changed anything.
-func (w *pointWriter) operation(op *vectord.Operation, dim int) (refusal, err error) {
-	shard := w.changes.shard.id
-	switch op.Kind {
-	case vectord.OpUpsert:
-		for _, p := range op.Points {
-			if len(p.Vector) != dim {
-				return wrongDimension(dim, len(p.Vector)), nil
-			}
-		}
-		for _, p := range op.Points {
-			if err := w.upsert(p); err != nil {
-				return nil, err
-			}
-		}
-		return nil, nil
-	case vectord.OpUpdateVectors:
-		for _, p := range op.Points {
-			if len(p.Vector) != dim {
-				return wrongDimension(dim, len(p.Vector)), nil
-			}
-			if _, ok, err := w.batch.Point(shard, p.ID); err != nil {
-				return nil, err
-			} else if !ok {
-				return noPoint(p.ID), nil
-			}
-		}
-		for _, p := range op.Points {
-			row, _, err := w.batch.Point(shard, p.ID)
-			if err != nil {
-				return nil, err
-			}
-			w.setVector(p.ID, row, p.Vector)
-		}
-		return nil, nil
+func (w *pointWriter) operation(op *vectord.Operation) (refusal, err error) {
+	if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors {
+		return w.points(op)
 	}
 	selected, refusal, err := w.selected(op)
 	if refusal != nil || err != nil {
@@ -394,6 +347,7 @@ func (w *pointWriter) operation(op *vectord.Operation, dim int) (refusal, err er
 	}
 	var at path
 	var paths []path
+	var numbers []uint16
 	switch op.Kind {
 	case vectord.OpSetPayload:
 		if op.Key != "" {
@@ -401,6 +355,8 @@ func (w *pointWriter) operation(op *vectord.Operation, dim int) (refusal, err er
 		}
 	case vectord.OpDeletePayload:
 		paths, refusal = parsePaths(op.Keys)
+	case vectord.OpDeleteVectors:
+		numbers, refusal = w.collection.numbersOf(op.Keys)
 	}
 	if refusal != nil {
 		return refusal, nil
@@ -410,6 +366,11 @@ func (w *pointWriter) operation(op *vectord.Operation, dim int) (refusal, err er
 		switch op.Kind {
 		case vectord.OpDelete:
 			w.delete(p.id, p.row)
+			continue
+		case vectord.OpDeleteVectors:
+			if err := w.deleteVectors(p.id, p.row, numbers); err != nil {
+				return nil, err
+			}
 			continue
 		case vectord.OpSetPayload:
 			payload, err = setPayload(payload, op.Payload, at)
@@ -426,6 +387,82 @@ func (w *pointWriter) operation(op *vectord.Operation, dim int) (refusal, err er
 		w.setPayload(p.id, p.row, payload)
 	}
 	return nil, nil
+}
+
+// points applies an operation that carries points.
+func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
+	condition, refusal := compileFilter(op.UpdateFilter)
+	if refusal != nil {
+		return refusal, nil
+	}
+	for i := range op.Points {
+		if refusal := w.collection.checkVectors(op.Points[i].Vectors); refusal != nil {
+			return refusal, nil
+		}
+	}
+	shard := w.changes.shard.id
+	if op.Kind == vectord.OpUpdateVectors {
+		for i := range op.Points {
+			if _, ok, err := w.batch.Point(shard, op.Points[i].ID); err != nil {
+				return nil, err
+			} else if !ok {
+				return noPoint(op.Points[i].ID), nil
+			}
+		}
+	}
+	for i := range op.Points {
+		p := &op.Points[i]
+		row, existed, err := w.batch.Point(shard, p.ID)
+		if err != nil {
+			return nil, err
+		}
+		stays := existed && op.UpdateMode == vectord.WriteNew || !existed && op.UpdateMode == vectord.WriteExists
+		if existed && !stays {
+			holds, err := condition.matches(p.ID, row.Payload)
+			if err != nil {
+				return nil, err
+			}
+			stays = !holds
+		}
+		switch {
+		case stays:
+		case op.Kind == vectord.OpUpsert:
+			err = w.upsert(p, row, existed)
+		default:
+			err = w.setVectors(p.ID, row, p.Vectors)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// checkVectors returns an error unless the collection can keep the vectors.
+func (c *collection) checkVectors(vectors vectord.Vectors) error {
+	for i := range vectors {
+		v := &vectors[i]
+		spec, err := c.spec(v.Name)
+		if err != nil {
+			return err
+		}
+		if err := v.Check(v.Name, spec.kind, spec.dim); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *collection) numbersOf(names []string) ([]uint16, error) {
+	numbers := make([]uint16, len(names))
+	for i, name := range names {
+		spec, err := c.spec(name)
+		if err != nil {
+			return nil, err
+		}
+		numbers[i] = spec.number
+	}
+	return numbers, nil
 }
 
 type selectedPoint struct {
@@ -469,8 +506,4 @@ func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, r
 
 func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
-}
-
-func wrongDimension(want, got int) error {
-	return vectord.Errorf(vectord.KindInvalid, "Vector dimension error: expected dim: %d, got %d", want, got)
 }

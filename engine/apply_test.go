@@ -88,7 +88,7 @@ func (r *replica) dump() string {
 			_, err := fmt.Fprintf(&b, "slot %d %d %+v\n", id, slot, row)
 			return err
 		}))
-		check(r.store.ScanVectors(id, func(slot uint32, v []float32) error {
+		check(r.store.ScanVectors(storage.VectorSet{Shard: id}, func(slot uint32, v []float32) error {
 			_, err := fmt.Fprintf(&b, "vector %d %d %v\n", id, slot, v)
 			return err
 		}))
@@ -142,7 +142,7 @@ func randomEntries(t *testing.T, rng *rand.Rand, n int) []vectord.Entry {
 				for range rng.IntN(4) {
 					id := vectord.NumberID(uint64(rng.IntN(30)))
 					if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors {
-						op.Points = append(op.Points, vectord.Point{ID: id, Vector: []float32{rng.Float32(), rng.Float32(), rng.Float32()},
+						op.Points = append(op.Points, vectord.Point{ID: id, Vectors: vectord.Unnamed([]float32{rng.Float32(), rng.Float32(), rng.Float32()}),
 							Payload: fmt.Appendf(nil, `{"b":%d,"a":{"z":%d,"c":[1,2]}}`, rng.IntN(3), rng.IntN(3))})
 						continue
 					}
@@ -232,7 +232,7 @@ func TestSessionsEnd(t *testing.T) {
 	}
 	r.apply(vectord.Entry{Index: 1, Time: 1000, Command: create})
 	w := write{Collection: 1, Shard: 1, Session: sessionKey(1, "key"), Fingerprint: 5,
-		Operations: []vectord.Operation{{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(1), Vector: []float32{1}}}}}}
+		Operations: []vectord.Operation{{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{1})}}}}}
 	command, err := w.append(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func TestIdempotencyKeyOfAnotherRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	write := func(x float32) error {
-		op := vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(1), Vector: []float32{x}}}}
+		op := vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{x})}}}
 		_, err := r.db.Write(ctx, "c", []vectord.Operation{op}, vectord.WriteOptions{IdempotencyKey: "k"})
 		return err
 	}

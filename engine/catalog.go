@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,8 +18,12 @@ type collection struct {
 	id     uint32
 	name   string
 	config vectord.CollectionConfig
-	shards []*shard
-	fields []*fieldDef
+	// numbers stand for vector names in storage, nextNumber is the next one.
+	numbers    map[string]uint16
+	nextNumber uint16
+	specs      []*vectorSpec // by ascending number
+	shards     []*shard
+	fields     []*fieldDef
 	// nextField is the number of the next payload index.
 	nextField uint32
 }
@@ -60,13 +63,14 @@ type collectionMeta struct {
 	Name   string                   `json:"name"`
 	Config vectord.CollectionConfig `json:"config"`
 	Shards []shardMeta              `json:"shards"`
-	Fields []fieldMeta              `json:"fields,omitempty"`
+
+	Numbers    map[string]uint16 `json:"vector_numbers"` // of vector names, in storage
+	NextNumber uint16            `json:"next_vector_number"`
+
+	Fields []fieldMeta `json:"fields,omitempty"`
 	// NextField is the number of the next payload index.
 	NextField uint32 `json:"next_field,omitempty"`
 }
-
-// olderConfig has the values of settings that configurations written by an older vectord lack. What is written has all.
-var olderConfig = vectord.CollectionConfig{HNSW: vectord.HNSWConfig{RecallTarget: vectord.DefaultRecallTarget}}
 
 type shardMeta struct {
 	ID    uint32 `json:"id"`
@@ -86,7 +90,7 @@ func newCatalog() *catalog {
 }
 
 func (c *collection) meta() collectionMeta {
-	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config, NextField: c.nextField}
+	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config, Numbers: c.numbers, NextNumber: c.nextNumber, NextField: c.nextField}
 	for _, d := range c.fields {
 		m.Fields = append(m.Fields, d.fieldMeta)
 	}
@@ -231,12 +235,4 @@ func (c *catalog) setAliases(aliases map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.aliases = aliases
-}
-
-// mergeMetadata returns the object old with the keys of update set, and those whose value is null removed.
-func mergeMetadata(old, update json.RawMessage) (json.RawMessage, error) {
-	if len(update) == 0 {
-		return old, nil
-	}
-	return setPayload(old, update, nil)
 }

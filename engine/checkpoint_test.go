@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"io"
+	"math"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/storage"
 )
 
 // fileEvents notes the order in which a checkpoint does its work.
@@ -45,12 +47,12 @@ func TestCheckpointSyncsBeforeItReplaces(t *testing.T) {
 	}
 	op := vectord.Operation{Kind: vectord.OpUpsert}
 	for i := range 200 {
-		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: []float32{float32(i), 1}})
+		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed([]float32{float32(i), 1})})
 	}
 	if _, err := r.db.Write(ctx, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	x := r.db.catalog.get(1).shards[0].index
+	x := r.db.catalog.get(1).shards[0].indexes()[0]
 	for x.indexed() < len(op.Points) {
 		time.Sleep(time.Millisecond) // the background work takes the time that it takes
 	}
@@ -63,24 +65,25 @@ func TestCheckpointSyncsBeforeItReplaces(t *testing.T) {
 	if want := []string{"synced", "written", "replaced"}; !slices.Equal(events.events, want) {
 		t.Errorf("the checkpoint was %q, want %q", events.events, want)
 	}
-	if got := x.savedThrough; got != 2 {
+	if got := x.feed.spare(math.MaxUint64); got != 2 {
 		t.Errorf("the checkpoint covers the log to %d, want 2", got)
 	}
 	r.close()
 }
 
 func TestDerivedNames(t *testing.T) {
-	for _, shard := range []uint32{0, 1, 1<<32 - 1} {
-		if got, ok := derivedShard(checkpointName(shard)); !ok || got != shard {
-			t.Errorf("%q is the checkpoint of shard %d, %v", checkpointName(shard), got, ok)
+	for _, set := range []storage.VectorSet{{}, {Shard: 1, Number: 2}, {Shard: 1<<32 - 1, Number: 1<<16 - 1}} {
+		if got, ok := derivedSet(checkpointName(set)); !ok || got != set {
+			t.Errorf("%q is the checkpoint of %s, %v", checkpointName(set), got, ok)
 		}
-		if got, ok := derivedShard(recallName(shard)); !ok || got != shard {
-			t.Errorf("%q is the recall of shard %d, %v", recallName(shard), got, ok)
+		if got, ok := derivedSet(recallName(set)); !ok || got != set {
+			t.Errorf("%q is the recall of %s, %v", recallName(set), got, ok)
 		}
 	}
-	for _, name := range []string{"", "shard-.graph", "shard-01.graph", "shard-4294967296.graph", "shard-1", "shard-1.other", "1.graph", "shard-x.graph", "shard--1.graph"} {
-		if got, ok := derivedShard(name); ok {
-			t.Errorf("%q is taken for a file of shard %d", name, got)
+	for _, name := range []string{"", "shard-.graph", "shard-1.graph", "shard-1-.graph", "shard-01-0.graph", "shard-4294967296-0.graph", "shard-1-65536.graph",
+		"shard-1-0", "shard-1-0.other", "1-0.graph", "shard-x-0.graph", "shard--1-0.graph", "shard-1-0-0.graph"} {
+		if got, ok := derivedSet(name); ok {
+			t.Errorf("%q is taken for a file of %s", name, got)
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	if err != nil {
 		return vectord.CollectionInfo{}, err
 	}
-	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config, Recall: c.recallState()}
+	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config}
 	if len(c.fields) > 0 {
 		info.Fields = make(map[string]vectord.FieldInfo, len(c.fields))
 	}
@@ -112,16 +112,35 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 			info.Status = vectord.StatusYellow
 		}
 	}
+	for _, spec := range c.specs {
+		if spec.kind == vectord.DenseVector {
+			if info.Recall == nil {
+				info.Recall = map[string]vectord.RecallState{}
+			}
+			info.Recall[spec.name] = c.recallState(spec)
+		}
+	}
 	for _, s := range c.shards {
 		info.Points += int(s.points.Load())
-		info.IndexedVectors += s.index.indexed()
-		threshold := s.index.buildThreshold()
-		if waiting := s.index.waiting(); threshold >= 0 && waiting > 0 && (s.index.indexed() > 0 || waiting >= threshold) {
-			info.Status = vectord.StatusYellow
-		}
-		if g := s.index.graph.Load(); g != nil && threshold >= 0 && !s.index.asConfigured(g) || s.index.next.Load() != nil {
-			info.Status = vectord.StatusYellow // a graph is replaced by one of other codes
+		for _, v := range *s.vectors.Load() {
+			if v.sparse != nil {
+				info.IndexedVectors += v.sparse.len()
+				continue
+			}
+			info.IndexedVectors += v.dense.indexed()
+			if v.dense.busy() {
+				info.Status = vectord.StatusYellow
+			}
 		}
 	}
 	return info, nil
+}
+
+// busy reports whether vectors wait for the graph, or the graph to be replaced.
+func (x *vectorIndex) busy() bool {
+	threshold := x.buildThreshold()
+	waiting := x.waiting()
+	g := x.graph.Load()
+	return threshold >= 0 && waiting > 0 && (g != nil || waiting >= threshold) ||
+		g != nil && threshold >= 0 && !x.asConfigured(g) || x.next.Load() != nil
 }

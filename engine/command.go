@@ -15,14 +15,10 @@ import (
 //
 //	version u8 · kind u8 · body
 //
-// The version is 1, or 2 of those that carry a collection's settings: since then there is a recall target, and an ef of 0.
 // Bodies of catalog commands are JSON. The body of a write is binary, integers as uvarints unless a width is given, all
 // fixed widths little-endian; docs/FORMAT.md has it byte by byte. Commands are a format: a kind keeps its meaning for
 // ever, and a change of a body takes a new version.
-const (
-	commandVersion         = 1
-	commandSettingsVersion = 2
-)
+const commandVersion = 1
 
 type commandKind uint8
 
@@ -71,15 +67,7 @@ func encodeCatalogCommand(kind commandKind, body any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode command of kind %d: %w", kind, err)
 	}
-	return append([]byte{kind.version(), byte(kind)}, b...), nil
-}
-
-// version returns the version in which commands of the kind are written; older ones are read as well.
-func (k commandKind) version() byte {
-	if k == commandCreateCollection || k == commandUpdateCollection {
-		return commandSettingsVersion
-	}
-	return commandVersion
+	return append([]byte{commandVersion, byte(kind)}, b...), nil
 }
 
 // splitCommand returns a command's kind and body.
@@ -87,11 +75,10 @@ func splitCommand(b []byte) (commandKind, []byte, error) {
 	if len(b) < 2 {
 		return 0, nil, fmt.Errorf("command of %d bytes", len(b))
 	}
-	kind := commandKind(b[1])
-	if b[0] < commandVersion || b[0] > kind.version() {
-		return 0, nil, fmt.Errorf("command of kind %d and version %d, this server reads versions to %d", kind, b[0], kind.version())
+	if b[0] != commandVersion {
+		return 0, nil, fmt.Errorf("command of kind %d and version %d, this server reads version %d", b[1], b[0], commandVersion)
 	}
-	return kind, b[2:], nil
+	return commandKind(b[1]), b[2:], nil
 }
 
 func (w *write) append(dst []byte) ([]byte, error) {
@@ -114,17 +101,16 @@ func appendOperations(dst []byte, ops []vectord.Operation) ([]byte, error) {
 	return dst, nil
 }
 
-func appendOperation(dst []byte, op *vectord.Operation) ([]byte, error) {
+func appendOperation(dst []byte, op *vectord.Operation) (_ []byte, err error) {
 	dst = append(dst, byte(op.Kind))
 	if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors {
+		dst = append(dst, byte(op.UpdateMode))
+		if dst, err = appendFilter(dst, op.UpdateFilter); err != nil {
+			return nil, err
+		}
 		dst = binary.AppendUvarint(dst, uint64(len(op.Points)))
-		for _, p := range op.Points {
-			dst = p.ID.AppendBinary(dst)
-			dst = binary.AppendUvarint(dst, uint64(len(p.Vector)))
-			for _, x := range p.Vector {
-				dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(x))
-			}
-			dst = appendBytes(dst, p.Payload)
+		for i := range op.Points {
+			dst = appendPoint(dst, &op.Points[i])
 		}
 		return dst, nil
 	}
@@ -132,14 +118,9 @@ func appendOperation(dst []byte, op *vectord.Operation) ([]byte, error) {
 	for _, id := range op.IDs {
 		dst = id.AppendBinary(dst)
 	}
-	var filter []byte
-	if op.Filter != nil {
-		var err error
-		if filter, err = json.Marshal(op.Filter); err != nil {
-			return nil, fmt.Errorf("encode filter: %w", err)
-		}
+	if dst, err = appendFilter(dst, op.Filter); err != nil {
+		return nil, err
 	}
-	dst = appendBytes(dst, filter)
 	dst = appendBytes(dst, op.Payload)
 	dst = appendBytes(dst, []byte(op.Key))
 	dst = binary.AppendUvarint(dst, uint64(len(op.Keys)))
@@ -147,6 +128,41 @@ func appendOperation(dst []byte, op *vectord.Operation) ([]byte, error) {
 		dst = appendBytes(dst, []byte(key))
 	}
 	return dst, nil
+}
+
+func appendFilter(dst []byte, f *vectord.Filter) ([]byte, error) {
+	var text []byte
+	if f != nil {
+		var err error
+		if text, err = json.Marshal(f); err != nil {
+			return nil, fmt.Errorf("encode filter: %w", err)
+		}
+	}
+	return appendBytes(dst, text), nil
+}
+
+func appendPoint(dst []byte, p *vectord.Point) []byte {
+	dst = p.ID.AppendBinary(dst)
+	dst = binary.AppendUvarint(dst, uint64(p.Expires))
+	dst = binary.AppendUvarint(dst, uint64(len(p.Vectors)))
+	for i := range p.Vectors {
+		v := &p.Vectors[i]
+		dst = append(appendBytes(dst, []byte(v.Name)), byte(v.Kind))
+		switch v.Kind {
+		case vectord.MultiVector:
+			dst = binary.AppendUvarint(dst, uint64(v.Rows))
+		case vectord.SparseVector:
+			dst = binary.AppendUvarint(dst, uint64(len(v.Indices)))
+			for _, index := range v.Indices {
+				dst = binary.LittleEndian.AppendUint32(dst, index)
+			}
+		}
+		dst = binary.AppendUvarint(dst, uint64(len(v.Values)))
+		for _, x := range v.Values {
+			dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(x))
+		}
+	}
+	return appendBytes(dst, p.Payload)
 }
 
 func appendBytes(dst, b []byte) []byte {
@@ -239,7 +255,73 @@ func (r *reader) id() vectord.PointID {
 	return id
 }
 
-const encodedIDSizeMin = 9
+const (
+	encodedIDSizeMin     = 9
+	encodedPointSizeMin  = encodedIDSizeMin + 3
+	encodedVectorSizeMin = 3
+)
+
+func (r *reader) filter() (f *vectord.Filter) {
+	if text := r.bytes(); text != nil && r.err == nil {
+		f, r.err = vectord.ParseFilter(text)
+	}
+	return f
+}
+
+func (r *reader) uvarint() uint64 {
+	if r.err != nil {
+		return 0
+	}
+	n, size := binary.Uvarint(r.b)
+	if size <= 0 {
+		r.err = fmt.Errorf("malformed number")
+		return 0
+	}
+	r.b = r.b[size:]
+	return n
+}
+
+func (r *reader) point() vectord.Point {
+	p := vectord.Point{ID: r.id(), Expires: int64(r.uvarint())}
+	n := r.count(encodedVectorSizeMin)
+	p.Vectors = make(vectord.Vectors, 0, n)
+	for range n {
+		p.Vectors = append(p.Vectors, r.vector())
+		if r.err != nil {
+			break
+		}
+	}
+	p.Payload = r.bytes()
+	return p
+}
+
+func (r *reader) vector() vectord.NamedVector {
+	v := vectord.NamedVector{Name: string(r.bytes())}
+	if b := r.take(1); b != nil {
+		v.Kind = vectord.VectorKind(b[0])
+	}
+	switch v.Kind {
+	case vectord.DenseVector:
+	case vectord.MultiVector:
+		v.Rows = int(r.uvarint())
+	case vectord.SparseVector:
+		raw := r.take(4 * r.count(4))
+		v.Indices = make([]uint32, len(raw)/4)
+		for i := range v.Indices {
+			v.Indices[i] = binary.LittleEndian.Uint32(raw[4*i:])
+		}
+	default:
+		if r.err == nil {
+			r.err = fmt.Errorf("vector of unknown kind %d", v.Kind)
+		}
+	}
+	raw := r.take(4 * r.count(4))
+	v.Values = make([]float32, len(raw)/4)
+	for i := range v.Values {
+		v.Values[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+	}
+	return v
+}
 
 func (r *reader) operation() vectord.Operation {
 	var op vectord.Operation
@@ -248,28 +330,26 @@ func (r *reader) operation() vectord.Operation {
 	}
 	switch op.Kind {
 	case vectord.OpUpsert, vectord.OpUpdateVectors:
-		n := r.count(encodedIDSizeMin + 2)
+		if b := r.take(1); b != nil {
+			op.UpdateMode = vectord.UpdateMode(b[0])
+		}
+		op.UpdateFilter = r.filter()
+		n := r.count(encodedPointSizeMin)
 		op.Points = make([]vectord.Point, 0, n)
 		for range n {
-			p := vectord.Point{ID: r.id()}
-			dim := r.count(4)
-			raw := r.take(4 * dim)
-			p.Vector = make([]float32, len(raw)/4)
-			for i := range p.Vector {
-				p.Vector[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+			op.Points = append(op.Points, r.point())
+			if r.err != nil {
+				break
 			}
-			p.Payload = r.bytes()
-			op.Points = append(op.Points, p)
 		}
-	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload:
+	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
+		vectord.OpDeleteVectors:
 		n := r.count(encodedIDSizeMin)
 		op.IDs = make([]vectord.PointID, 0, n)
 		for range n {
 			op.IDs = append(op.IDs, r.id())
 		}
-		if filter := r.bytes(); filter != nil && r.err == nil {
-			op.Filter, r.err = vectord.ParseFilter(filter)
-		}
+		op.Filter = r.filter()
 		op.Payload = r.bytes()
 		op.Key = string(r.bytes())
 		n = r.count(1)

@@ -17,10 +17,10 @@ func someWrite() *write {
 	uuid := vectord.UUIDID([16]byte{1, 2, 3, 15: 255})
 	return &write{Collection: 3, Shard: 9, Session: [16]byte{7}, Fingerprint: 11, Operations: []vectord.Operation{
 		{Kind: vectord.OpUpsert, Points: []vectord.Point{
-			{ID: vectord.NumberID(math.MaxUint64), Vector: []float32{1, -0, math.MaxFloat32}, Payload: []byte(`{"a":1}`)},
-			{ID: uuid, Vector: []float32{0.5}},
+			{ID: vectord.NumberID(math.MaxUint64), Vectors: vectord.Unnamed([]float32{1, -0, math.MaxFloat32}), Payload: []byte(`{"a":1}`)},
+			{ID: uuid, Vectors: vectord.Unnamed([]float32{0.5})},
 		}},
-		{Kind: vectord.OpUpdateVectors, Points: []vectord.Point{{ID: uuid, Vector: []float32{2}}}},
+		{Kind: vectord.OpUpdateVectors, Points: []vectord.Point{{ID: uuid, Vectors: vectord.Unnamed([]float32{2})}}},
 		{Kind: vectord.OpDelete, IDs: []vectord.PointID{uuid, vectord.NumberID(0)}, Filter: filter},
 		{Kind: vectord.OpSetPayload, IDs: []vectord.PointID{uuid}, Payload: []byte(`{"b":2}`), Key: "a.b"},
 		{Kind: vectord.OpOverwritePayload, IDs: []vectord.PointID{uuid}, Payload: []byte(`{}`)},

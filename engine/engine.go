@@ -60,9 +60,10 @@ type DB struct {
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
-	searching atomic.Int64 // searches running
-	sampled   atomic.Int64 // bytes of queries kept to measure recall with
-	pass      *recallPass  // the measurement under way, nil for none; holdRecall's own
+	lastIndex atomic.Uint32 // id of the vectorIndex made last
+	searching atomic.Int64  // searches running
+	sampled   atomic.Int64  // bytes of queries kept to measure recall with
+	pass      *recallPass   // the measurement under way, nil for none; holdRecall's own
 
 	fieldChanges broadcast     // payload indexes were created, dropped or made ready
 	fieldTick    chan struct{} // maintenance lets builds of payload indexes be tried again
@@ -104,7 +105,7 @@ func (db *DB) load() error {
 		case key == metaCounters:
 			err = json.Unmarshal(value, &db.catalog.next)
 		case strings.HasPrefix(key, metaCollectionPrefix):
-			m := collectionMeta{Config: olderConfig}
+			var m collectionMeta
 			if err = json.Unmarshal(value, &m); err == nil {
 				err = db.loadCollection(m)
 			}
@@ -131,10 +132,11 @@ func (db *DB) load() error {
 }
 
 func (db *DB) loadCollection(m collectionMeta) error {
-	if _, err := vectord.ParseQuantization(m.Config.Quantization); err != nil {
+	c := &collection{id: m.ID, name: m.Name, config: m.Config, numbers: m.Numbers, nextNumber: m.NextNumber, nextField: m.NextField}
+	var err error
+	if c.specs, err = specsOf(&c.config, c.numbers); err != nil {
 		return fmt.Errorf("collection %q: %w", m.Name, err)
 	}
-	c := &collection{id: m.ID, name: m.Name, config: m.Config, nextField: m.NextField}
 	for _, fm := range m.Fields {
 		d, err := newFieldDef(fm)
 		if err != nil {
@@ -143,8 +145,8 @@ func (db *DB) loadCollection(m collectionMeta) error {
 		c.fields = append(c.fields, d)
 	}
 	for _, sm := range m.Shards {
-		s := db.newShard(sm, &c.config)
-		if err := db.loadShard(s, c.fields); err != nil {
+		s := db.newShard(sm, c)
+		if err := db.loadShard(s, c); err != nil {
 			return fmt.Errorf("load shard %d of collection %q: %w", s.id, c.name, err)
 		}
 		c.shards = append(c.shards, s)
@@ -153,46 +155,78 @@ func (db *DB) loadCollection(m collectionMeta) error {
 	return nil
 }
 
-func (db *DB) loadShard(s *shard, fields []*fieldDef) error {
+func (db *DB) loadShard(s *shard, c *collection) error {
 	applied, err := db.store.Applied(s.group)
 	if err != nil {
 		return err
 	}
 	db.applied[s.group] = applied
-	live := roaring.New()
+	s.through.Store(applied.Index)
+	live := map[uint16]*roaring.Bitmap{} // by number of the vectors
+	for _, spec := range c.specs {
+		live[spec.number] = roaring.New()
+	}
 	err = db.store.ScanSlots(s.id, func(slot uint32, row storage.SlotRow) error {
 		s.slots.set(slot, slotPoint{row.ID, row.Version})
 		s.allocator.load(slot)
-		live.Add(slot)
+		s.points.Add(1)
+		s.fields.live.Add(slot)
+		for _, number := range row.Vectors {
+			if slots := live[number]; slots != nil {
+				slots.Add(slot)
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.fields.live = live.Clone()
-	if err := s.fields.load(db.store, s.id, fields); err != nil {
+	s.filters.from = applied.Index
+	if err := s.fields.load(db.store, s.id, c.fields); err != nil {
 		return err
 	}
-	s.points.Store(int64(live.GetCardinality()))
-	s.filters.from = applied.Index
-	ef, err := loadEf(s.index.files, s.id)
-	if err != nil {
-		db.logger.Warn("the number of candidates chosen for a shard cannot be read and is measured again", "shard", s.id, "error", err)
+	for _, v := range *s.vectors.Load() {
+		if v.sparse != nil {
+			err = v.sparse.load(db.store.Reader, storage.VectorSet{Shard: s.id, Number: v.number})
+		} else {
+			err = db.loadDense(v, live[v.number], applied.Index)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	s.recall.ef.Store(int32(ef))
-	return s.index.load(live, applied.Index)
+	return nil
+}
+
+func (db *DB) loadDense(v *shardVectors, live *roaring.Bitmap, applied uint64) error {
+	ef, err := loadEf(v.dense.files, v.dense.set)
+	if err != nil {
+		db.logger.Warn("the number of candidates chosen for a shard cannot be read and is measured again", "of", v.dense.set, "error", err)
+	}
+	v.recall.ef.Store(int32(ef))
+	return v.dense.load(live, applied)
 }
 
 // newShard makes a shard without points.
-func (db *DB) newShard(m shardMeta, config *vectord.CollectionConfig) *shard {
-	v := config.Params.Vectors
-	x := &vectorIndex{shard: m.ID, vectors: db.store, files: storeFiles{db.store}, budget: db.budget, workers: db.workers,
-		log: db.logger, metrics: &db.metrics.indexMetrics, distance: v.Distance, dim: v.Size,
-		fresh: index.NewFlat(v.Distance, v.Size), cold: roaring.New(), moving: map[uint32]bool{}}
+func (db *DB) newShard(m shardMeta, c *collection) *shard {
+	s := &shard{id: m.ID, group: m.Group, allocator: newAllocator(), fields: newFieldIndexes()}
+	vectors := make([]*shardVectors, len(c.specs))
+	for i, spec := range c.specs {
+		vectors[i] = db.newShardVectors(s, spec)
+	}
+	s.vectors.Store(&vectors)
+	return s
+}
+
+func (db *DB) newVectorIndex(s *shard, spec *vectorSpec) *vectorIndex {
+	x := &vectorIndex{id: db.lastIndex.Add(1), set: storage.VectorSet{Shard: s.id, Number: spec.number}, vectors: db.store,
+		files: storeFiles{db.store}, feed: &s.feed, through: &s.through, budget: db.budget, workers: db.workers,
+		log: db.logger, metrics: &db.metrics.indexMetrics, distance: spec.distance, dim: spec.dim, compare: spec.compare(),
+		fresh: index.NewFlat(spec.distance, spec.dim), cold: roaring.New(), moving: map[uint32]bool{}}
 	x.stop, x.cancel = context.WithCancel(db.stop)
-	x.follow(config)
+	x.follow(spec)
 	x.savedAt.Store(time.Now().UnixMilli())
-	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x, fields: newFieldIndexes()}
+	return x
 }
 
 // removeOrphans removes derived files of shards that are no more.
@@ -201,10 +235,10 @@ func (db *DB) removeOrphans() error {
 	if err != nil {
 		return err
 	}
-	known := map[uint32]bool{}
-	db.eachShard(func(s *shard) { known[s.id] = true })
+	known := map[storage.VectorSet]bool{}
+	db.eachIndex(func(x *vectorIndex) { known[x.set] = true })
 	for _, name := range names {
-		if shard, ok := derivedShard(name); ok && !known[shard] {
+		if set, ok := derivedSet(name); ok && !known[set] {
 			if err := db.store.RemoveFile(name); err != nil {
 				return err
 			}
@@ -240,7 +274,7 @@ func (db *DB) Start(log Log) {
 	go db.maintain()
 	go db.buildFields()
 	go db.holdRecall()
-	db.eachShard(func(s *shard) { s.index.kick() })
+	db.eachIndex((*vectorIndex).kick)
 }
 
 // Ready returns nil when requests can be served.
@@ -257,14 +291,14 @@ func (db *DB) Close() error {
 	db.cancel()
 	db.background.Wait()
 	var errs []error
-	db.eachShard(func(s *shard) {
-		s.index.halt()
-		if s.index.unsaved.Load() > 0 {
-			if err := s.index.checkpoint(); err != nil {
+	db.eachIndex(func(x *vectorIndex) {
+		x.halt()
+		if x.unsaved.Load() > 0 {
+			if err := x.checkpoint(); err != nil {
 				errs = append(errs, err)
 			}
 		}
-		s.index.close()
+		x.close()
 	})
 	return errors.Join(errs...)
 }
@@ -278,7 +312,7 @@ func (db *DB) maintain() {
 		select {
 		case <-tick.C:
 			db.budget.refresh()
-			db.eachShard(func(s *shard) { s.index.kick() })
+			db.eachIndex((*vectorIndex).kick)
 			select {
 			case db.fieldTick <- struct{}{}:
 			default: // it is building
@@ -295,11 +329,32 @@ func (db *DB) eachShard(fn func(*shard)) {
 	}
 }
 
+func (db *DB) eachVectors(fn func(*shardVectors)) {
+	db.eachShard(func(s *shard) {
+		for _, v := range *s.vectors.Load() {
+			fn(v)
+		}
+	})
+}
+
+func (db *DB) eachIndex(fn func(*vectorIndex)) {
+	db.eachVectors(func(v *shardVectors) {
+		if v.dense != nil {
+			fn(v.dense)
+		}
+	})
+}
+
 // memoryBytes returns what the shards hold on the Go heap and outside of it.
 func (db *DB) memoryBytes() (heap, outside int64) {
-	db.eachShard(func(s *shard) {
-		heap += s.index.fresh.MemoryBytes() + s.slots.memoryBytes() + s.fields.memoryBytes()
-		outside += s.index.graphBytes()
+	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.fields.memoryBytes() })
+	db.eachVectors(func(v *shardVectors) {
+		if v.sparse != nil {
+			heap += v.sparse.memoryBytes()
+			return
+		}
+		heap += v.dense.fresh.MemoryBytes()
+		outside += v.dense.graphBytes()
 	})
 	return heap + db.sampled.Load(), outside
 }
@@ -307,8 +362,10 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 // followConfig hands a changed configuration to the indexes.
 func (db *DB) followConfig(c *collection) {
 	for _, s := range c.shards {
-		s.index.follow(&c.config)
-		s.index.kick()
+		for _, x := range s.indexes() {
+			x.follow(c.specOf(x.set.Number))
+			x.kick()
+		}
 	}
 }
 
@@ -318,13 +375,22 @@ func (db *DB) release(c *collection) {
 	go func() {
 		defer db.background.Done()
 		for _, s := range c.shards {
-			s.index.close()
-			s.recall.queries.close(&db.sampled)
-			for _, name := range []string{checkpointName(s.id), recallName(s.id)} {
-				if err := db.store.RemoveFile(name); err != nil {
-					db.logger.Error("remove a file of a dropped shard", "name", name, "error", err)
-				}
+			for _, v := range *s.vectors.Load() {
+				db.releaseVectors(v)
 			}
 		}
 	}()
+}
+
+func (db *DB) releaseVectors(v *shardVectors) {
+	if v.dense == nil {
+		return
+	}
+	v.dense.close()
+	v.recall.queries.close(&db.sampled)
+	for _, name := range []string{checkpointName(v.dense.set), recallName(v.dense.set)} {
+		if err := db.store.RemoveFile(name); err != nil {
+			db.logger.Error("remove a file of dropped vectors", "name", name, "error", err)
+		}
+	}
 }

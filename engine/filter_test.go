@@ -116,6 +116,16 @@ func TestFilter(t *testing.T) {
 	one(`{"key":"\"a.b\".c[1]","match":{"value":1}}`, `{"a.b":{"c":[2,1]}}`, true)
 	one(`{"key":"a","match":{"value":1},"range":{"gt":5}}`, `{"a":6}`, true)
 	one(`{"key":"a","match":{"value":1},"range":{"gt":5}}`, `{"a":2}`, false)
+	const radius = `{"key":"a","geo_radius":{"center":{"lon":180,"lat":10},"radius":1e6}}`
+	one(radius, `{"a":{"lon":-179,"lat":10}}`, true)
+	one(radius, `{"a":[{"lon":0,"lat":0},{"lon":-179.0,"lat":1e1,"name":"x"}]}`, true)
+	one(radius, `{"a":{"lon":181,"lat":10}}`, false) // would be near, if it were a place
+	one(radius, `{"a":{"lon":179,"lat":"10"}}`, false)
+	one(radius, `{"a":{"lon":179}}`, false)
+	one(radius, `{"a":[179,10]}`, false)
+	one(`{"key":"a","geo_bounding_box":{"top_left":{"lon":170,"lat":20},"bottom_right":{"lon":-170,"lat":0}}}`, `{"a":{"lon":-175,"lat":10}}`, true)
+	one(`{"key":"a","geo_polygon":{"exterior":{"points":[{"lon":0,"lat":0},{"lon":4,"lat":0},{"lon":0,"lat":4},{"lon":0,"lat":0}]}}}`, `{"a":{"lon":1,"lat":1}}`, true)
+	one(`{"key":"a","geo_polygon":{"exterior":{"points":[{"lon":0,"lat":0},{"lon":4,"lat":0},{"lon":0,"lat":4},{"lon":0,"lat":0}]}}}`, `{"a":{"lon":2,"lat":2}}`, false)
 	one(`{"has_vector":""}`, `{}`, true)
 	one(`{"has_vector":"other"}`, `{}`, false)
 	one(`{"slice":{"total":1,"index":0}}`, `{}`, true)

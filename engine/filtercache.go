@@ -146,7 +146,7 @@ func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher
 	}
 	key = append(key, m.schema...) // on which what texts match depends
 	// Read before storage is: a change after it may or may not be seen below, and is looked at again by who uses it.
-	asOf := s.index.through.Load()
+	asOf := s.through.Load()
 	old, changed, ok := s.filters.cached(string(key))
 	if ok && len(changed) == 0 {
 		return old, nil
@@ -171,7 +171,7 @@ func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher
 
 // matchesAmong evaluates a filter that names the only ids that can match.
 func (s *shard) matchesAmong(store *storage.Store, m *matcher) (*matches, error) {
-	found := &matches{asOf: s.index.through.Load()}
+	found := &matches{asOf: s.through.Load()}
 	for _, id := range m.ids {
 		row, ok, err := store.Point(s.id, id)
 		if err != nil {
@@ -256,7 +256,7 @@ func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed 
 func (s *shard) slotMatches(store *storage.Store, m *matcher, slot uint32, asOf uint64, settled bool) (bool, error) {
 	p, ok := s.slots.get(slot)
 	if !ok {
-		if !settled && (s.moving.Load() || s.index.through.Load() != asOf) {
+		if !settled && (s.moving.Load() || s.through.Load() != asOf) {
 			return false, errChanged
 		}
 		return false, nil

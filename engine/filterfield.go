@@ -117,9 +117,13 @@ func numberOf(e *fastjson.Value) (vectord.Number, bool) {
 	if e.Type() != fastjson.TypeNumber {
 		return vectord.Number{}, false
 	}
-	var digits [32]byte
-	return vectord.ParseNumber(e.MarshalTo(digits[:0]))
+	digits := digitBuffers.Get().(*[]byte)
+	defer digitBuffers.Put(digits)
+	*digits = e.MarshalTo((*digits)[:0])
+	return vectord.ParseNumber(*digits)
 }
+
+var digitBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // placeOf returns the place that an object {"lon", "lat"} is. One beyond the earth is none.
 func placeOf(e *fastjson.Value) (vectord.GeoPoint, bool) {

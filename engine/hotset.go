@@ -46,11 +46,12 @@ const (
 	hotFruitlessMax = 8
 )
 
-type hotKey struct{ shard, slot uint32 }
+// hotKey is a slot of an index, by its id.
+type hotKey struct{ index, slot uint32 }
 
 // hash spreads keys over 64 bits: the first choose the stripe, the next 32 are the tag.
 func (k hotKey) hash() uint64 {
-	x := uint64(k.shard)<<32 | uint64(k.slot)
+	x := uint64(k.index)<<32 | uint64(k.slot)
 	x = (x ^ x>>32) * 0x9e3779b97f4a7c15
 	return (x ^ x>>29) * 0xbf58476d1ce4e5b9
 }

@@ -96,14 +96,14 @@ func checkHotSet(t *testing.T, h *hotSet, want func(k hotKey, version uint64, ve
 
 // hotVector is the vector of a key at a version; its length depends on the shard.
 func hotVector(dst []float32, k hotKey, version uint64) []float32 {
-	for i := range 3 + 50*int(k.shard) {
+	for i := range 3 + 50*int(k.index) {
 		dst = append(dst, float32(int(k.slot)*1000+int(version)*10+i%10))
 	}
 	return dst
 }
 
 func isHotVector(k hotKey, version uint64, v []float32) bool {
-	if len(v) != 3+50*int(k.shard) {
+	if len(v) != 3+50*int(k.index) {
 		return false
 	}
 	for i := range v {
@@ -126,7 +126,7 @@ func TestHotSetUnderConcurrentUse(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, g))
 			var v []float32
 			for range 40_000 {
-				k := hotKey{shard: rng.Uint32N(6), slot: uint32(math.Pow(2000, rng.Float64()))}
+				k := hotKey{index: rng.Uint32N(6), slot: uint32(math.Pow(2000, rng.Float64()))}
 				version := 1 + rng.Uint64N(3)
 				if found, ok := h.get(k, version); !ok {
 					v = hotVector(v[:0], k, version)

@@ -54,7 +54,7 @@ func (x *vectorIndex) kick() {
 	x.running = true
 	x.wait.Go(func() {
 		if err := x.work(); err != nil && x.stop.Err() == nil {
-			x.log.Error("background indexing stopped, searches scan what is not in the graph", "shard", x.shard, "error", err)
+			x.log.Error("background indexing stopped, searches scan what is not in the graph", "of", x.set, "error", err)
 		}
 		x.mu.Lock()
 		defer x.mu.Unlock()
@@ -72,7 +72,7 @@ func (x *vectorIndex) halt() {
 
 // buildThreshold returns how many vectors make a graph worth its memory; negative means never.
 func (x *vectorIndex) buildThreshold() int {
-	kib := x.config.Load().Optimizer.IndexingThreshold
+	kib := x.spec.Load().thresholdKiB
 	if kib == 0 {
 		return -1
 	}
@@ -149,7 +149,7 @@ func (x *vectorIndex) work() error {
 		if x.checkpointDue() {
 			if err := x.checkpoint(); err != nil {
 				x.log.Error("the graph's checkpoint was not written and will be tried again, a start would build the graph anew",
-					"shard", x.shard, "error", err)
+					"of", x.set, "error", err)
 			}
 		}
 		if patient && x.next.Load() == nil {
@@ -165,7 +165,7 @@ func (x *vectorIndex) begin() error {
 		return x.create()
 	}
 	through := x.through.Load()
-	if err := x.files.SyncAndTrim(x.shard, through); err != nil {
+	if err := x.files.SyncAndTrim(x.set.Shard, x.feed.spare(through)); err != nil {
 		return fmt.Errorf("trim the change feed: %w", err)
 	}
 	x.trimmed.Store(through)
@@ -193,6 +193,7 @@ func (x *vectorIndex) create() error {
 	if err != nil {
 		return err
 	}
+	x.feed.set(x.set.Number, x.through.Load()) // what comes from here on is not in the first checkpoint
 	x.graph.Store(g)
 	return nil
 }
@@ -209,7 +210,7 @@ func (x *vectorIndex) thinned(slots []uint32) []uint32 {
 
 // stored reads the vectors of the slots that have one.
 func (x *vectorIndex) stored(slots []uint32) (vectors [][]float32, err error) {
-	err = x.vectors.Vectors(x.shard, slots, func(_ uint32, v []float32) error {
+	err = x.vectors.Vectors(x.set, slots, func(_ uint32, v []float32) error {
 		vectors = append(vectors, slices.Clone(v))
 		return x.stop.Err()
 	})
@@ -225,7 +226,7 @@ func (x *vectorIndex) newGraph(sample [][]float32) (*hnsw.Graph, error) {
 	if err != nil {
 		return nil, fmt.Errorf("train the quantizer: %w", err)
 	}
-	c := x.config.Load().HNSW
+	c := x.spec.Load().hnsw
 	g, err := hnsw.New(codec, hnsw.Config{M: c.M, EfConstruction: c.EfConstruct, MaxLayers: c.MaxLayers})
 	if err != nil {
 		return nil, fmt.Errorf("create the graph: %w", err)
@@ -234,7 +235,7 @@ func (x *vectorIndex) newGraph(sample [][]float32) (*hnsw.Graph, error) {
 }
 
 func (x *vectorIndex) train(sample [][]float32) (quant.Codec, error) {
-	switch q := x.quantization.Load(); q.Codec {
+	switch q := x.spec.Load().quantization; q.Codec {
 	case vectord.CodecFloat32:
 		return quant.NewFloat32(x.distance, x.dim)
 	case vectord.CodecBinary:
@@ -293,7 +294,7 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 		})
 		x.mu.Unlock()
 		// Apply marks a slot that it changes from here on, so a vector read too early is found out below.
-		err := x.vectors.Vectors(x.shard, cold, func(slot uint32, v []float32) error {
+		err := x.vectors.Vectors(x.set, cold, func(slot uint32, v []float32) error {
 			moves = append(moves, move{slot, slices.Clone(v)})
 			return nil
 		})

@@ -20,14 +20,14 @@ func TestIndexingYields(t *testing.T) {
 	if err := r.db.CreateCollection(ctx, "c", config); err != nil {
 		t.Fatal(err)
 	}
-	x := r.db.catalog.get(1).shards[0].index
+	x := r.db.catalog.get(1).shards[0].indexes()[0]
 	x.mu.Lock()
 	x.running = true // the test is the background work
 	x.mu.Unlock()
 	const points = 200
 	op := vectord.Operation{Kind: vectord.OpUpsert}
 	for i := range points {
-		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: []float32{float32(i), 1}})
+		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed([]float32{float32(i), 1})})
 	}
 	if _, err := r.db.Write(ctx, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vectord/vectord"
 )
 
 // indexMetrics are counted by the indexes of all shards together.
@@ -50,7 +52,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Time spent measuring recall, pauses not counted; at most a tenth of one core."}),
 	}
 	searches := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
-		Help: "Searches by the plan that ran: exact, list, fresh, walk, filtered, scan or none."}, []string{"plan"})
+		Help: "Searches by the plan that ran: exact, list, sparse, fresh, walk, filtered, scan or none."}, []string{"plan"})
 	for p := range m.searches {
 		m.searches[p] = searches.WithLabelValues(searchPlan(p).String())
 	}
@@ -72,15 +74,22 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			return float64(total)
 		}
 	}
+	sumIndexes := func(of func(*vectorIndex) int64) func() float64 {
+		return func() float64 {
+			var total int64
+			db.eachIndex(func(x *vectorIndex) { total += of(x) })
+			return float64(total)
+		}
+	}
 	gauge("vectord_collections", "Collections.", func() float64 { return float64(len(db.Collections())) })
 	gauge("vectord_points", "Points of all collections.", sum(func(s *shard) int64 { return s.points.Load() }))
-	gauge("vectord_index_graph_vectors", "Vectors in graphs.", sum(func(s *shard) int64 { return int64(s.index.indexed()) }))
+	gauge("vectord_index_graph_vectors", "Vectors in graphs.", sumIndexes(func(x *vectorIndex) int64 { return int64(x.indexed()) }))
 	gauge("vectord_index_waiting_vectors", "Vectors that are not in a graph and are found by scanning.",
-		sum(func(s *shard) int64 { return int64(s.index.waiting()) }))
+		sumIndexes(func(x *vectorIndex) int64 { return int64(x.waiting()) }))
 	gauge("vectord_index_unsaved_changes", "Changed slots since the last checkpoints.",
-		sum(func(s *shard) int64 { return s.index.unsaved.Load() }))
-	gauge("vectord_index_retraining_shards", "Shards whose graph is being replaced by one of other codes.", sum(func(s *shard) int64 {
-		if s.index.next.Load() != nil {
+		sumIndexes(func(x *vectorIndex) int64 { return x.unsaved.Load() }))
+	gauge("vectord_index_retraining_shards", "Shards whose graph is being replaced by one of other codes.", sumIndexes(func(x *vectorIndex) int64 {
+		if x.next.Load() != nil {
 			return 1
 		}
 		return 0
@@ -88,21 +97,30 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	gauge("vectord_index_clipped_ratio", "Share of components that codes could not say, of the last vectors indexed; of the worst shard.",
 		func() float64 {
 			worst := int64(0)
-			db.eachShard(func(s *shard) { worst = max(worst, s.index.drift.share.Load()) })
+			db.eachIndex(func(x *vectorIndex) { worst = max(worst, x.drift.share.Load()) })
 			return float64(worst) / 1e6
 		})
 	gauge("vectord_index_unsaved_age_seconds", "How long ago the oldest of those checkpoints was; 0 if nothing has changed since.", func() float64 {
 		var oldest time.Duration
-		db.eachShard(func(s *shard) {
-			if s.index.unsaved.Load() > 0 {
-				oldest = max(oldest, time.Since(time.UnixMilli(s.index.savedAt.Load())))
+		db.eachIndex(func(x *vectorIndex) {
+			if x.unsaved.Load() > 0 {
+				oldest = max(oldest, time.Since(time.UnixMilli(x.savedAt.Load())))
 			}
 		})
 		return oldest.Seconds()
 	})
 	owners := map[string]func() float64{
-		"graph":   sum(func(s *shard) int64 { return s.index.graphBytes() }),
-		"fresh":   sum(func(s *shard) int64 { return s.index.fresh.MemoryBytes() }),
+		"graph": sumIndexes((*vectorIndex).graphBytes),
+		"fresh": sumIndexes(func(x *vectorIndex) int64 { return x.fresh.MemoryBytes() }),
+		"sparse": func() float64 {
+			var total int64
+			db.eachVectors(func(v *shardVectors) {
+				if v.sparse != nil {
+					total += v.sparse.memoryBytes()
+				}
+			})
+			return float64(total)
+		},
 		"slots":   sum(func(s *shard) int64 { return s.slots.memoryBytes() }),
 		"fields":  sum(func(s *shard) int64 { return s.fields.memoryBytes() }),
 		"hot_set": func() float64 { return float64(db.hot.memoryBytes()) },
@@ -133,11 +151,11 @@ type recallCollector struct{ db *DB }
 
 var (
 	recallRatio = prometheus.NewDesc("vectord_recall_ratio",
-		"Share of the ten nearest points that searches of the collection find, measured last; absent before.", []string{"collection"}, nil)
+		"Share of the ten nearest points that searches of the collection find, measured last; absent before.", []string{"collection", "vector"}, nil)
 	recallTarget = prometheus.NewDesc("vectord_recall_target_ratio",
-		"The recall that the collection wants; absent where it fixes ef_search.", []string{"collection"}, nil)
+		"The recall that the collection wants; absent where it fixes ef_search.", []string{"collection", "vector"}, nil)
 	recallEf = prometheus.NewDesc("vectord_search_ef",
-		"Candidates of a search that does not say.", []string{"collection"}, nil)
+		"Candidates of a search that does not say.", []string{"collection", "vector"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -163,16 +181,24 @@ func (c recallCollector) Collect(values chan<- prometheus.Metric) {
 	}
 	slices.SortStableFunc(all, func(a, b sized) int { return cmp.Compare(b.points, a.points) })
 	for _, col := range all[:min(len(all), recallSeriesMax)] {
-		gauge := func(desc *prometheus.Desc, value float64) {
-			values <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, col.name)
+		for _, spec := range col.specs {
+			if spec.kind == vectord.DenseVector {
+				col.collectRecall(values, spec)
+			}
 		}
-		state := col.recallState()
-		gauge(recallEf, float64(state.Ef))
-		if state.Ratio != nil {
-			gauge(recallRatio, *state.Ratio)
-		}
-		if col.config.HNSW.EfSearch == 0 {
-			gauge(recallTarget, col.config.HNSW.RecallTarget)
-		}
+	}
+}
+
+func (c *collection) collectRecall(values chan<- prometheus.Metric, spec *vectorSpec) {
+	gauge := func(desc *prometheus.Desc, value float64) {
+		values <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, c.name, spec.name)
+	}
+	state := c.recallState(spec)
+	gauge(recallEf, float64(state.Ef))
+	if state.Ratio != nil {
+		gauge(recallRatio, *state.Ratio)
+	}
+	if spec.hnsw.EfSearch == 0 {
+		gauge(recallTarget, spec.hnsw.RecallTarget)
 	}
 }

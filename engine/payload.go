@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"github.com/valyala/fastjson"
@@ -87,18 +88,26 @@ func deletePayload(payload []byte, paths []path) ([]byte, error) {
 
 // selection is a vectord.Selection whose paths were parsed.
 type selection struct {
-	vector, payload  bool
+	vectors, payload bool
+	names            []string // of the vectors to carry; empty: all
 	include, exclude []path
 }
 
-func compileSelection(s vectord.Selection) (selection, error) {
-	c := selection{vector: s.Vector, payload: s.Payload}
-	var err error
-	if c.include, err = parsePaths(s.Include); err != nil {
-		return c, err
+func (s *selection) wantsVector(name string) bool {
+	return len(s.names) == 0 || slices.Contains(s.names, name)
+}
+
+func (c *collection) compileSelection(s vectord.Selection) (selection, error) {
+	if _, err := c.numbersOf(s.VectorNames); err != nil {
+		return selection{}, err
 	}
-	c.exclude, err = parsePaths(s.Exclude)
-	return c, err
+	compiled := selection{vectors: s.Vectors, names: s.VectorNames, payload: s.Payload}
+	var err error
+	if compiled.include, err = parsePaths(s.Include); err != nil {
+		return compiled, err
+	}
+	compiled.exclude, err = parsePaths(s.Exclude)
+	return compiled, err
 }
 
 func parsePaths(texts []string) ([]path, error) {

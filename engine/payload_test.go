@@ -96,7 +96,7 @@ func TestProject(t *testing.T) {
 	const payload = `{"a":1,"b":{"c":2,"d":[{"e":3,"f":4},{"e":5}]},"g":null}`
 	f := func(s vectord.Selection, want string) {
 		t.Helper()
-		sel, err := compileSelection(s)
+		sel, err := new(collection).compileSelection(s)
 		if err != nil {
 			t.Fatal(err)
 		}

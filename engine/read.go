@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/storage"
@@ -22,7 +23,7 @@ func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, 
 	if len(ids) > vectord.MaxLimit {
 		return nil, vectord.Errorf(vectord.KindInvalid, "ids: %d ids in one request, at most %d are accepted", len(ids), vectord.MaxLimit)
 	}
-	sel, err := compileSelection(s)
+	sel, err := col.compileSelection(s)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +42,7 @@ func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, 
 		if !ok {
 			continue
 		}
-		r, err := record(snapshot, shard, id, row, sel)
+		r, err := col.record(snapshot.Reader, shard, id, row, &sel)
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +52,7 @@ func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, 
 }
 
 // record reads what the selection asks for of one point. row.Payload may be reused by the caller.
-func record(snapshot *storage.Snapshot, s *shard, id vectord.PointID, row storage.PointRow, sel selection) (vectord.Record, error) {
+func (c *collection) record(snapshot storage.Reader, s *shard, id vectord.PointID, row storage.PointRow, sel *selection) (vectord.Record, error) {
 	r := vectord.Record{ID: id}
 	if p, ok := s.slots.get(row.Slot); ok {
 		r.Version = p.version
@@ -63,17 +64,34 @@ func record(snapshot *storage.Snapshot, s *shard, id vectord.PointID, row storag
 		}
 		r.Payload = slices.Clone(payload)
 	}
-	if sel.vector {
-		v, ok, err := snapshot.Vector(s.id, row.Slot, nil)
-		if err != nil {
-			return r, err
+	if sel.vectors {
+		var err error
+		if r.Vectors, err = c.readVectors(snapshot, s, row, sel); err != nil {
+			return r, fmt.Errorf("vectors of point %s: %w", id, err)
 		}
-		if !ok {
-			return r, fmt.Errorf("point %s has no vector in slot %d", id, row.Slot)
-		}
-		r.Vector = v
 	}
 	return r, nil
+}
+
+// readVectors reads the selected vectors of a point, by ascending name. errChanged says that it moved away meanwhile.
+func (c *collection) readVectors(r storage.Reader, s *shard, row storage.PointRow, sel *selection) (vectord.Vectors, error) {
+	vectors := vectord.Vectors{}
+	for _, number := range row.Vectors {
+		spec := c.specOf(number)
+		if spec == nil || !sel.wantsVector(spec.name) {
+			continue
+		}
+		v, ok, err := spec.read(r, s.id, row.Slot)
+		if err == nil && !ok {
+			err = errChanged
+		}
+		if err != nil {
+			return nil, err
+		}
+		vectors = append(vectors, vectord.NamedVector{Name: spec.name, Vector: v})
+	}
+	slices.SortFunc(vectors, func(a, b vectord.NamedVector) int { return strings.Compare(a.Name, b.Name) })
+	return vectors, nil
 }
 
 // Scroll returns a page of the points that match, by ascending id.
@@ -89,7 +107,7 @@ func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) 
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
-	sel, err := compileSelection(r.Select)
+	sel, err := col.compileSelection(r.Select)
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
@@ -111,7 +129,7 @@ func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, 
 	for _, s := range col.shards {
 		found := 0
 		err := s.eachMatching(ctx, db.store, from, limit, filter, func(snapshot *storage.Snapshot, id vectord.PointID, row storage.PointRow) (bool, error) {
-			r, err := record(snapshot, s, id, row, sel)
+			r, err := col.record(snapshot.Reader, s, id, row, &sel)
 			if err != nil {
 				return false, err
 			}

@@ -74,18 +74,18 @@ func (x *vectorIndex) rebuildDue(g *hnsw.Graph) bool {
 	return (!x.asConfigured(g) || x.hasDrifted(g)) && time.Now().UnixNano() >= x.rebuildAfter.Load()
 }
 
-// asConfigured reports whether the graph has the codes that the configuration names.
+// asConfigured reports whether the graph has the codes and the links that the configuration names.
 func (x *vectorIndex) asConfigured(g *hnsw.Graph) bool {
-	q := x.quantization.Load()
+	q := x.spec.Load().quantization
 	if s, ok := g.Codec().(*quant.Scalar); ok && s.Quantile() != q.Quantile {
 		return false
 	}
-	return g.Codec().Name() == q.Codec
+	return g.Codec().Name() == q.Codec && g.Config().M == x.spec.Load().hnsw.M
 }
 
 // hasDrifted reports whether recent vectors do not fit the codes.
 func (x *vectorIndex) hasDrifted(g *hnsw.Graph) bool {
-	cut := max(quant.CutMax, 1-float64(x.quantization.Load().Quantile))
+	cut := max(quant.CutMax, 1-float64(x.spec.Load().quantization.Quantile))
 	return x.drift.full.Load() && float64(x.drift.share.Load()) > (cut+driftShareMax)*1e6 &&
 		x.drift.since.Load() >= int64(g.Len()/driftGrowth)
 }
@@ -140,7 +140,7 @@ func (x *vectorIndex) beginRebuild(g *hnsw.Graph) error {
 	if !x.asConfigured(g) {
 		reason = rebuildConfig
 	}
-	x.log.Info("the graph is built again with other codes, the old one serves meanwhile", "shard", x.shard, "reason", reason,
+	x.log.Info("the graph is built again with other codes, the old one serves meanwhile", "of", x.set, "reason", reason,
 		"from", g.Codec().Name(), "to", next.Codec().Name(), "vectors", len(slots))
 	x.metrics.retrainings.WithLabelValues(reason).Inc()
 	x.toCopy = slots
@@ -172,7 +172,7 @@ func (x *vectorIndex) copySome(g, next *hnsw.Graph) error {
 	x.mu.Unlock()
 	// Apply marks a slot that it changes from here on, so a vector read too early is found out below.
 	var moves []move
-	err := x.vectors.Vectors(x.shard, slots, func(slot uint32, v []float32) error {
+	err := x.vectors.Vectors(x.set, slots, func(slot uint32, v []float32) error {
 		moves = append(moves, move{slot, slices.Clone(v)})
 		return nil
 	})
@@ -211,12 +211,12 @@ func (x *vectorIndex) swap(g, next *hnsw.Graph) {
 	x.drift.reset()
 	x.unsaved.Add(int64(next.Len())) // the checkpoint in place has the old one
 	g.Close()
-	x.log.Info("the graph was replaced", "shard", x.shard, "codec", next.Codec().Name(), "vectors", next.Len())
+	x.log.Info("the graph was replaced", "of", x.set, "codec", next.Codec().Name(), "vectors", next.Len())
 }
 
 // abandon gives up a rebuild for a while.
 func (x *vectorIndex) abandon(err error) {
-	x.log.Warn("the graph is not built again with other codes for now, the old one serves", "shard", x.shard, "error", err)
+	x.log.Warn("the graph is not built again with other codes for now, the old one serves", "of", x.set, "error", err)
 	x.rebuildAfter.Store(time.Now().Add(rebuildRetry).UnixNano())
 	x.dropNext()
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/storage"
 )
 
 // This file holds the recall of searches at their collections' targets. A node measures its shards one after the other, in
@@ -118,9 +119,12 @@ type shardState struct {
 	waiting int
 }
 
-func (s *shard) state() shardState {
-	points := s.points.Load()
-	return shardState{changes: points + 2*int64(s.index.removals.Load()), points: points, indexed: s.index.indexed(), waiting: s.index.waiting()}
+func (v *shardVectors) state() shardState {
+	x := v.dense
+	s := shardState{indexed: x.indexed(), waiting: x.waiting()}
+	s.points = int64(s.indexed + s.waiting)
+	s.changes = s.points + 2*int64(x.removals.Load())
+	return s
 }
 
 func (s *shardState) settled() bool { return s.waiting*settledWaitShare <= s.indexed }
@@ -131,7 +135,7 @@ const movingShare = 50
 
 // quiet reports whether the points were at rest while the pass measured.
 func (p *recallPass) quiet() bool {
-	now := p.shard.state()
+	now := p.vectors.state()
 	return p.state.settled() && now.settled() && (now.changes-p.state.changes)*movingShare <= now.points &&
 		(now.indexed-p.state.indexed)*movingShare <= now.indexed
 }
@@ -148,9 +152,12 @@ func (c *calibrator) efFor(h *vectord.HNSWConfig) int {
 	return vectord.UncalibratedEf
 }
 
-// due reports whether the shard is to be measured.
-func (s *shard) due(now time.Time) bool {
-	state, config, last := s.state(), s.index.config.Load().HNSW, &s.recall.last
+// due reports whether the vectors are to be measured.
+func (v *shardVectors) due(now time.Time) bool {
+	if v.dense == nil || v.dense.graph.Load() == nil {
+		return false
+	}
+	state, config, last := v.state(), v.dense.spec.Load().hnsw, &v.recall.last
 	rest := recallRestMin
 	if !last.moved {
 		rest = max(rest, recallRest*last.took)
@@ -170,7 +177,7 @@ func (s *shard) due(now time.Time) bool {
 	case last.outdated(&state):
 		return true
 	}
-	return rested && s.recall.queries.fresh.Load() >= uint64(min(recallQueriesMin, sampleSize(s.index.dim)))
+	return rested && v.recall.queries.fresh.Load() >= uint64(min(recallQueriesMin, sampleSize(v.dense.dim)))
 }
 
 // retargeted reports whether the collection wants something else by now.
@@ -189,11 +196,11 @@ func sampleSize(dim int) int { return max(1, min(recallSample, sampleBytesMax/(4
 // stepRecall does a small piece of the measuring, and reports whether there was one to do. Only one goroutine calls it.
 func (db *DB) stepRecall(now time.Time) bool {
 	if db.pass == nil {
-		shard, col := db.shardToMeasure(now)
-		if shard == nil {
+		found, ok := db.vectorsToMeasure(now)
+		if !ok {
 			return false
 		}
-		pass, err := db.newPass(shard, col, now)
+		pass, err := db.newPass(found, now)
 		if err != nil {
 			db.endPass(pass, now, err)
 			return true
@@ -203,7 +210,7 @@ func (db *DB) stepRecall(now time.Time) bool {
 	}
 	p := db.pass
 	done, err := p.step()
-	if p.shard.index.stop.Err() != nil { // the collection is no more, or the node is closing
+	if p.vectors.dense.stop.Err() != nil { // the collection is no more, or the node is closing
 		db.pass = nil
 		return true
 	}
@@ -214,28 +221,38 @@ func (db *DB) stepRecall(now time.Time) bool {
 	return true
 }
 
-// shardToMeasure returns the shard that has waited longest of those that are due.
-func (db *DB) shardToMeasure(now time.Time) (found *shard, of *collection) {
+// measurable is what a measurement is of: the vectors of one name in one shard.
+type measurable struct {
+	collection *collection
+	spec       *vectorSpec
+	shard      *shard
+	vectors    *shardVectors
+}
+
+// vectorsToMeasure returns those that have waited longest of those that are due.
+func (db *DB) vectorsToMeasure(now time.Time) (found measurable, ok bool) {
 	for _, col := range db.catalog.unordered() {
 		for _, s := range col.shards {
-			if s.index.stop.Err() != nil || !s.due(now) {
-				continue
-			}
-			if found == nil || s.recall.last.ended.Before(found.recall.last.ended) {
-				found, of = s, col
+			for _, v := range *s.vectors.Load() {
+				if !v.due(now) || v.dense.stop.Err() != nil {
+					continue
+				}
+				if spec := col.specOf(v.number); spec != nil && (!ok || v.recall.last.ended.Before(found.vectors.recall.last.ended)) {
+					found, ok = measurable{col, spec, s, v}, true
+				}
 			}
 		}
 	}
-	return found, of
+	return found, ok
 }
 
 // endPass draws the conclusions of a measurement, which may have failed.
 func (db *DB) endPass(p *recallPass, now time.Time, err error) {
-	c := &p.shard.recall
+	c := &p.vectors.recall
 	c.last.ended, c.last.took, c.last.failed = now, now.Sub(p.began), err != nil
 	if err != nil {
 		db.logger.Warn("the recall of searches could not be measured, they go on as before", "collection", p.collection.name,
-			"shard", p.shard.id, "error", err)
+			"of", p.vectors.dense.set, "error", err)
 		return
 	}
 	c.last.count++
@@ -254,10 +271,10 @@ func (db *DB) endPass(p *recallPass, now time.Time, err error) {
 		return
 	}
 	c.ef.Store(int32(ef))
-	db.logger.Info("searches keep another number of candidates", "collection", p.collection.name, "shard", p.shard.id,
+	db.logger.Info("searches keep another number of candidates", "collection", p.collection.name, "of", p.vectors.dense.set,
 		"ef", ef, "before", before, "recall", t.mean(), "target", p.config.RecallTarget)
-	if err := saveEf(p.shard.index.files, p.shard.id, ef); err != nil {
-		db.logger.Error("the number of candidates was not saved, a start will measure it again", "shard", p.shard.id, "error", err)
+	if err := saveEf(p.vectors.dense.files, p.vectors.dense.set, ef); err != nil {
+		db.logger.Error("the number of candidates was not saved, a start will measure it again", "of", p.vectors.dense.set, "error", err)
 	}
 }
 
@@ -292,12 +309,16 @@ func (db *DB) holdRecall() {
 	}
 }
 
-// recallState sums up the shards of a collection.
-func (c *collection) recallState() (r vectord.RecallState) {
+// recallState sums up the shards of a collection, for the vectors of a name.
+func (c *collection) recallState(spec *vectorSpec) (r vectord.RecallState) {
 	var sum float64
 	for _, s := range c.shards {
-		r.Ef = max(r.Ef, s.recall.efFor(&c.config.HNSW))
-		if m := s.recall.measured.Load(); m != nil && m.ef == s.recall.efFor(&c.config.HNSW) {
+		v := s.vectorsOf(spec.number)
+		if v == nil {
+			continue
+		}
+		r.Ef = max(r.Ef, v.recall.efFor(&spec.hnsw))
+		if m := v.recall.measured.Load(); m != nil && m.ef == v.recall.efFor(&spec.hnsw) {
 			r.Queries += m.queries
 			sum += m.ratio * float64(m.queries)
 		}
@@ -373,51 +394,53 @@ func scatter(n uint64) uint64 {
 
 // The file that keeps what was chosen for a shard, so that searches after a start need not wait for a measurement:
 //
-//	"vdrecal" · format u8 = 1 · shard u32 · ef u32 · CRC32C of the 16 bytes before u32
+//	"vdrecal" · format u8 = 2 · shard u32 · number of the vectors u16 · ef u32 · CRC32C of the 18 bytes before u32
 const (
-	recallMagic    = "vdrecal\x01"
-	recallFileSize = len(recallMagic) + 4 + 4 + 4
+	recallMagic    = "vdrecal\x02"
+	recallFileSize = len(recallMagic) + 4 + 2 + 4 + 4
 	recallSuffix   = ".recall"
 )
 
-func recallName(shard uint32) string { return derivedName(shard, recallSuffix) }
+func recallName(set storage.VectorSet) string { return derivedName(set, recallSuffix) }
 
-func encodeEf(shard uint32, ef int) []byte {
+func encodeEf(set storage.VectorSet, ef int) []byte {
 	b := append(make([]byte, 0, recallFileSize), recallMagic...)
-	b = binary.LittleEndian.AppendUint32(b, shard)
+	b = binary.LittleEndian.AppendUint32(b, set.Shard)
+	b = binary.LittleEndian.AppendUint16(b, set.Number)
 	b = binary.LittleEndian.AppendUint32(b, uint32(ef))
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-func decodeEf(b []byte, shard uint32) (ef int, err error) {
+func decodeEf(b []byte, set storage.VectorSet) (ef int, err error) {
 	if len(b) != recallFileSize {
 		return 0, fmt.Errorf("%d bytes, want %d", len(b), recallFileSize)
 	}
 	body, fields := b[:recallFileSize-4], b[len(recallMagic):]
-	n := binary.LittleEndian.Uint32(fields[4:])
+	n := binary.LittleEndian.Uint32(fields[6:])
+	of := storage.VectorSet{Shard: binary.LittleEndian.Uint32(fields), Number: binary.LittleEndian.Uint16(fields[4:])}
 	switch {
 	case string(b[:len(recallMagic)]) != recallMagic:
 		return 0, fmt.Errorf("header % x is not one of this format", b[:len(recallMagic)])
 	case crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]):
 		return 0, errors.New("it does not fit its checksum")
-	case binary.LittleEndian.Uint32(fields) != shard:
-		return 0, fmt.Errorf("written for shard %d", binary.LittleEndian.Uint32(fields))
+	case of != set:
+		return 0, fmt.Errorf("written for %s", of)
 	case n < efMin || n > efMax:
 		return 0, fmt.Errorf("ef %d is not from %d to %d", n, efMin, efMax)
 	}
 	return int(n), nil
 }
 
-func saveEf(files fileStore, shard uint32, ef int) error {
-	return files.WriteFile(recallName(shard), func(w io.Writer) error {
-		_, err := w.Write(encodeEf(shard, ef))
+func saveEf(files fileStore, set storage.VectorSet, ef int) error {
+	return files.WriteFile(recallName(set), func(w io.Writer) error {
+		_, err := w.Write(encodeEf(set, ef))
 		return err
 	})
 }
 
 // loadEf reads what was chosen for a shard before; 0 is nothing.
-func loadEf(files fileStore, shard uint32) (ef int, err error) {
-	f, size, err := files.OpenFile(recallName(shard))
+func loadEf(files fileStore, set storage.VectorSet) (ef int, err error) {
+	f, size, err := files.OpenFile(recallName(set))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -432,5 +455,5 @@ func loadEf(files fileStore, shard uint32) (ef int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return decodeEf(b, shard)
+	return decodeEf(b, set)
 }

@@ -3,12 +3,10 @@ package engine
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/storage"
 )
 
 const (
@@ -92,8 +91,8 @@ func (b *recallBench) upsert(first, n int, vector func() []float32) {
 	for n > 0 {
 		op := vectord.Operation{Kind: vectord.OpUpsert}
 		for range min(n, 500) {
-			p := vectord.Point{ID: vectord.NumberID(uint64(first)), Vector: vector()}
-			b.points[p.ID] = p.Vector
+			p := vectord.Point{ID: vectord.NumberID(uint64(first)), Vectors: vectord.Unnamed(vector())}
+			b.points[p.ID] = p.Vectors.Unnamed()
 			op.Points = append(op.Points, p)
 			first++
 			n--
@@ -121,7 +120,7 @@ func (b *recallBench) write(op vectord.Operation) {
 
 // settle waits until all vectors are in the graph, whose background work ends then.
 func (b *recallBench) settle() {
-	x := b.shard().index
+	x := b.vectors().dense
 	for x.waiting() > 0 {
 		x.wait.Wait()
 		x.unlinkedAt = time.Time{} // it need not be patient
@@ -141,7 +140,9 @@ func (b *recallBench) collection() *collection {
 
 func (b *recallBench) shard() *shard { return b.collection().shards[0] }
 
-func (b *recallBench) ef() int { return b.collection().recallState().Ef }
+func (b *recallBench) vectors() *shardVectors { return b.shard().vectorsOf(0) }
+
+func (b *recallBench) ef() int { return b.collection().recallState(b.collection().specs[0]).Ef }
 
 // ask sends n queries as a client would and returns the recall of their answers.
 func (b *recallBench) ask(n, ef int, vector func() []float32) float64 {
@@ -150,10 +151,10 @@ func (b *recallBench) ask(n, ef int, vector func() []float32) float64 {
 	distance := index.DistanceFunc(vectord.Euclid)
 	var top index.Top
 	for range n {
-		q := vectord.Query{Vector: vector(), Limit: recallK, Params: vectord.SearchParams{HNSWEf: ef}}
+		q := vectord.Query{Nearest: vectord.Near(vector()), Limit: recallK, Params: vectord.SearchParams{HNSWEf: ef}}
 		top.Reset(recallK)
 		for _, v := range b.points {
-			top.Offer(index.Neighbor{Distance: distance(q.Vector, v)})
+			top.Offer(index.Neighbor{Distance: distance(q.Nearest.Vector.Values, v)})
 		}
 		furthest := index.Score(vectord.Euclid, top.Worst().Distance)
 		for _, h := range b.search(q) {
@@ -183,7 +184,7 @@ func (b *recallBench) measure(after time.Duration) (passes int) {
 			passes++
 		}
 	}
-	if b.shard().recall.last.failed {
+	if b.vectors().recall.last.failed {
 		b.t.Fatal("a measurement failed")
 	}
 	return passes
@@ -216,7 +217,7 @@ func TestRecallIsHeld(t *testing.T) {
 	}
 	b.held(0.95, b.hard)
 	info, err := b.db.CollectionInfo("c")
-	if r := info.Recall; err != nil || r.Ef != b.ef() || r.Ratio == nil || *r.Ratio < 0.955 || r.Queries < recallQueriesMin {
+	if r := info.Recall[""]; err != nil || r.Ef != b.ef() || r.Ratio == nil || *r.Ratio < 0.955 || r.Queries < recallQueriesMin {
 		t.Errorf("the collection says %+v (%v)", r, err)
 	}
 	if recall := b.ask(100, 10, b.hard); recall > 0.9 {
@@ -241,7 +242,7 @@ func TestRecallFollowsTheSettings(t *testing.T) {
 	first := b.ef()
 	set := func(target float64) int {
 		t.Helper()
-		b.update(vectord.CollectionUpdate{RecallTarget: &target})
+		b.update(vectord.CollectionUpdate{HNSW: fmt.Appendf(nil, `{"recall_target":%v}`, target)})
 		if n := b.measure(0); n != 1 {
 			t.Errorf("%d measurements after the target became %v", n, target)
 		}
@@ -253,18 +254,18 @@ func TestRecallFollowsTheSettings(t *testing.T) {
 		t.Errorf("ef %d for 0.55, %d for 0.8, %d for 0.95, %d for 0.99", lowest, low, first, high)
 	}
 	fixed, none := 33, 0
-	b.update(vectord.CollectionUpdate{EfSearch: &fixed})
+	b.update(vectord.CollectionUpdate{HNSW: fmt.Appendf(nil, `{"ef_search":%d}`, fixed)})
 	if b.ef() != fixed {
 		t.Errorf("ef %d, the collection fixes %d", b.ef(), fixed)
 	}
-	if state := b.collection().recallState(); state.Ratio != nil {
+	if state := b.collection().recallState(b.collection().specs[0]); state.Ratio != nil {
 		t.Errorf("a recall is shown that was measured with another ef: %+v", state)
 	}
 	b.measure(0)
-	if state := b.collection().recallState(); state.Ef != fixed || state.Ratio == nil || *state.Ratio > 0.9 {
+	if state := b.collection().recallState(b.collection().specs[0]); state.Ef != fixed || state.Ratio == nil || *state.Ratio > 0.9 {
 		t.Errorf("with a fixed ef: %+v", state)
 	}
-	b.update(vectord.CollectionUpdate{EfSearch: &none})
+	b.update(vectord.CollectionUpdate{HNSW: fmt.Appendf(nil, `{"ef_search":%d}`, none)})
 	if n := b.measure(0); n != 1 || b.ef() < high*efEnough/efTooMuch {
 		t.Errorf("%d measurements and ef %d after the ef was let go, for 0.99 it was %d", n, b.ef(), high)
 	}
@@ -326,7 +327,7 @@ func TestRecallDoesNotFlap(t *testing.T) {
 	changes, ef := 0, b.ef()
 	for range 12 {
 		for range 300 {
-			b.search(vectord.Query{Vector: b.hard(), Limit: recallK})
+			b.search(vectord.Query{Nearest: vectord.Near(b.hard()), Limit: recallK})
 		}
 		if n := b.measure(time.Minute); n != 1 {
 			t.Fatalf("%d measurements of 300 new queries", n)
@@ -348,17 +349,17 @@ func TestRecallDoesNotFlap(t *testing.T) {
 func TestRecallIsMeasuredWhileItMatters(t *testing.T) {
 	b := newRecallBench(t)
 	none := 0
-	b.update(vectord.CollectionUpdate{IndexingThreshold: &none})
+	b.update(vectord.CollectionUpdate{Optimizer: fmt.Appendf(nil, `{"indexing_threshold":%d}`, none)})
 	op := vectord.Operation{Kind: vectord.OpUpsert}
 	for i := range 2000 {
-		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: b.hard()})
+		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed(b.hard())})
 	}
 	b.write(op)
 	if n := b.measure(time.Hour); n != 0 {
 		t.Errorf("%d measurements without a graph", n)
 	}
 	b.delete(recallVectorsMin-1, 2000)
-	b.update(vectord.CollectionUpdate{IndexingThreshold: new(1)})
+	b.update(vectord.CollectionUpdate{Optimizer: []byte(`{"indexing_threshold":1}`)})
 	b.settle()
 	if n := b.measure(time.Hour); n != 0 {
 		t.Errorf("%d measurements of %d points", n, b.shard().points.Load())
@@ -386,7 +387,7 @@ func TestRecallIsMeasuredWhileItMatters(t *testing.T) {
 func TestRecallOfMovingPoints(t *testing.T) {
 	b := newRecallBench(t)
 	fixed := 3000 // finds everything
-	b.update(vectord.CollectionUpdate{EfSearch: &fixed})
+	b.update(vectord.CollectionUpdate{HNSW: fmt.Appendf(nil, `{"ef_search":%d}`, fixed)})
 	b.upsert(0, 3000, b.hard)
 	b.ask(400, 0, b.hard)
 	step := func(until func(p *recallPass) bool) {
@@ -411,7 +412,7 @@ func TestRecallOfMovingPoints(t *testing.T) {
 	for b.db.pass != nil { // to its end, and not the one that is due then
 		b.db.stepRecall(b.now)
 	}
-	if m := b.shard().recall.measured.Load(); m == nil || m.ratio != 1 || m.queries < 200 {
+	if m := b.vectors().recall.measured.Load(); m == nil || m.ratio != 1 || m.queries < 200 {
 		t.Errorf("searches that find everything were measured as %+v", m)
 	}
 }
@@ -425,7 +426,7 @@ func TestRecallOfADroppedCollection(t *testing.T) {
 	if b.db.sampled.Load() == 0 {
 		t.Error("no query was kept")
 	}
-	b.update(vectord.CollectionUpdate{RecallTarget: new(0.9)})
+	b.update(vectord.CollectionUpdate{HNSW: []byte(`{"recall_target":0.9}`)})
 	for range 3 {
 		b.db.stepRecall(b.now)
 	}
@@ -441,7 +442,7 @@ func TestRecallOfADroppedCollection(t *testing.T) {
 	if b.db.pass != nil || b.db.stepRecall(b.now) {
 		t.Error("a dropped collection is measured")
 	}
-	pass.shard.recall.queries.offer(b.hard(), &b.db.sampled)
+	pass.vectors.recall.queries.offer(b.hard(), &b.db.sampled)
 	if n := b.db.sampled.Load(); n != 0 {
 		t.Errorf("%d bytes of queries are kept of a dropped collection", n)
 	}
@@ -462,14 +463,16 @@ func TestRecallAfterAStart(t *testing.T) {
 		b.serve()
 	}
 	restart()
-	if b.ef() != ef || b.collection().recallState().Ratio != nil {
-		t.Errorf("after a restart %+v, before it was ef %d", b.collection().recallState(), ef)
+	if b.ef() != ef || b.collection().recallState(b.collection().specs[0]).Ratio != nil {
+		t.Errorf("after a restart %+v, before it was ef %d", b.collection().recallState(b.collection().specs[0]), ef)
 	}
-	if n := b.measure(0); n != 1 || b.collection().recallState().Ratio == nil {
+	if n := b.measure(0); n != 1 || b.collection().recallState(b.collection().specs[0]).Ratio == nil {
 		t.Errorf("%d measurements after the restart", n)
 	}
-	for _, damage := range [][]byte{nil, []byte("vdrecal\x01"), bytes.Repeat([]byte{0xff}, recallFileSize), encodeEf(2, 64), encodeEf(1, efMax+1)} {
-		err := b.store.WriteFile(recallName(1), func(w io.Writer) error {
+	set := storage.VectorSet{Shard: 1}
+	for _, damage := range [][]byte{nil, []byte("vdrecal\x01"), bytes.Repeat([]byte{0xff}, recallFileSize), 
+		encodeEf(storage.VectorSet{Shard: 2}, 64), encodeEf(storage.VectorSet{Shard: 1, Number: 1}, 64), encodeEf(set, efMax+1)} {
+		err := b.store.WriteFile(recallName(set), func(w io.Writer) error {
 			_, err := w.Write(damage)
 			return err
 		})
@@ -507,7 +510,7 @@ func TestRecallMetrics(t *testing.T) {
 			}
 		}
 	}
-	state := b.collection().recallState()
+	state := b.collection().recallState(b.collection().specs[0])
 	want := map[string]float64{"vectord_recall_ratio": *state.Ratio, "vectord_recall_target_ratio": 0.95, "vectord_search_ef": float64(state.Ef)}
 	if fmt.Sprint(values) != fmt.Sprint(want) {
 		t.Errorf("metrics %v, want %v", values, want)
@@ -679,43 +682,14 @@ func TestQuerySample(t *testing.T) {
 	}
 }
 
-// TestOlderSettings checks that what was written before there was a recall target reads as the default.
-func TestOlderSettings(t *testing.T) {
-	config, err := json.Marshal(vectord.DefaultCollectionConfig(2, vectord.Dot))
-	if err != nil {
-		t.Fatal(err)
-	}
-	older := strings.Replace(string(config), `"ef_search":0,"recall_target":0.95`, `"ef_search":50`, 1)
-	r := newReplica(t)
-	defer r.close()
-	r.apply(vectord.Entry{Index: 1, Command: append([]byte{1, byte(commandCreateCollection)}, `{"name":"c","config":`+older+`}`...)})
-	b := r.store.NewBatch()
-	b.PutMeta(collectionKey(7), []byte(`{"id":7,"name":"d","config":`+older+`,"shards":[]}`))
-	if err := b.CommitUnsynced(); err != nil {
-		t.Fatal(err)
-	}
-	r.db.Close()
-	r.store.Close()
-	r.open()
-	for _, name := range []string{"c", "d"} {
-		info, err := r.db.CollectionInfo(name)
-		if h := info.Config.HNSW; err != nil || h.EfSearch != 50 || h.RecallTarget != vectord.DefaultRecallTarget {
-			t.Errorf("%s: %+v (%v)", name, h, err)
-		}
-	}
-	r.apply(vectord.Entry{Index: 2, Command: append([]byte{1, byte(commandUpdateCollection)}, `{"name":"c","update":{"ef_search":60}}`...)})
-	if info, err := r.db.CollectionInfo("c"); err != nil || info.Config.HNSW.EfSearch != 60 {
-		t.Errorf("%+v (%v)", info.Config.HNSW, err)
-	}
-}
-
 func FuzzDecodeEf(f *testing.F) {
-	f.Add(encodeEf(1, 64))
+	set := storage.VectorSet{Shard: 1, Number: 2}
+	f.Add(encodeEf(set, 64))
 	f.Add([]byte(recallMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		ef, err := decodeEf(b, 1)
-		if err == nil && !bytes.Equal(encodeEf(1, ef), b) {
-			t.Errorf("% x reads as %d, which is written as % x", b, ef, encodeEf(1, ef))
+		ef, err := decodeEf(b, set)
+		if err == nil && !bytes.Equal(encodeEf(set, ef), b) {
+			t.Errorf("% x reads as %d, which is written as % x", b, ef, encodeEf(set, ef))
 		}
 	})
 }

@@ -33,15 +33,14 @@ const (
 // Points may change meanwhile. One that was written since the beginning is not counted among those to be found; one that
 // was deleted no longer is.
 type recallPass struct {
-	db         *DB
-	shard      *shard
-	collection *collection
-	config     vectord.HNSWConfig
-	began      time.Time
-	state      shardState
-	through    uint64 // index in the log at the beginning
-	retarget   bool   // the target is not that of the last pass
-	outdated   bool   // the points are not those of the last pass
+	measurable
+	db       *DB
+	config   vectord.HNSWConfig
+	began    time.Time
+	state    shardState
+	through  uint64 // index in the log at the beginning
+	retarget bool   // the target is not that of the last pass
+	outdated bool   // the points are not those of the last pass
 
 	queries  []passQuery
 	distance func(a, b []float32) float32
@@ -94,14 +93,14 @@ func (t *tally) reaches(target float64) bool {
 // marginOf returns recallMargin, or less where it would ask for nearly everything.
 func marginOf(target float64) float64 { return min(recallMargin, (1-target)/4) }
 
-// newPass begins a measurement of the shard. With an error it returns one that has measured nothing.
-func (db *DB) newPass(s *shard, col *collection, now time.Time) (*recallPass, error) {
-	last := &s.recall.last
-	p := &recallPass{db: db, shard: s, collection: col, config: col.config.HNSW, began: now, state: s.state(),
-		through: s.index.through.Load(), distance: index.DistanceFunc(col.config.Params.Vectors.Distance), tallies: map[int]*tally{}}
+// newPass begins a measurement. With an error it returns one that has measured nothing.
+func (db *DB) newPass(m measurable, now time.Time) (*recallPass, error) {
+	last := &m.vectors.recall.last
+	p := &recallPass{measurable: m, db: db, config: m.spec.hnsw, began: now, state: m.vectors.state(),
+		through: m.shard.through.Load(), distance: m.spec.compare(), tallies: map[int]*tally{}}
 	p.retarget = last.retargeted(&p.config)
 	p.outdated = last.outdated(&p.state)
-	for _, v := range s.recall.queries.take(min(recallQueriesMin, sampleSize(s.index.dim))) {
+	for _, v := range m.vectors.recall.queries.take(min(recallQueriesMin, sampleSize(m.spec.dim))) {
 		p.queries = append(p.queries, passQuery{vector: v})
 	}
 	if len(p.queries) == 0 {
@@ -118,7 +117,7 @@ func (db *DB) newPass(s *shard, col *collection, now time.Time) (*recallPass, er
 // ownQueries makes queries of the shard's own vectors.
 func (p *recallPass) ownQueries(seed uint64) error {
 	rng := rand.New(rand.NewPCG(uint64(p.shard.id), seed))
-	size := sampleSize(p.shard.index.dim)
+	size := sampleSize(p.spec.dim)
 	points := map[uint32]slotPoint{}
 	for limit, tries := p.shard.slots.limit(), size*sampleTries; tries > 0 && limit > 0 && len(points) < size; tries-- {
 		slot := rng.Uint32N(limit)
@@ -131,7 +130,7 @@ func (p *recallPass) ownQueries(seed uint64) error {
 		slots = append(slots, slot)
 	}
 	slices.Sort(slots)
-	err := p.db.store.Vectors(p.shard.id, slots, func(slot uint32, v []float32) error {
+	err := p.db.store.Vectors(p.vectors.dense.set, slots, func(slot uint32, v []float32) error {
 		if now, ok := p.shard.slots.get(slot); ok && now == points[slot] {
 			p.queries = append(p.queries, passQuery{vector: slices.Clone(v), id: &now.id})
 		}
@@ -171,7 +170,7 @@ func (p *recallPass) step() (done bool, err error) {
 
 // scan compares the queries with the next vectors.
 func (p *recallPass) scan() error {
-	rows := max(recallRowsMin, recallChunkWork/(len(p.queries)*p.shard.index.dim))
+	rows := max(recallRowsMin, recallChunkWork/(len(p.queries)*p.spec.dim))
 	limit := p.shard.slots.limit()
 	p.slots = p.slots[:0]
 	for end := min(limit, p.next+recallSlotsMax); p.next < end && len(p.slots) < rows; p.next++ {
@@ -179,7 +178,7 @@ func (p *recallPass) scan() error {
 			p.slots = append(p.slots, p.next)
 		}
 	}
-	err := p.db.store.Vectors(p.shard.id, p.slots, func(slot uint32, v []float32) error {
+	err := p.db.store.Vectors(p.vectors.dense.set, p.slots, func(slot uint32, v []float32) error {
 		point, ok := p.shard.slots.get(slot)
 		if !ok {
 			return nil
@@ -201,7 +200,7 @@ func (p *recallPass) scan() error {
 
 // rank writes down the nearest points of each query.
 func (p *recallPass) rank() {
-	d := p.collection.config.Params.Vectors.Distance
+	d := p.spec.distance
 	var sorted []index.Neighbor
 	for i := range p.queries {
 		q := &p.queries[i]
@@ -217,8 +216,12 @@ func (p *recallPass) rank() {
 
 // search searches for one query as a client's search does, and counts what it finds.
 func (p *recallPass) search(q *passQuery) error {
-	query := vectord.Query{ID: q.id, Limit: recallK, Params: vectord.SearchParams{HNSWEf: p.ef}}
-	s := search{db: p.db, collection: p.collection, query: &query, distance: p.distance, vector: q.vector, wanted: recallK, probe: true}
+	query := vectord.Query{Limit: recallK, Params: vectord.SearchParams{HNSWEf: p.ef}}
+	s := search{db: p.db, collection: p.collection, query: &query, spec: p.spec, distance: p.distance, vector: vectord.Dense(q.vector),
+		wanted: recallK, probe: true}
+	if q.id != nil {
+		s.exclude = []vectord.PointID{*q.id}
+	}
 	hits, err := s.attempt(p.db.stop, p.shard, false)
 	if errors.Is(err, errChanged) {
 		return nil // the other queries will do
@@ -226,7 +229,7 @@ func (p *recallPass) search(q *passQuery) error {
 	if err != nil {
 		return err
 	}
-	d := p.collection.config.Params.Vectors.Distance
+	d := p.spec.distance
 	there, furthest := 0, float32(0)
 	for _, n := range q.nearest {
 		if now, ok := p.shard.slots.get(n.slot); ok && now.id == n.id {
@@ -253,7 +256,7 @@ func (p *recallPass) search(q *passQuery) error {
 
 // efToMeasure returns the ef that must be measured next for a choice to be made, 0 if it can be made.
 func (p *recallPass) efToMeasure() int {
-	inForce := p.shard.recall.efFor(&p.config)
+	inForce := p.vectors.recall.efFor(&p.config)
 	if p.tallies[inForce] == nil {
 		return inForce
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -17,7 +16,7 @@ import (
 // candidatesMax bounds what the factor of a query may make of its limit.
 const candidatesMax = 100_000
 
-// Search returns the points nearest to the query, nearest first and by ascending id at equal scores. Scores are exact.
+// Search returns the points that the query asks for, best first and by ascending id at equal scores. Scores are exact.
 func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
 	col, err := db.catalog.resolve(name)
 	if err != nil {
@@ -44,7 +43,7 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err := checkQuery(q); err != nil {
 		return nil, err
 	}
-	selection, err := compileSelection(q.Select)
+	selection, err := col.compileSelection(q.Select)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +51,7 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &search{db: db, collection: col, query: q, filter: filter, selection: selection,
-		distance: index.DistanceFunc(col.config.Params.Vectors.Distance), wanted: q.Limit + q.Offset}
+	s := &search{db: db, collection: col, query: q, filter: filter, selection: selection, wanted: q.Limit + q.Offset}
 	if s.lists() {
 		return s, nil
 	}
@@ -61,7 +59,7 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 }
 
 // lists reports whether the query has no vector, and so wants points in the order of their ids.
-func (s *search) lists() bool { return s.query.Vector == nil && s.query.ID == nil }
+func (s *search) lists() bool { return s.query.Nearest == nil }
 
 // page returns those of the hits of all pages so far that the query asks for.
 func (s *search) page(hits []vectord.Hit) []vectord.Hit {
@@ -94,41 +92,67 @@ type search struct {
 	query      *vectord.Query
 	filter     *matcher
 	selection  selection
-	distance   func(a, b []float32) float32
-	vector     []float32 // the query's, as the collection keeps vectors
-	wanted     int       // hits of all pages so far
-	probe      bool      // of our own, to measure recall: neither counted nor cached
+	spec       *vectorSpec
+	distance   func(query, stored []float32) float32
+	vector     vectord.Vector // the query's, as the collection keeps vectors
+	exclude    []vectord.PointID
+	wanted     int  // hits of all pages so far
+	probe      bool // of our own, to measure recall: neither counted nor cached
 }
 
 // prepareVector finds the vector to search with.
-func (s *search) prepareVector() error {
-	params := s.collection.config.Params.Vectors
-	if id := s.query.ID; id != nil {
-		shard := s.collection.shardOf(*id)
-		snapshot := s.db.store.NewSnapshot()
-		defer snapshot.Close()
-		row, ok, err := snapshot.Point(shard.id, *id)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return noPoint(*id)
-		}
-		s.vector, ok, err = snapshot.Vector(shard.id, row.Slot, nil)
-		if err == nil && !ok {
-			err = fmt.Errorf("point %s has no vector in slot %d", *id, row.Slot)
-		}
+func (s *search) prepareVector() (err error) {
+	if s.spec, err = s.collection.spec(s.query.Using); err != nil {
 		return err
 	}
-	if err := checkVector(s.query.Vector, params.Size); err != nil {
-		return err
+	s.distance = s.spec.compare()
+	if id := s.query.Nearest.ID; id != nil {
+		s.exclude = []vectord.PointID{*id}
+		s.vector, err = s.db.vectorOf(s.collection, s.spec, *id)
+	} else {
+		s.vector, err = s.spec.forQuery(s.query.Nearest.Vector)
 	}
-	s.vector = s.query.Vector
-	if params.Distance == vectord.Cosine {
-		s.vector = slices.Clone(s.vector)
-		vectord.Normalize(s.vector)
+	if err == nil && s.spec.idf {
+		s.vector = s.collection.weighted(s.spec, s.vector)
 	}
-	return nil
+	return err
+}
+
+// forQuery returns a vector that a client gave in the form in which it is compared.
+func (s *vectorSpec) forQuery(v vectord.Vector) (vectord.Vector, error) {
+	if v.Kind == vectord.TextVector && s.kind == vectord.SparseVector {
+		var err error
+		if v, err = textVector(v.Text, true); err != nil {
+			return v, err
+		}
+	}
+	if err := v.Check(s.name, s.kind, s.dim); err != nil {
+		return v, err
+	}
+	if s.distance == vectord.Cosine || s.datatype != "" {
+		v = v.Clone()
+		s.prepare(&v)
+	}
+	return v, nil
+}
+
+// vectorOf returns the vector of a point.
+func (db *DB) vectorOf(col *collection, spec *vectorSpec, id vectord.PointID) (vectord.Vector, error) {
+	shard := col.shardOf(id)
+	snapshot := db.store.NewSnapshot()
+	defer snapshot.Close()
+	row, ok, err := snapshot.Point(shard.id, id)
+	if err != nil {
+		return vectord.Vector{}, err
+	}
+	if !ok {
+		return vectord.Vector{}, noPoint(id)
+	}
+	v, ok, err := spec.read(snapshot.Reader, shard.id, row.Slot)
+	if err == nil && !ok {
+		err = vectord.Errorf(vectord.KindNotFound, "Point with id %s has no vector with name %q", id, spec.name)
+	}
+	return v, err
 }
 
 // allShards searches the shards, several at the same time, and merges what they found.
@@ -161,7 +185,7 @@ func (s *search) merge(found [][]vectord.Hit) []vectord.Hit {
 }
 
 func (s *search) sort(hits []vectord.Hit) {
-	distance := s.collection.config.Params.Vectors.Distance
+	distance := s.spec.distance
 	slices.SortFunc(hits, func(a, b vectord.Hit) int {
 		switch {
 		case distance.Nearer(a.Score, b.Score):
@@ -199,7 +223,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 	}
 	defer a.release()
 	if a.plan == planFresh {
-		shard.index.onGraph(func(g *hnsw.Graph) {
+		a.vectors.dense.onGraph(func(g *hnsw.Graph) {
 			a.found = g.Search(a.found[:a.outside], a.nearest.vector, a.walk())
 		})
 	}
@@ -210,6 +234,7 @@ func (s *search) attempt(ctx context.Context, shard *shard, settled bool) ([]vec
 type attempt struct {
 	search   *search
 	shard    *shard
+	vectors  *shardVectors
 	settled  bool
 	removals uint64 // of the index when it began
 	matches  *matches
@@ -232,24 +257,32 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	removals := shard.index.removals.Load()
+	vectors := shard.vectorsOf(s.spec.number)
+	if vectors == nil {
+		return nil, vectord.NoVectorName(s.spec.name) // dropped a moment ago
+	}
+	removals := vectors.removals()
 	found, err := shard.matches(ctx, s.db.store, s.filter, settled)
 	if err != nil || found != nil && found.count == 0 {
 		return nil, err
 	}
-	n := nearest{vector: s.vector, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
-	n.ef = s.query.Params.HNSWEf
-	if n.ef == 0 {
-		n.ef = shard.recall.efFor(&s.collection.config.HNSW)
-	}
-	n.wanted = s.wanted
-	if s.query.ID != nil {
-		n.wanted++ // the point itself will be found and left out
-	}
-	n.k = s.depth(shard, n.ef, n.wanted)
-	a := &attempt{search: s, shard: shard, settled: settled, removals: removals, matches: found, nearest: n,
+	n := nearest{vector: s.vector.Values, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
+	// Points that will be found and left out.
+	n.wanted = s.wanted + len(s.exclude)
+	a := &attempt{search: s, shard: shard, vectors: vectors, settled: settled, removals: removals, matches: found,
 		rescoring: rescorings.Get().(*rescoring)}
-	if a.found, a.plan, err = shard.index.outsideGraph(ctx, a.found[:0], n); err != nil {
+	if vectors.sparse != nil {
+		n.k = n.wanted
+		a.found, a.plan = vectors.sparse.search(a.found[:0], &s.vector, n.k, found), planSparse
+	} else {
+		if n.ef = s.query.Params.HNSWEf; n.ef == 0 {
+			n.ef = vectors.recall.efFor(&s.spec.hnsw)
+		}
+		n.k = s.depth(vectors.dense, n.ef, n.wanted)
+		a.found, a.plan, err = vectors.dense.outsideGraph(ctx, a.found[:0], n)
+	}
+	a.nearest = n
+	if err != nil {
 		a.release()
 		return nil, err
 	}
@@ -263,24 +296,24 @@ func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
 	if !s.probe {
 		a.count()
 	}
-	if err := s.rescore(ctx, a.shard, a.rescoring, a.settled); err != nil {
+	if err := a.rescore(ctx); err != nil {
 		return nil, err
 	}
-	if a.matches != nil && !n.indexed && len(a.candidates) < min(n.wanted, a.matches.count) {
+	if a.plan == planFresh && a.matches != nil && !n.indexed && len(a.candidates) < min(n.wanted, a.matches.count) {
 		// The walk ran dry before it had met enough matching points: compare with all of them.
 		n.exact = true
 		var err error
-		if a.found, err = a.shard.index.candidates(ctx, a.found[:0], n); err != nil {
+		if a.found, err = a.vectors.dense.candidates(ctx, a.found[:0], n); err != nil {
 			return nil, err
 		}
-		if err := s.rescore(ctx, a.shard, a.rescoring, a.settled); err != nil {
+		if err := a.rescore(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if a.shard.index.removals.Load() != a.removals && !a.settled {
+	if a.vectors.removals() != a.removals && !a.settled {
 		return nil, errChanged
 	}
-	return s.hits(a.shard, a.candidates, a.matches)
+	return a.hits()
 }
 
 // count tells the metrics of the attempt, and those who measure recall of a query that they may ask again.
@@ -291,13 +324,13 @@ func (a *attempt) count() {
 	}
 	db := a.search.db
 	db.metrics.searches[plan].Inc()
-	if a.work.Plan != hnsw.PlanNone && a.matches == nil && a.search.query.ID == nil {
-		a.shard.recall.queries.offer(a.search.vector, &db.sampled)
+	if a.work.Plan != hnsw.PlanNone && a.matches == nil && len(a.search.exclude) == 0 {
+		a.vectors.recall.queries.offer(a.nearest.vector, &db.sampled)
 	}
 }
 
 // depth returns how many candidates of a walk are compared again, for a number of wanted hits.
-func (s *search) depth(shard *shard, ef, wanted int) int {
+func (s *search) depth(x *vectorIndex, ef, wanted int) int {
 	q := s.query.Params.Quantization
 	switch {
 	case q.Ignore:
@@ -307,7 +340,7 @@ func (s *search) depth(shard *shard, ef, wanted int) int {
 	case q.ByCodes:
 		return wanted
 	}
-	if g := shard.index.graph.Load(); g != nil {
+	if g := x.graph.Load(); g != nil {
 		return g.Codec().Depth(wanted)
 	}
 	return wanted // what waits for a graph is compared at full precision
@@ -341,11 +374,14 @@ func (r *rescoring) release() {
 	}
 }
 
-// rescore compares r's slots at full precision and puts them into r.candidates, in order, each once.
-func (s *search) rescore(ctx context.Context, shard *shard, r *rescoring, settled bool) error {
+// rescore compares the slots found at full precision and puts them into candidates, in order, each once.
+func (a *attempt) rescore(ctx context.Context) error {
+	s, r, shard := a.search, a.rescoring, a.shard
 	r.candidates, r.missing = r.candidates[:0], r.missing[:0]
-	byCodes := s.query.Params.Quantization.ByCodes && !s.query.Params.Quantization.Ignore
-	if byCodes {
+	quantization := s.query.Params.Quantization
+	// Distances of sparse vectors are exact as they are.
+	measured := quantization.ByCodes && !quantization.Ignore || a.vectors.sparse != nil
+	if measured {
 		// One slot may have been measured twice, exactly at first and then by its code.
 		slices.SortStableFunc(r.found, func(a, b index.Neighbor) int { return cmp.Compare(a.Slot, b.Slot) })
 		r.found = slices.CompactFunc(r.found, func(a, b index.Neighbor) bool { return a.Slot == b.Slot })
@@ -353,20 +389,20 @@ func (s *search) rescore(ctx context.Context, shard *shard, r *rescoring, settle
 	hits := uint64(0)
 	for _, f := range r.found {
 		held, ok := shard.slots.words(f.Slot)
-		if !ok && settled {
+		if !ok && a.settled {
 			continue
 		}
 		if !ok {
 			return errChanged
 		}
 		c := candidate{slot: f.Slot, held: held}
-		if byCodes && f.Distance == f.Distance {
+		if measured && f.Distance == f.Distance {
 			c.distance = f.Distance
-			if s.collection.config.Params.Vectors.Distance == vectord.Euclid {
+			if s.spec.distance == vectord.Euclid {
 				c.distance = max(f.Distance, 0) // an estimate of what has a root
 			}
-		} else if v, ok := s.db.hot.get(hotKey{shard.id, f.Slot}, held.version()); ok {
-			c.distance = s.distance(s.vector, v)
+		} else if v, ok := s.db.hot.get(hotKey{a.vectors.dense.id, f.Slot}, held.version()); ok {
+			c.distance = s.distance(a.nearest.vector, v)
 			hits++
 		} else {
 			r.missing = append(r.missing, uint64(f.Slot)<<32|uint64(len(r.candidates)))
@@ -375,7 +411,7 @@ func (s *search) rescore(ctx context.Context, shard *shard, r *rescoring, settle
 	}
 	s.db.hot.hits.Add(hits)
 	if len(r.missing) > 0 {
-		if err := s.compareMissing(ctx, shard, r); err != nil {
+		if err := a.compareMissing(ctx); err != nil {
 			return err
 		}
 	}
@@ -392,15 +428,16 @@ func (s *search) rescore(ctx context.Context, shard *shard, r *rescoring, settle
 
 // compareMissing compares the candidates whose vectors the hot set does not have: those of the fresh buffer first, and
 // the others in one ordered read of storage, after which the hot set may have them.
-func (s *search) compareMissing(ctx context.Context, shard *shard, r *rescoring) error {
+func (a *attempt) compareMissing(ctx context.Context) error {
+	s, r, x, query := a.search, a.rescoring, a.vectors.dense, a.nearest.vector
 	slices.Sort(r.missing) // by slot
 	r.missed = r.missed[:0]
 	kept := r.missing[:0]
 	for _, m := range r.missing {
 		slot, c := uint32(m>>32), &r.candidates[uint32(m)]
-		v, ok := shard.index.fresh.Vector(slot, r.vector[:0])
+		v, ok := x.fresh.Vector(slot, r.vector[:0])
 		if r.vector = v; ok {
-			c.distance = s.distance(s.vector, v)
+			c.distance = s.distance(query, v)
 			continue
 		}
 		kept, r.missed = append(kept, m), append(r.missed, slot)
@@ -412,24 +449,30 @@ func (s *search) compareMissing(ctx context.Context, shard *shard, r *rescoring)
 		return err
 	}
 	s.db.hot.misses.Add(uint64(len(r.missed)))
+	cached := s.spec.kind == vectord.DenseVector && !s.query.Params.Exact && !s.probe
 	read := 0
-	err := s.db.store.Vectors(shard.id, r.missed, func(slot uint32, v []float32) error {
-		if r.missed[read] != slot {
-			return errChanged
+	err := s.db.store.Vectors(x.set, r.missed, func(slot uint32, v []float32) error {
+		for read < len(r.missed) && r.missed[read] != slot {
+			a.absent(&r.candidates[uint32(r.missing[read])])
+			read++
 		}
 		c := &r.candidates[uint32(r.missing[read])]
-		c.distance = s.distance(s.vector, v)
-		if now, ok := shard.slots.words(slot); ok && now == c.held && !s.query.Params.Exact && !s.probe {
-			s.db.hot.add(hotKey{shard.id, slot}, c.held.version(), v)
+		c.distance = s.distance(query, v)
+		if now, ok := a.shard.slots.words(slot); cached && ok && now == c.held {
+			s.db.hot.add(hotKey{x.id, slot}, c.held.version(), v)
 		}
 		read++
 		return nil
 	})
-	if err == nil && read < len(r.missed) {
-		err = errChanged
+	for ; err == nil && read < len(r.missed); read++ {
+		a.absent(&r.candidates[uint32(r.missing[read])])
 	}
 	return err
 }
+
+// absent notes that a candidate has no such vector. A point of those that match need not have one; any other was seen in the
+// index, and moved since.
+func (a *attempt) absent(c *candidate) { c.distance = unmeasured }
 
 // rank sorts the candidates by distance, those at equal distance by id, and drops those that are there twice.
 func (r *rescoring) rank() {
@@ -474,16 +517,17 @@ func orderedBits(distance float32) uint32 {
 }
 
 // hits turns the nearest candidates into hits with what the query selects.
-func (s *search) hits(shard *shard, ranked []candidate, found *matches) ([]vectord.Hit, error) {
-	hits := make([]vectord.Hit, 0, min(len(ranked), s.wanted))
-	d := s.collection.config.Params.Vectors.Distance
-	for i := range ranked {
-		c := &ranked[i]
-		if len(hits) == s.wanted {
+func (a *attempt) hits() ([]vectord.Hit, error) {
+	s, shard, found := a.search, a.shard, a.matches
+	hits := make([]vectord.Hit, 0, min(len(a.candidates), s.wanted))
+	d := s.spec.distance
+	for i := range a.candidates {
+		c := &a.candidates[i]
+		if len(hits) == s.wanted || c.distance != c.distance {
 			break
 		}
 		p := c.held.point()
-		if s.query.ID != nil && p.id == *s.query.ID {
+		if slices.Contains(s.exclude, p.id) {
 			continue
 		}
 		score := index.Score(d, c.distance)
@@ -493,7 +537,7 @@ func (s *search) hits(shard *shard, ranked []candidate, found *matches) ([]vecto
 		hit := vectord.Hit{Record: vectord.Record{ID: p.id, Version: p.version}, Score: score}
 		// A point that changed after the filter was evaluated may match no longer.
 		recheck := found != nil && p.version > found.asOf
-		if s.selection.payload || recheck {
+		if s.selection.payload || s.selection.vectors || recheck {
 			row, ok, err := s.db.store.Point(shard.id, p.id)
 			if err != nil {
 				return nil, err
@@ -513,13 +557,11 @@ func (s *search) hits(shard *shard, ranked []candidate, found *matches) ([]vecto
 					return nil, err
 				}
 			}
-		}
-		if s.selection.vector {
-			v, err := s.vectorOf(shard, c)
-			if err != nil {
-				return nil, err
+			if s.selection.vectors {
+				if hit.Vectors, err = s.collection.readVectors(s.db.store.Reader, shard, row, &s.selection); err != nil {
+					return nil, err
+				}
 			}
-			hit.Vector = v
 		}
 		if now, ok := shard.slots.words(c.slot); !ok || now != c.held {
 			return nil, errChanged
@@ -529,23 +571,13 @@ func (s *search) hits(shard *shard, ranked []candidate, found *matches) ([]vecto
 	return hits, nil
 }
 
-func (s *search) vectorOf(shard *shard, c *candidate) ([]float32, error) {
-	if v, ok := s.db.hot.get(hotKey{shard.id, c.slot}, c.held.version()); ok {
-		return slices.Clone(v), nil
-	}
-	v, ok, err := s.db.store.Vector(shard.id, c.slot, nil)
-	if err == nil && !ok {
-		err = errChanged
-	}
-	return v, err
-}
-
 // searchPlan is how candidates were found.
 type searchPlan uint8
 
 const (
 	planExact   searchPlan = iota // every vector compared at full precision
 	planList                      // no more match than are wanted as candidates, so they are that
+	planSparse                    // the inverted index was asked
 	planFresh                     // there is no graph
 	planGraph                     // and beyond: the plans of hnsw, in their order
 	searchPlans = planGraph + searchPlan(hnsw.PlanScan) + 1
@@ -555,7 +587,7 @@ func (p searchPlan) String() string {
 	if p >= planGraph {
 		return hnsw.Plan(p - planGraph).String()
 	}
-	return [...]string{"exact", "list", "fresh"}[p]
+	return [...]string{"exact", "list", "sparse", "fresh"}[p]
 }
 
 // list answers a query without a vector: points by ascending id, with score 0.

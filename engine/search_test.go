@@ -77,13 +77,13 @@ func newSearch(t testing.TB, rng *rand.Rand, n, dim int) (*search, *shard, [][]f
 			vectors[i][j] = float32(rng.NormFloat64())
 		}
 		vectord.Normalize(vectors[i])
-		w.Operations[0].Points = append(w.Operations[0].Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: vectors[i]})
+		w.Operations[0].Points = append(w.Operations[0].Points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed(vectors[i])})
 	}
 	if command, err = w.append(nil); err != nil {
 		t.Fatal(err)
 	}
 	r.apply(vectord.Entry{Group: sh.group, Index: 2, Command: command})
-	s := &search{db: r.db, collection: col, query: &vectord.Query{}, distance: index.DistanceFunc(vectord.Cosine), vector: vectors[0], wanted: 10}
+	s := &search{db: r.db, collection: col, query: &vectord.Query{}, spec: col.specs[0], distance: index.DistanceFunc(vectord.Cosine), vector: vectord.Dense(vectors[0]), wanted: 10}
 	return s, sh, vectors
 }
 
@@ -99,13 +99,14 @@ func TestRescoreFindsVectorsWhereverTheyAre(t *testing.T) {
 		switch rng.IntN(3) {
 		case 0:
 			p, _ := sh.slots.get(slot)
-			db.hot.add(hotKey{sh.id, slot}, p.version, vectors[slot])
+			db.hot.add(hotKey{sh.indexes()[0].id, slot}, p.version, vectors[slot])
 		case 1:
 			cold[slot] = true
-			sh.index.fresh.Remove(slot)
+			sh.indexes()[0].fresh.Remove(slot)
 		}
 	}
 	r := new(rescoring)
+	a := &attempt{search: s, shard: sh, vectors: sh.vectorsOf(0), nearest: nearest{vector: vectors[0]}, rescoring: r}
 	for pass := range 2 {
 		r.found = r.found[:0]
 		var want []uint32
@@ -116,33 +117,34 @@ func TestRescoreFindsVectorsWhereverTheyAre(t *testing.T) {
 		slices.Sort(want)
 		want = slices.Compact(want)
 		slices.SortFunc(want, func(a, b uint32) int {
-			return cmp.Or(cmp.Compare(s.distance(s.vector, vectors[a]), s.distance(s.vector, vectors[b])), cmp.Compare(a, b))
+			return cmp.Or(cmp.Compare(s.distance(s.vector.Values, vectors[a]), s.distance(s.vector.Values, vectors[b])), cmp.Compare(a, b))
 		})
-		if err := s.rescore(context.Background(), sh, r, false); err != nil {
+		if err := a.rescore(context.Background()); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		for i, c := range r.candidates {
-			if len(want) != len(r.candidates) || c.slot != want[i] || c.distance != s.distance(s.vector, vectors[c.slot]) {
+			if len(want) != len(r.candidates) || c.slot != want[i] || c.distance != s.distance(s.vector.Values, vectors[c.slot]) {
 				t.Fatalf("seed %d, pass %d: ranked %v, want the slots %v", seed, pass, r.candidates, want)
 			}
 		}
 		for _, slot := range want {
 			p, _ := sh.slots.get(slot)
-			if _, hot := db.hot.get(hotKey{sh.id, slot}, p.version); cold[slot] && !hot {
+			if _, hot := db.hot.get(hotKey{sh.indexes()[0].id, slot}, p.version); cold[slot] && !hot {
 				t.Fatalf("seed %d, pass %d: slot %d was read from storage and is not hot", seed, pass, slot)
 			}
 		}
 	}
 	gone := r.candidates[0].slot
 	sh.slots.clear(gone)
-	if err := s.rescore(context.Background(), sh, r, false); !errors.Is(err, errChanged) {
+	if err := a.rescore(context.Background()); !errors.Is(err, errChanged) {
 		t.Errorf("seed %d: a slot without a point: %v, want %v", seed, err, errChanged)
 	}
 	r.found = r.found[:0]
 	for i := range uint32(3) {
 		r.found = append(r.found, index.Neighbor{Slot: (gone + i) % uint32(len(vectors)), Distance: unmeasured})
 	}
-	if err := s.rescore(context.Background(), sh, r, true); err != nil || len(r.candidates) != 2 {
+	a.settled = true
+	if err := a.rescore(context.Background()); err != nil || len(r.candidates) != 2 {
 		t.Errorf("seed %d: settled, with one of three slots empty: %v, %v", seed, r.candidates, err)
 	}
 }
@@ -156,7 +158,7 @@ func BenchmarkRescore(b *testing.B) {
 			s, sh, vectors := newSearch(b, rng, points, dim)
 			for slot, v := range vectors {
 				p, _ := sh.slots.get(uint32(slot))
-				s.db.hot.add(hotKey{sh.id, uint32(slot)}, p.version, v)
+				s.db.hot.add(hotKey{sh.indexes()[0].id, uint32(slot)}, p.version, v)
 			}
 			slots := make([]index.Neighbor, 1<<16)
 			for i := range slots {
@@ -168,7 +170,8 @@ func BenchmarkRescore(b *testing.B) {
 				r := rescorings.Get().(*rescoring)
 				at := i * depth % (len(slots) - depth)
 				r.found = append(r.found[:0], slots[at:at+depth]...)
-				if err := s.rescore(context.Background(), sh, r, false); err != nil {
+				a := attempt{search: s, shard: sh, vectors: sh.vectorsOf(0), nearest: nearest{vector: vectors[0]}, rescoring: r}
+				if err := a.rescore(context.Background()); err != nil {
 					b.Fatal(err)
 				}
 				r.release()

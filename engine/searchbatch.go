@@ -92,7 +92,9 @@ func (s *shard) searchTogether(ctx context.Context, searches []*search) shardHit
 			attempts[i], found.errs[i] = search.begin(ctx, s, false)
 		}
 	}
-	s.index.onGraph(func(g *hnsw.Graph) { walkTogether(g, attempts) })
+	for _, x := range s.indexes() {
+		x.onGraph(func(g *hnsw.Graph) { walkTogether(g, x, attempts) })
+	}
 	for i, a := range attempts {
 		if a == nil {
 			continue
@@ -106,14 +108,14 @@ func (s *shard) searchTogether(ctx context.Context, searches []*search) shardHit
 	return found
 }
 
-// walkTogether adds to the attempts, some of which may be nil, what the graph has for them.
-func walkTogether(g *hnsw.Graph, attempts []*attempt) {
+// walkTogether adds to the attempts, some of which may be nil, what the graph of an index has for those that ask it.
+func walkTogether(g *hnsw.Graph, x *vectorIndex, attempts []*attempt) {
 	var walking []*attempt
 	var found [][]index.Neighbor
 	var vectors [][]float32
 	var params []hnsw.Params
 	for _, a := range attempts {
-		if a != nil && a.plan == planFresh {
+		if a != nil && a.plan == planFresh && a.vectors.dense == x {
 			walking, found = append(walking, a), append(found, a.found[:a.outside])
 			vectors, params = append(vectors, a.nearest.vector), append(params, a.walk())
 		}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -15,18 +17,20 @@ type shard struct {
 	group uint32
 
 	slots     slotTable
-	allocator *allocator // Apply's own
-	index     *vectorIndex
+	allocator *allocator                      // Apply's own
+	vectors   atomic.Pointer[[]*shardVectors] // by ascending number; replaced whole by Apply when a name comes or goes
+	feed      feedMarks
 	filters   filterCache
 	fields    *fieldIndexes
 	points    atomic.Int64
-	recall    calibrator
+	// through is the index in the log up to which changes have reached the memory.
+	through atomic.Uint64
 
 	// applying is held by Apply from before the first slot is cleared until the index knows the batch's changes. A read
 	// that saw a slot change under it takes it and looks again, so that it meets no half of an update.
 	applying sync.RWMutex
 	// moving says that applying is held by Apply. Who sees a slot without a point, then false here and then no change of
-	// index.through knows that the point is gone.
+	// through knows that the point is gone.
 	moving atomic.Bool
 }
 
@@ -40,13 +44,20 @@ type shardChanges struct {
 	through uint64 // index of the last entry, whether it changed anything or not
 }
 
-// slotStep is one change of a slot: given to a point with a new vector, kept by it with a new version (a changed
+// slotStep is one change of a slot: given to a point with new vectors, kept by it with a new version (a changed
 // payload), or freed.
 type slotStep struct {
-	kind   slotStepKind
-	slot   uint32
-	point  slotPoint
-	vector []float32
+	kind    slotStepKind
+	slot    uint32
+	point   slotPoint
+	filled  []numberedVector // what came with the slot
+	emptied []uint16         // numbers of the vectors that went with it
+}
+
+// numberedVector is a vector by the number of its name.
+type numberedVector struct {
+	number uint16
+	vectord.Vector
 }
 
 type slotStepKind uint8
@@ -68,21 +79,29 @@ func (c *shardChanges) begin() {
 
 // finish makes the memory follow the committed batch.
 func (c *shardChanges) finish() {
-	// A filter that is evaluated by indexes sees what the vector index has: all of the batch or nothing.
+	// A filter that is evaluated by indexes sees what the vector indexes have: all of the batch or nothing.
 	f := c.shard.fields
 	f.mu.Lock()
 	for _, s := range c.steps {
 		switch s.kind {
 		case slotFilled:
 			c.shard.slots.set(s.slot, s.point)
-			c.shard.index.add(s.slot, s.vector)
 			f.live.Add(s.slot)
+			for i := range s.filled {
+				if v := c.shard.vectorsOf(s.filled[i].number); v != nil {
+					v.add(s.slot, &s.filled[i].Vector)
+				}
+			}
 		case slotKept:
 			c.shard.slots.set(s.slot, s.point)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
-			c.shard.index.remove(s.slot)
 			f.live.Remove(s.slot)
+			for _, number := range s.emptied {
+				if v := c.shard.vectorsOf(number); v != nil {
+					v.remove(s.slot)
+				}
+			}
 		}
 	}
 	for i := range c.fields {
@@ -91,18 +110,20 @@ func (c *shardChanges) finish() {
 	f.measure()
 	c.shard.points.Add(c.points)
 	c.shard.filters.changed(c.through, c.touched)
-	c.shard.index.through.Store(c.through)
+	c.shard.through.Store(c.through)
 	f.mu.Unlock()
 	c.shard.moving.Store(false)
 	c.shard.applying.Unlock()
-	c.shard.index.kick()
+	for _, v := range *c.shard.vectors.Load() {
+		v.kick()
+	}
 }
 
 // pointWriter changes the points of one shard within a batch.
 type pointWriter struct {
+	collection *collection
 	batch      *storage.Batch
 	changes    *shardChanges
-	collection *collection
 	index      uint64 // of the entry being applied
 	err        error  // the first of reindex, which ends everything
 }
@@ -112,16 +133,16 @@ func (w *pointWriter) step(s slotStep) {
 	w.changes.touched = append(w.changes.touched, s.slot)
 }
 
-// upsert writes the point whole.
-func (w *pointWriter) upsert(p vectord.Point) error {
-	old, existed, err := w.batch.Point(w.changes.shard.id, p.ID)
+// upsert writes the point whole. old is its row if it exists.
+func (w *pointWriter) upsert(p *vectord.Point, old storage.PointRow, existed bool) error {
+	vectors, err := w.numbered(p.Vectors)
 	if err != nil {
 		return err
 	}
-	row := w.place(p.ID, p.Vector, p.Payload)
+	row := w.place(p.ID, vectors, p.Payload, p.Expires)
 	if existed {
 		w.reindex(&old, &row)
-		w.free(old.Slot)
+		w.free(old)
 	} else {
 		w.reindex(nil, &row)
 		w.changes.points++
@@ -129,47 +150,104 @@ func (w *pointWriter) upsert(p vectord.Point) error {
 	return nil
 }
 
+// numbered returns the vectors by ascending number.
+func (w *pointWriter) numbered(vectors vectord.Vectors) ([]numberedVector, error) {
+	out := make([]numberedVector, len(vectors))
+	for i := range vectors {
+		spec, err := w.collection.spec(vectors[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = numberedVector{spec.number, vectors[i].Vector}
+	}
+	slices.SortFunc(out, func(a, b numberedVector) int { return int(a.number) - int(b.number) })
+	return out, nil
+}
+
 // place gives the point a new slot. The slot that it may have had is freed afterwards: the other way round a search
 // between the two would find the point nowhere.
-func (w *pointWriter) place(id vectord.PointID, vector []float32, payload []byte) storage.PointRow {
+func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payload []byte, expires int64) storage.PointRow {
 	s := w.changes.shard
 	slot := s.allocator.allocate(w.index)
-	row := storage.PointRow{Slot: slot, Payload: payload}
+	numbers := make([]uint16, len(vectors))
+	for i := range vectors {
+		numbers[i] = vectors[i].number
+		w.collection.specOf(numbers[i]).put(w.batch, s.id, slot, &vectors[i].Vector)
+	}
+	row := storage.PointRow{Slot: slot, Expires: expires, Vectors: numbers, Payload: payload}
 	w.batch.PutPoint(s.id, id, row)
-	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index})
-	w.batch.PutVector(s.id, slot, vector)
-	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, vector: vector})
+	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index, Expires: expires, Vectors: numbers})
+	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, filled: vectors})
 	return row
 }
 
-func (w *pointWriter) free(slot uint32) {
+// free takes a point's slot away.
+func (w *pointWriter) free(row storage.PointRow) {
 	s := w.changes.shard
-	w.batch.DeleteSlot(s.id, slot)
-	w.batch.DeleteVector(s.id, slot)
-	s.allocator.release(slot)
-	w.step(slotStep{kind: slotFreed, slot: slot})
+	w.batch.DeleteSlot(s.id, row.Slot)
+	for _, number := range row.Vectors {
+		w.batch.DeleteVector(storage.VectorSet{Shard: s.id, Number: number}, row.Slot)
+	}
+	s.allocator.release(row.Slot)
+	w.step(slotStep{kind: slotFreed, slot: row.Slot, emptied: row.Vectors})
 }
 
 func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.batch.DeletePoint(w.changes.shard.id, id)
 	w.reindex(&row, nil)
-	w.free(row.Slot)
+	w.free(row)
 	w.changes.points--
 }
 
-// setPayload replaces a point's payload; its slot and vector stay.
+// setPayload replaces a point's payload; its slot and vectors stay.
 func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, payload []byte) {
 	s := w.changes.shard
-	changed := storage.PointRow{Slot: row.Slot, Payload: payload}
-	w.batch.PutPoint(s.id, id, changed)
-	w.reindex(&row, &changed)
-	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index})
+	old := row
+	row.Payload = payload
+	w.batch.PutPoint(s.id, id, row)
+	w.reindex(&old, &row)
+	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})
 	w.step(slotStep{kind: slotKept, slot: row.Slot, point: slotPoint{id, w.index}})
 }
 
-// setVector gives an existing point another vector.
-func (w *pointWriter) setVector(id vectord.PointID, row storage.PointRow, vector []float32) {
-	placed := w.place(id, vector, row.Payload)
+// setVectors gives an existing point other vectors of some names; the others move with it.
+func (w *pointWriter) setVectors(id vectord.PointID, row storage.PointRow, given vectord.Vectors) error {
+	vectors, err := w.numbered(given)
+	if err != nil {
+		return err
+	}
+	return w.move(id, row, vectors, func(number uint16) bool {
+		return !slices.ContainsFunc(vectors, func(v numberedVector) bool { return v.number == number })
+	})
+}
+
+// deleteVectors takes some vectors from an existing point.
+func (w *pointWriter) deleteVectors(id vectord.PointID, row storage.PointRow, numbers []uint16) error {
+	if !slices.ContainsFunc(row.Vectors, func(n uint16) bool { return slices.Contains(numbers, n) }) {
+		return nil
+	}
+	return w.move(id, row, nil, func(number uint16) bool { return !slices.Contains(numbers, number) })
+}
+
+// move gives the point a new slot with the vectors given and those of its own that keep says.
+func (w *pointWriter) move(id vectord.PointID, row storage.PointRow, vectors []numberedVector, keep func(number uint16) bool) error {
+	for _, number := range row.Vectors {
+		spec := w.collection.specOf(number)
+		if spec == nil || !keep(number) {
+			continue
+		}
+		v, ok, err := spec.read(w.batch.Reader, w.changes.shard.id, row.Slot)
+		if err == nil && !ok {
+			err = fmt.Errorf("point %s has no vector %d in slot %d", id, number, row.Slot)
+		}
+		if err != nil {
+			return err
+		}
+		vectors = append(vectors, numberedVector{number, v})
+	}
+	slices.SortFunc(vectors, func(a, b numberedVector) int { return int(a.number) - int(b.number) })
+	placed := w.place(id, vectors, row.Payload, row.Expires)
 	w.reindex(&row, &placed)
-	w.free(row.Slot)
+	w.free(row)
+	return nil
 }

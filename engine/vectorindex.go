@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/index"
 	"github.com/vectord/vectord/index/hnsw"
+	"github.com/vectord/vectord/storage"
 )
 
 // vectorIndex finds the slots of one shard whose vectors are nearest to a query. A vector is in one of three places:
@@ -30,9 +32,11 @@ import (
 // Points are the truth: the index may name a slot that was freed or given to another point a moment ago. Who searches
 // checks every candidate against the slot table (see slotTable).
 type vectorIndex struct {
-	shard   uint32
+	id      uint32 // among all of this process
+	set     storage.VectorSet
 	vectors vectorSource
 	files   fileStore
+	feed    *feedMarks // the shard's
 	budget  *budget
 	workers *workerTokens
 	log     *slog.Logger
@@ -40,9 +44,8 @@ type vectorIndex struct {
 
 	distance vectord.Distance
 	dim      int
-	config   atomic.Pointer[vectord.CollectionConfig]
-	// quantization is what config says of it.
-	quantization atomic.Pointer[vectord.Quantization]
+	compare  func(query, stored []float32) float32
+	spec     atomic.Pointer[vectorSpec]
 
 	fresh *index.Flat
 	graph atomic.Pointer[hnsw.Graph]
@@ -58,8 +61,7 @@ type vectorIndex struct {
 	cold   *roaring.Bitmap // slots whose vectors are in storage alone
 	moving map[uint32]bool // slots being put into the graph; false once Apply changed them meanwhile
 
-	// through is the index in the log up to which changes have reached this index.
-	through atomic.Uint64
+	through *atomic.Uint64 // the shard's
 	// removals counts the slots freed so far. A search that began before a point moved to another slot may have passed
 	// the new one before it was filled and come to the old one after it was freed; the count tells it.
 	removals atomic.Uint64
@@ -67,10 +69,8 @@ type vectorIndex struct {
 	// last tried.
 	unsaved atomic.Int64
 	savedAt atomic.Int64 // milliseconds since the Unix epoch
-	// savedThrough is the index in the log that the checkpoint in place covers. Only load and the background work touch
-	// it. trimmed is the index up to which the change feed was trimmed while there was no graph.
-	savedThrough uint64
-	trimmed      atomic.Uint64
+	// trimmed is the index up to which the change feed was trimmed while there was no graph.
+	trimmed atomic.Uint64
 
 	unlinkedAt time.Time // when nodes were unlinked last; the background work's own
 
@@ -82,8 +82,8 @@ type vectorIndex struct {
 
 // vectorSource reads full vectors; storage implements it.
 type vectorSource interface {
-	Vectors(shard uint32, slots []uint32, fn func(slot uint32, v []float32) error) error
-	ScanVectors(shard uint32, fn func(slot uint32, v []float32) error) error
+	Vectors(set storage.VectorSet, slots []uint32, fn func(slot uint32, v []float32) error) error
+	ScanVectors(set storage.VectorSet, fn func(slot uint32, v []float32) error) error
 	Changes(shard uint32, after uint64, fn func(index uint64, slots []uint32) error) error
 }
 
@@ -108,8 +108,10 @@ func (x *vectorIndex) add(slot uint32, v []float32) {
 	}
 }
 
-// fitsFresh reports whether fresh may hold more than n vectors.
-func (x *vectorIndex) fitsFresh(n int) bool { return int64(n)*int64(4*x.dim) < x.budget.freshMax }
+// fitsFresh reports whether fresh may hold more than n vectors. It holds vectors of one length, and so no multivectors.
+func (x *vectorIndex) fitsFresh(n int) bool {
+	return x.spec.Load().kind == vectord.DenseVector && int64(n)*int64(4*x.dim) < x.budget.freshMax
+}
 
 // remove forgets the vector of a slot that was freed. Only Apply calls it.
 func (x *vectorIndex) remove(slot uint32) {
@@ -129,18 +131,13 @@ func (x *vectorIndex) remove(slot uint32) {
 	}
 }
 
-// follow takes over a configuration that is valid.
-func (x *vectorIndex) follow(config *vectord.CollectionConfig) {
-	q, err := vectord.ParseQuantization(config.Quantization)
-	if err != nil {
-		panic(fmt.Sprintf("engine: shard %d is to follow an invalid configuration: %v", x.shard, err))
-	}
-	x.config.Store(config)
-	if old := x.quantization.Swap(&q); old != nil && *old != q {
+// follow takes over changed settings.
+func (x *vectorIndex) follow(spec *vectorSpec) {
+	if old := x.spec.Swap(spec); old != nil && (old.quantization != spec.quantization || old.hnsw.M != spec.hnsw.M) {
 		x.rebuildAfter.Store(0)
 	}
 	if g := x.graph.Load(); g != nil {
-		g.SetEfConstruction(config.HNSW.EfConstruct)
+		g.SetEfConstruction(spec.hnsw.EfConstruct)
 	}
 }
 
@@ -223,13 +220,16 @@ func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n 
 	}
 	dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
 	x.mu.Lock()
-	var cold *roaring.Bitmap
+	var cold []uint32
 	if !x.cold.IsEmpty() {
-		cold = x.cold.Clone()
+		cold = x.cold.ToArray()
 	}
 	x.mu.Unlock()
-	if cold != nil {
-		dst, err = x.scan(ctx, dst, n, cold.ToArray())
+	if len(cold) > 0 {
+		if n.matches != nil {
+			cold = slices.DeleteFunc(cold, func(slot uint32) bool { return !n.matches.slots.bits.Contains(slot) })
+		}
+		dst, err = x.scan(ctx, dst, n, cold)
 	}
 	return dst, planFresh, err
 }
@@ -253,7 +253,6 @@ var unmeasured = float32(math.NaN())
 // scan appends the k nearest among the given slots, or among all if slots is nil, compared at full precision with the
 // vectors in storage.
 func (x *vectorIndex) scan(ctx context.Context, dst []index.Neighbor, n nearest, slots []uint32) ([]index.Neighbor, error) {
-	distance := index.DistanceFunc(x.distance)
 	allow := n.matches.allow()
 	var top index.Top
 	top.Reset(n.k)
@@ -264,15 +263,15 @@ func (x *vectorIndex) scan(ctx context.Context, dst []index.Neighbor, n nearest,
 			return ctx.Err()
 		}
 		if allow == nil || allow(slot) {
-			top.Offer(index.Neighbor{Slot: slot, Distance: distance(n.vector, v)})
+			top.Offer(index.Neighbor{Slot: slot, Distance: x.compare(n.vector, v)})
 		}
 		return nil
 	}
 	var err error
 	if slots == nil {
-		err = x.vectors.ScanVectors(x.shard, offer)
+		err = x.vectors.ScanVectors(x.set, offer)
 	} else {
-		err = x.vectors.Vectors(x.shard, slots, offer)
+		err = x.vectors.Vectors(x.set, slots, offer)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("scan vectors: %w", err)

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -32,7 +31,7 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 	}
 	adds := false
 	for i := range ops {
-		if err := checkOperation(&ops[i], &col.config); err != nil {
+		if err := col.checkOperation(&ops[i]); err != nil {
 			return nil, err
 		}
 		adds = adds || ops[i].Kind == vectord.OpUpsert
@@ -58,7 +57,7 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 			return make([]vectord.UpdateResult, len(ops)), err
 		}
 	}
-	normalize(ops, col.config.Params.Vectors.Distance)
+	col.prepare(ops)
 	return p.run(ctx, ops)
 }
 
@@ -66,8 +65,10 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 func (db *DB) waitForIndex(ctx context.Context, col *collection) error {
 	behind := func() bool {
 		for _, s := range col.shards {
-			if s.index.buildThreshold() >= 0 && s.index.waiting() > waitingVectorsMax {
-				return true
+			for _, x := range s.indexes() {
+				if x.buildThreshold() >= 0 && x.waiting() > waitingVectorsMax {
+					return true
+				}
 			}
 		}
 		return false
@@ -278,24 +279,32 @@ func (p *proposal) proposeFiltered(ctx context.Context, op vectord.Operation, la
 	}
 }
 
-// normalize scales the vectors of a Cosine collection to length 1, which is how they are kept.
-func normalize(ops []vectord.Operation, d vectord.Distance) {
-	if d != vectord.Cosine {
-		return
-	}
+// prepare brings the vectors of operations that were checked into the form in which they are kept.
+func (c *collection) prepare(ops []vectord.Operation) {
 	for _, op := range ops {
 		for _, p := range op.Points {
-			vectord.Normalize(p.Vector)
+			for i := range p.Vectors {
+				if spec, err := c.spec(p.Vectors[i].Name); err == nil {
+					spec.prepare(&p.Vectors[i].Vector)
+				}
+			}
 		}
 	}
 }
 
-// checkOperation refuses what can be known to be wrong before the log has it.
-func checkOperation(op *vectord.Operation, config *vectord.CollectionConfig) error {
+// checkOperation refuses what can be known to be wrong before the log has it, and makes vectors of texts.
+func (c *collection) checkOperation(op *vectord.Operation) error {
 	switch op.Kind {
 	case vectord.OpUpsert, vectord.OpUpdateVectors:
-		return checkPoints(op.Points, config)
-	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload:
+		if op.UpdateMode > vectord.WriteExists {
+			return vectord.Errorf(vectord.KindInvalid, "update_mode: unknown mode %d", op.UpdateMode)
+		}
+		if _, err := compileFilter(op.UpdateFilter); err != nil {
+			return err
+		}
+		return c.checkPoints(op.Points)
+	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
+		vectord.OpDeleteVectors:
 	default:
 		return vectord.Errorf(vectord.KindInvalid, "unknown operation %d", op.Kind)
 	}
@@ -322,11 +331,18 @@ func checkOperation(op *vectord.Operation, config *vectord.CollectionConfig) err
 		if _, err := parsePaths(op.Keys); err != nil {
 			return err
 		}
+	case vectord.OpDeleteVectors:
+		if len(op.Keys) == 0 {
+			return vectord.Errorf(vectord.KindUnprocessable, "vector: at least one name must be given")
+		}
+		if _, err := c.numbersOf(op.Keys); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func checkPoints(points []vectord.Point, config *vectord.CollectionConfig) error {
+func (c *collection) checkPoints(points []vectord.Point) error {
 	if len(points) > vectord.MaxBatchPoints {
 		return vectord.Errorf(vectord.KindInvalid, "points: %d points in one operation, at most %d are accepted", len(points), vectord.MaxBatchPoints)
 	}
@@ -336,7 +352,10 @@ func checkPoints(points []vectord.Point, config *vectord.CollectionConfig) error
 			return vectord.Errorf(vectord.KindInvalid, "points: id %s is given twice, at positions %d and %d", p.ID, first, i)
 		}
 		seen[p.ID] = i
-		if err := checkVector(p.Vector, config.Params.Vectors.Size); err != nil {
+		if err := c.takeTexts(p.Vectors); err != nil {
+			return fmt.Errorf("%w (points[%d], id %s)", err, i, p.ID)
+		}
+		if err := c.checkVectors(p.Vectors); err != nil {
 			return fmt.Errorf("%w (points[%d], id %s)", err, i, p.ID)
 		}
 		if err := checkPayload("payload of point "+p.ID.String(), p.Payload); err != nil {
@@ -346,13 +365,25 @@ func checkPoints(points []vectord.Point, config *vectord.CollectionConfig) error
 	return nil
 }
 
-func checkVector(v []float32, size int) error {
-	if len(v) != size {
-		return wrongDimension(size, len(v))
-	}
-	for i, x := range v {
-		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			return vectord.Errorf(vectord.KindInvalid, "vector: component %d is %v, expected a finite number", i, x)
+// takeTexts makes vectors of the texts among those of a point.
+func (c *collection) takeTexts(vectors vectord.Vectors) error {
+	for i := range vectors {
+		if i > 0 && slices.ContainsFunc(vectors[:i], func(v vectord.NamedVector) bool { return v.Name == vectors[i].Name }) {
+			return vectord.Errorf(vectord.KindInvalid, "vector name %q is given twice", vectors[i].Name)
+		}
+		v := &vectors[i].Vector
+		if v.Kind != vectord.TextVector {
+			continue
+		}
+		spec, err := c.spec(vectors[i].Name)
+		if err != nil {
+			return err
+		}
+		if spec.kind != vectord.SparseVector {
+			return vectord.Errorf(vectord.KindInvalid, "vector name %q: a text makes a %s, expected a %s", spec.name, vectord.SparseVector, spec.kind)
+		}
+		if *v, err = textVector(v.Text, false); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -3,9 +3,12 @@ package server
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
+	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -97,11 +100,10 @@ func (*notOffered) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return vectord.Errorf(vectord.KindUnsupported, "not offered by this server")
 }
 
-// vectorJSON is a dense vector, bare or as the default vector {"": […]}.
+// vectorJSON is one vector: an array of numbers, an array of such arrays, {"indices": […], "values": […]}, or a text for a model.
 type vectorJSON struct {
-	values []float32
-	given  bool
-	name   string // of a named vector, which no collection has
+	vectord.Vector
+	given bool
 }
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
@@ -119,70 +121,165 @@ func (v *vectorJSON) parse(raw jsontext.Value) (err error) {
 	case 'n':
 		return nil
 	case '[':
-		if i := skipSpace(raw, 1); raw[i] == '[' {
-			return vectord.Errorf(vectord.KindUnsupported, "multi-vectors are not offered by this server")
-		}
 		v.given = true
-		v.values, err = parseFloats(raw)
+		if i := skipSpace(raw, 1); raw[i] == '[' {
+			return v.parseRows(raw)
+		}
+		v.Values, err = parseFloats(raw)
+		if err == nil && len(v.Values) == 0 {
+			err = vectord.Errorf(vectord.KindUnprocessable, "the vector is empty")
+		}
 		return err
 	case '{':
-		return v.parseObject(raw)
+		var object map[string]jsontext.Value
+		if err := decodeInner(raw, &object); err != nil {
+			return err
+		}
+		return v.parseObject(object)
 	}
 	return vectord.Errorf(vectord.KindInvalid, "expected an array of numbers, got %s", excerpt(raw))
 }
 
-func (v *vectorJSON) parseObject(raw jsontext.Value) error {
-	var named map[string]jsontext.Value
-	if err := decodeInner(raw, &named); err != nil {
+// parseRows reads a multivector.
+func (v *vectorJSON) parseRows(raw jsontext.Value) error {
+	var rows list[jsontext.Value]
+	if err := decodeInner(raw, &rows); err != nil {
 		return err
 	}
-	if err := refuseKeys(named, "sparse vectors", "indices"); err != nil {
-		return err
-	}
-	if err := refuseKeys(named, "inference", "model", "text", "image", "object"); err != nil {
-		return err
-	}
-	for name := range named {
-		if name != "" {
-			v.given, v.name = true, name
-			return nil
+	v.Kind, v.Rows = vectord.MultiVector, len(rows)
+	for i, row := range rows {
+		values, err := parseFloats(row)
+		switch {
+		case err != nil:
+			return err
+		case len(values) == 0:
+			return vectord.Errorf(vectord.KindUnprocessable, "row %d of the multivector is empty", i)
+		case i > 0 && len(values)*i != len(v.Values):
+			return vectord.Errorf(vectord.KindUnprocessable, "rows of a multivector must have the same length, row %d has %d, those before it %d",
+				i, len(values), len(v.Values)/i)
 		}
+		v.Values = append(v.Values, values...)
 	}
-	inner, ok := named[""]
-	if !ok {
-		return nil
-	}
-	if inner.Kind() == '{' {
-		return vectord.Errorf(vectord.KindUnsupported, "sparse vectors and inference are not offered by this server")
-	}
-	return v.parse(inner)
+	return nil
 }
 
-func refuseKeys(object map[string]jsontext.Value, what string, keys ...string) error {
-	for _, key := range keys {
+// isVector reports whether the keys of an object are those of a vector, and not names of vectors.
+func isVector(object map[string]jsontext.Value) bool {
+	kind := func(key string) jsontext.Kind {
+		if value, ok := object[key]; ok {
+			return value.Kind()
+		}
+		return 0
+	}
+	return kind("model") == '"' || kind("text") == '"' || kind("indices") == '[' && kind("values") == '['
+}
+
+func (v *vectorJSON) parseObject(object map[string]jsontext.Value) (err error) {
+	v.given = true
+	if text, ok := object["text"]; ok {
+		return v.parseText(text, object)
+	}
+	for _, key := range []string{"image", "object", "model"} {
 		if _, ok := object[key]; ok {
-			return vectord.Errorf(vectord.KindUnsupported, "%s (%q) is not offered by this server", what, key)
+			return vectord.Errorf(vectord.KindUnsupported, "inference (%q) is not offered by this server", key)
+		}
+	}
+	for _, key := range []string{"indices", "values"} {
+		if value, ok := object[key]; !ok || value.Kind() != '[' {
+			return vectord.Errorf(vectord.KindInvalid, "expected a vector, but %q is not there as an array", key)
+		}
+	}
+	var indices list[uint32]
+	if err := decodeInner(object["indices"], &indices); err != nil {
+		return err
+	}
+	values, err := parseFloats(object["values"])
+	if err != nil {
+		return err
+	}
+	if len(indices) != len(values) {
+		return vectord.Errorf(vectord.KindUnprocessable, "values: must be the same length as indices, got %d values and %d indices", len(values), len(indices))
+	}
+	v.Vector = vectord.Sparse(indices, values)
+	for i := 1; i < len(v.Indices); i++ {
+		if v.Indices[i] == v.Indices[i-1] {
+			return vectord.Errorf(vectord.KindUnprocessable, "indices: must be unique, %d is there twice", v.Indices[i])
 		}
 	}
 	return nil
 }
 
-// get returns the vector, or an error if there is none that a collection could hold.
-func (v *vectorJSON) get(field string) ([]float32, error) {
-	switch {
-	case !v.given:
-		return nil, missing(field)
-	case v.name != "":
-		return nil, noVectorName(v.name)
-	case len(v.values) == 0:
-		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: the vector is empty", field)
+func (v *vectorJSON) parseText(text jsontext.Value, object map[string]jsontext.Value) error {
+	v.Kind, v.Text = vectord.TextVector, &vectord.Document{}
+	if err := decodeInner(text, &v.Text.Text); err != nil {
+		return err
 	}
-	return v.values, nil
+	model, ok := object["model"]
+	if !ok {
+		return missing("model")
+	}
+	if err := decodeInner(model, &v.Text.Model); err != nil {
+		return err
+	}
+	if options := object["options"]; given(options) {
+		var err error
+		v.Text.Options, err = rawObject(options, "options")
+		return err
+	}
+	return nil
 }
 
-func noVectorName(name string) error {
-	return vectord.Errorf(vectord.KindInvalid, "Not existing vector name error: %s", excerpt([]byte(name)))
+// vectorsJSON are the vectors of a point: one, which is the default one, or an object of them by name.
+type vectorsJSON struct {
+	vectors vectord.Vectors
+	given   bool
 }
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (v *vectorsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*v = vectorsJSON{}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch raw.Kind() {
+	case 'n':
+		return nil
+	case '{':
+		var object map[string]jsontext.Value
+		if err := decodeInner(raw, &object); err != nil {
+			return err
+		}
+		if !isVector(object) {
+			return v.parseNamed(object)
+		}
+	}
+	var one vectorJSON
+	if err := one.parse(raw); err != nil {
+		return err
+	}
+	v.given, v.vectors = true, vectord.Vectors{{Vector: one.Vector}}
+	return nil
+}
+
+func (v *vectorsJSON) parseNamed(object map[string]jsontext.Value) error {
+	if len(object) > vectord.MaxVectorNames {
+		return vectord.Errorf(vectord.KindUnprocessable, "%d vectors of one point, at most %d are accepted", len(object), vectord.MaxVectorNames)
+	}
+	v.given, v.vectors = true, vectord.Vectors{}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		var one vectorJSON
+		if err := one.parse(object[name]); err != nil {
+			return vectord.Errorf(vectord.KindOf(err), "%s: %v", excerpt([]byte(name)), err)
+		}
+		if one.given {
+			v.vectors = append(v.vectors, vectord.NamedVector{Name: name, Vector: one.Vector})
+		}
+	}
+	return nil
+}
+
+func noVectorName(name string) error { return vectord.NoVectorName(excerpt([]byte(name))) }
 
 // payloadJSON is a payload as it came, or nil for null. Its bytes are its own.
 type payloadJSON []byte
@@ -269,14 +366,44 @@ type upsertJSON struct {
 	Points       *list[pointJSON] `json:"points"`
 	Batch        *batchJSON       `json:"batch"`
 	ShardKey     notOffered       `json:"shard_key"`
-	UpdateFilter notOffered       `json:"update_filter"`
+	UpdateFilter *filterJSON      `json:"update_filter"`
 	UpdateMode   *string          `json:"update_mode"`
 }
 
 type pointJSON struct {
 	ID      *vectord.PointID `json:"id"`
-	Vector  vectorJSON       `json:"vector"`
+	Vector  vectorsJSON      `json:"vector"`
 	Payload payloadJSON      `json:"payload"`
+	Expires timeJSON         `json:"expires_at"`
+}
+
+// timeJSON is a time, RFC 3339 or in milliseconds since the Unix epoch; 0 and null are none.
+type timeJSON int64
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (t *timeJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	*t = 0
+	switch raw.Kind() {
+	case 'n':
+		return nil
+	case '0':
+		n, err := strconv.ParseInt(string(raw), 10, 64)
+		if err != nil || n < 0 {
+			return vectord.Errorf(vectord.KindInvalid, "expected milliseconds since 1970 or a time like 2026-01-31T12:00:00Z, got %s", excerpt(raw))
+		}
+		*t = timeJSON(n)
+		return nil
+	}
+	var parsed time.Time
+	if err := jsonv2.Unmarshal(raw, &parsed); err != nil || parsed.UnixMilli() <= 0 {
+		return vectord.Errorf(vectord.KindInvalid, "expected milliseconds since 1970 or a time like 2026-01-31T12:00:00Z, got %s", excerpt(raw))
+	}
+	*t = timeJSON(parsed.UnixMilli())
+	return nil
 }
 
 type batchJSON struct {
@@ -285,13 +412,24 @@ type batchJSON struct {
 	Payloads list[payloadJSON]     `json:"payloads"`
 }
 
-// batchVectorsJSON is an array of vectors, bare or as those of the default vector {"": […]}.
-type batchVectorsJSON struct{ list[vectorJSON] }
+// batchVectorsJSON is an array of vectors, or an object with an array for each name.
+type batchVectorsJSON struct {
+	points []vectord.Vectors
+	given  bool
+}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (v *batchVectorsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() != '{' {
-		return v.list.UnmarshalJSONFrom(d)
+	*v = batchVectorsJSON{}
+	switch d.PeekKind() {
+	case 'n':
+		return d.SkipValue()
+	case '[':
+		var column list[vectorJSON]
+		if err := column.UnmarshalJSONFrom(d); err != nil {
+			return err
+		}
+		return v.add("", column)
 	}
 	raw, err := d.ReadValue()
 	if err != nil {
@@ -301,16 +439,32 @@ func (v *batchVectorsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if err := decodeInner(raw, &named); err != nil {
 		return err
 	}
-	for name := range named {
-		if name != "" {
-			return noVectorName(name)
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		var column list[vectorJSON]
+		if err := decodeInner(named[name], &column); err != nil {
+			return err
+		}
+		if err := v.add(name, column); err != nil {
+			return err
 		}
 	}
-	inner, ok := named[""]
-	if !ok {
-		return nil
+	return nil
+}
+
+// add gives each point its vector of a column.
+func (v *batchVectorsJSON) add(name string, column list[vectorJSON]) error {
+	if !v.given {
+		v.given, v.points = true, make([]vectord.Vectors, len(column))
 	}
-	return decodeInner(inner, &v.list)
+	if len(column) != len(v.points) {
+		return vectord.Errorf(vectord.KindUnprocessable, "%s: %d vectors, the names before it have %d", excerpt([]byte(name)), len(column), len(v.points))
+	}
+	for i := range column {
+		if column[i].given {
+			v.points[i] = append(v.points[i], vectord.NamedVector{Name: name, Vector: column[i].Vector})
+		}
+	}
+	return nil
 }
 
 // decodeUpsert reads the body of PUT points.
@@ -323,9 +477,18 @@ func decodeUpsert(body []byte) (vectord.Operation, error) {
 }
 
 func (u *upsertJSON) operation(field string) (vectord.Operation, error) {
-	op := vectord.Operation{Kind: vectord.OpUpsert}
-	if u.UpdateMode != nil && *u.UpdateMode != "upsert" {
-		return op, vectord.Errorf(vectord.KindUnsupported, "%supdate_mode: %s is not offered by this server", field, excerpt([]byte(*u.UpdateMode)))
+	op := vectord.Operation{Kind: vectord.OpUpsert, UpdateFilter: u.UpdateFilter.filter()}
+	if u.UpdateMode != nil {
+		switch *u.UpdateMode {
+		case "upsert":
+		case "insert_only":
+			op.UpdateMode = vectord.WriteNew
+		case "update_only":
+			op.UpdateMode = vectord.WriteExists
+		default:
+			return op, &formError{inBody, vectord.Errorf(vectord.KindInvalid, "%supdate_mode: expected upsert, insert_only or update_only, got %s",
+				field, excerpt([]byte(*u.UpdateMode)))}
+		}
 	}
 	var err error
 	switch {
@@ -348,11 +511,10 @@ func pointsOf(points []pointJSON, field string) ([]vectord.Point, error) {
 		if p.ID == nil {
 			return nil, missing(fmt.Sprintf("%s[%d].id", field, i))
 		}
-		vector, err := p.Vector.get("vector")
-		if err != nil {
-			return nil, inElement(err, field, i)
+		if !p.Vector.given {
+			return nil, missing(fmt.Sprintf("%s[%d].vector", field, i))
 		}
-		out[i] = vectord.Point{ID: *p.ID, Vector: vector, Payload: p.Payload}
+		out[i] = vectord.Point{ID: *p.ID, Vectors: p.Vector.vectors, Payload: p.Payload, Expires: int64(p.Expires)}
 	}
 	return out, nil
 }
@@ -361,22 +523,18 @@ func (b *batchJSON) points(field string) ([]vectord.Point, error) {
 	switch {
 	case b.IDs == nil:
 		return nil, missing(field + ".ids")
-	case b.Vectors.list == nil:
+	case !b.Vectors.given:
 		return nil, missing(field + ".vectors")
-	case len(b.Vectors.list) != len(b.IDs):
+	case len(b.Vectors.points) != len(b.IDs):
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: number of ids and vectors must be equal, got %d and %d",
-			field, len(b.IDs), len(b.Vectors.list))
+			field, len(b.IDs), len(b.Vectors.points))
 	case b.Payloads != nil && len(b.Payloads) != len(b.IDs):
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "%s: number of ids and payloads must be equal, got %d and %d",
 			field, len(b.IDs), len(b.Payloads))
 	}
 	out := make([]vectord.Point, len(b.IDs))
 	for i, id := range b.IDs {
-		vector, err := b.Vectors.list[i].get("vector")
-		if err != nil {
-			return nil, inElement(err, field+".vectors", i)
-		}
-		out[i] = vectord.Point{ID: id, Vector: vector}
+		out[i] = vectord.Point{ID: id, Vectors: b.Vectors.points[i]}
 		if b.Payloads != nil {
 			out[i].Payload = b.Payloads[i]
 		}
@@ -384,46 +542,52 @@ func (b *batchJSON) points(field string) ([]vectord.Point, error) {
 	return out, nil
 }
 
-// inElement says in which element of a list a form error is. An error about a vector's name is passed on as it is: its
-// text is one that clients look for.
-func inElement(err error, field string, i int) error {
-	if form := (*formError)(nil); !errors.As(err, &form) && vectord.KindOf(err) == vectord.KindInvalid {
-		return err
-	}
-	return &formError{inBody, vectord.Errorf(vectord.KindOf(err), "%s[%d]: %v", field, i, err)}
-}
-
-// vectorsJSON is the body of PUT points/vectors.
-type vectorsJSON struct {
-	Points       *list[pointVectorJSON] `json:"points"`
-	ShardKey     notOffered             `json:"shard_key"`
-	UpdateFilter notOffered             `json:"update_filter"`
-}
-
-type pointVectorJSON struct {
-	ID     *vectord.PointID `json:"id"`
-	Vector vectorJSON       `json:"vector"`
+// updateVectorsJSON is the body of PUT points/vectors.
+type updateVectorsJSON struct {
+	Points       *list[pointJSON] `json:"points"`
+	ShardKey     notOffered       `json:"shard_key"`
+	UpdateFilter *filterJSON      `json:"update_filter"`
 }
 
 func decodeUpdateVectors(body []byte) (vectord.Operation, error) {
-	var u vectorsJSON
+	var u updateVectorsJSON
 	if err := decodeBody(body, &u); err != nil {
 		return vectord.Operation{}, err
 	}
 	return u.operation("")
 }
 
-func (u *vectorsJSON) operation(field string) (vectord.Operation, error) {
-	op := vectord.Operation{Kind: vectord.OpUpdateVectors}
+func (u *updateVectorsJSON) operation(field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: vectord.OpUpdateVectors, UpdateFilter: u.UpdateFilter.filter()}
 	if u.Points == nil {
 		return op, missing(field + "points")
 	}
-	points := make([]pointJSON, len(*u.Points))
-	for i, p := range *u.Points {
-		points[i] = pointJSON{ID: p.ID, Vector: p.Vector}
-	}
 	var err error
-	op.Points, err = pointsOf(points, field+"points")
+	op.Points, err = pointsOf(*u.Points, field+"points")
+	return op, err
+}
+
+// deleteVectorsJSON is the body of POST points/vectors/delete.
+type deleteVectorsJSON struct {
+	selectorJSON
+	Vector *list[string] `json:"vector"`
+}
+
+func decodeDeleteVectors(body []byte) (vectord.Operation, error) {
+	var d deleteVectorsJSON
+	if err := decodeBody(body, &d); err != nil {
+		return vectord.Operation{}, err
+	}
+	return d.operation("")
+}
+
+func (d *deleteVectorsJSON) operation(field string) (vectord.Operation, error) {
+	op := vectord.Operation{Kind: vectord.OpDeleteVectors}
+	if d.Vector == nil {
+		return op, missing(field + "vector")
+	}
+	op.Keys = *d.Vector
+	err := d.apply(&op, field)
 	return op, err
 }
 
@@ -517,8 +681,8 @@ type operationJSON struct {
 	OverwritePayload *setPayloadJSON    `json:"overwrite_payload"`
 	DeletePayload    *deletePayloadJSON `json:"delete_payload"`
 	ClearPayload     *selectorJSON      `json:"clear_payload"`
-	UpdateVectors    *vectorsJSON       `json:"update_vectors"`
-	DeleteVectors    notOffered         `json:"delete_vectors"`
+	UpdateVectors    *updateVectorsJSON `json:"update_vectors"`
+	DeleteVectors    *deleteVectorsJSON `json:"delete_vectors"`
 }
 
 func decodeOperations(body []byte) ([]vectord.Operation, error) {
@@ -572,9 +736,13 @@ func (o *operationJSON) operation(field string) (op vectord.Operation, err error
 		op, err = o.UpdateVectors.operation(field + "update_vectors.")
 		set++
 	}
+	if o.DeleteVectors != nil {
+		op, err = o.DeleteVectors.operation(field + "delete_vectors.")
+		set++
+	}
 	if set != 1 {
 		return op, &formError{inBody, vectord.Errorf(vectord.KindInvalid, "%.*s: exactly one of upsert, delete, set_payload, "+
-			"overwrite_payload, delete_payload, clear_payload, update_vectors must be given, got %d", len(field)-1, field, set)}
+			"overwrite_payload, delete_payload, clear_payload, update_vectors, delete_vectors must be given, got %d", len(field)-1, field, set)}
 	}
 	return op, err
 }

@@ -1,68 +1,128 @@
 package server
 
 import (
+	"maps"
+	"slices"
+
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/vectord/vectord"
 )
 
-// vectorParamsJSON describes the vectors of a new collection, bare or as {"": {…}}.
-type vectorParamsJSON struct {
-	given        bool
-	size         *uint64
-	distance     *vectord.Distance
-	onDisk       *bool
-	hnsw         *hnswJSON
-	quantization jsontext.Value
+// vectorsParamsJSON describes the vectors of a new collection, bare or by name.
+type vectorsParamsJSON struct {
+	given  bool
+	params vectord.VectorsParams
 }
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (v *vectorParamsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	*v = vectorParamsJSON{}
+func (v *vectorsParamsJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*v = vectorsParamsJSON{}
 	raw, err := d.ReadValue()
 	if err != nil {
 		return err
 	}
-	if raw.Kind() == 'n' {
+	switch raw.Kind() {
+	case 'n':
 		return nil
-	}
-	if raw.Kind() != '{' {
+	case '{':
+	default:
 		return vectord.Errorf(vectord.KindInvalid, "expected an object, got %s", excerpt(raw))
 	}
-	return v.parse(raw)
-}
-
-func (v *vectorParamsJSON) parse(raw jsontext.Value) error {
 	var object map[string]jsontext.Value
 	if err := decodeInner(raw, &object); err != nil {
 		return err
 	}
-	if inner, ok := object[""]; ok && len(object) == 1 && inner.Kind() == '{' {
-		raw = inner
-	} else if _, ok := object["size"]; !ok {
-		for name, params := range object {
-			if params.Kind() == '{' {
-				return vectord.Errorf(vectord.KindUnsupported, "named vectors (%q) are not offered by this server", name)
-			}
+	v.given, v.params = true, vectord.VectorsParams{}
+	named := map[string]jsontext.Value{"": raw}
+	size, bare := object["size"]
+	if _, ok := object["distance"]; ok && !bare {
+		return missing("vectors.size")
+	}
+	if !bare || size.Kind() == '{' {
+		named = object
+	}
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		if v.params[name], err = vectorParams(named[name], vectorField(name)); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// vectorField names the place of the settings of vectors in a body.
+func vectorField(name string) string {
+	if name == "" {
+		return "vectors"
+	}
+	return "vectors." + excerpt([]byte(name))
+}
+
+func vectorParams(raw jsontext.Value, field string) (out vectord.VectorParams, err error) {
 	var p struct {
 		Size         *uint64           `json:"size"`
 		Distance     *vectord.Distance `json:"distance"`
-		OnDisk       *bool             `json:"on_disk"`
+		OnDisk       bool              `json:"on_disk"`
 		HNSW         *hnswJSON         `json:"hnsw_config"`
 		Quantization jsontext.Value    `json:"quantization_config"`
-		Datatype     *string           `json:"datatype"`
-		Multi        notOffered        `json:"multivector_config"`
+		Datatype     string            `json:"datatype"`
+		Multi        *struct {
+			Comparator string `json:"comparator"`
+		} `json:"multivector_config"`
 	}
 	if err := decodeInner(raw, &p); err != nil {
-		return err
+		return out, err
 	}
-	if p.Datatype != nil && *p.Datatype != "float32" {
-		return vectord.Errorf(vectord.KindUnsupported, "datatype %s is not offered by this server, only float32", excerpt([]byte(*p.Datatype)))
+	if p.Size == nil {
+		return out, missing(field + ".size")
 	}
-	*v = vectorParamsJSON{true, p.Size, p.Distance, p.OnDisk, p.HNSW, p.Quantization}
-	return nil
+	if p.Distance == nil {
+		return out, missing(field + ".distance")
+	}
+	if err := setInt(&out.Size, p.Size, field+".size"); err != nil {
+		return out, err
+	}
+	out.Distance, out.OnDisk, out.Datatype = *p.Distance, p.OnDisk, p.Datatype
+	if p.Multi != nil {
+		out.Multi = &vectord.MultiParams{Comparator: p.Multi.Comparator}
+	}
+	if given(p.Quantization) {
+		if out.Quantization, err = quantizationOf(p.Quantization); err != nil {
+			return out, err
+		}
+	}
+	out.HNSW, err = p.HNSW.raw(field + ".hnsw_config")
+	return out, err
+}
+
+// sparseJSON are the sparse vectors of a collection by name; the settings of a name may be null.
+type sparseJSON map[string]*struct {
+	Index    jsontext.Value `json:"index"`
+	Modifier *string        `json:"modifier"`
+}
+
+func (s sparseJSON) params() (map[string]vectord.SparseParams, error) {
+	if len(s) == 0 {
+		return nil, nil
+	}
+	out := map[string]vectord.SparseParams{}
+	for name, settings := range s {
+		var p vectord.SparseParams
+		if settings != nil {
+			if settings.Modifier != nil {
+				p.Modifier = *settings.Modifier
+			}
+			if given(settings.Index) {
+				var err error
+				if p.Index, err = rawObject(settings.Index, "sparse_vectors."+excerpt([]byte(name))+".index"); err != nil {
+					return nil, err
+				}
+			}
+		}
+		out[name] = p
+	}
+	return out, nil
 }
 
 // hnswJSON are the settings of the graph, each of which may be absent. ef_search, recall_target and
@@ -105,6 +165,23 @@ func (h *hnswJSON) apply(c *vectord.HNSWConfig, field string) error {
 		c.OnDisk = *h.OnDisk
 	}
 	return nil
+}
+
+// raw returns the settings that are given as the JSON of a vectord.HNSWConfig, nil for none.
+func (h *hnswJSON) raw(field string) ([]byte, error) {
+	if h == nil {
+		return nil, nil
+	}
+	var checked vectord.HNSWConfig
+	if err := h.apply(&checked, field); err != nil {
+		return nil, err
+	}
+	return settings(h)
+}
+
+// settings returns the members of a struct of pointers that are set, as JSON.
+func settings(of any) ([]byte, error) {
+	return jsonv2.Marshal(of, jsonv2.OmitZeroStructFields(true))
 }
 
 // optimizersJSON are the settings of background work, each of which may be absent.
@@ -177,34 +254,22 @@ func (o *optimizersJSON) apply(c *vectord.OptimizerConfig) error {
 	return nil
 }
 
-// strictModeJSON is accepted as long as it is switched off.
-type strictModeJSON struct {
-	Enabled bool `json:"enabled"`
-}
-
-func (s *strictModeJSON) refuse() error {
-	if s != nil && s.Enabled {
-		return vectord.Errorf(vectord.KindUnsupported, "strict_mode_config: not offered by this server")
-	}
-	return nil
-}
-
 // decodeCreateCollection reads the body of PUT /collections/{name}: the defaults, changed by what is given.
 func decodeCreateCollection(body []byte) (vectord.CollectionConfig, error) {
 	var b struct {
-		Vectors                vectorParamsJSON `json:"vectors"`
-		SparseVectors          notOffered       `json:"sparse_vectors"`
-		ShardNumber            *uint64          `json:"shard_number"`
-		ShardingMethod         *string          `json:"sharding_method"`
-		ReplicationFactor      *uint64          `json:"replication_factor"`
-		WriteConsistencyFactor *uint64          `json:"write_consistency_factor"`
-		OnDiskPayload          *bool            `json:"on_disk_payload"`
-		HNSW                   *hnswJSON        `json:"hnsw_config"`
-		Optimizers             *optimizersJSON  `json:"optimizers_config"`
-		Quantization           jsontext.Value   `json:"quantization_config"`
-		StrictMode             *strictModeJSON  `json:"strict_mode_config"`
-		Metadata               jsontext.Value   `json:"metadata"`
-		InitFrom               notOffered       `json:"init_from"`
+		Vectors                vectorsParamsJSON   `json:"vectors"`
+		SparseVectors          sparseJSON          `json:"sparse_vectors"`
+		ShardNumber            *uint64             `json:"shard_number"`
+		ShardingMethod         *string             `json:"sharding_method"`
+		ReplicationFactor      *uint64             `json:"replication_factor"`
+		WriteConsistencyFactor *uint64             `json:"write_consistency_factor"`
+		OnDiskPayload          *bool               `json:"on_disk_payload"`
+		HNSW                   *hnswJSON           `json:"hnsw_config"`
+		Optimizers             *optimizersJSON     `json:"optimizers_config"`
+		Quantization           jsontext.Value      `json:"quantization_config"`
+		StrictMode             *vectord.StrictMode `json:"strict_mode_config"`
+		Metadata               jsontext.Value      `json:"metadata"`
+		InitFrom               notOffered          `json:"init_from"`
 		WAL                    *struct {
 			CapacityMB    *uint64 `json:"wal_capacity_mb"`
 			SegmentsAhead *uint64 `json:"wal_segments_ahead"`
@@ -214,27 +279,25 @@ func decodeCreateCollection(body []byte) (vectord.CollectionConfig, error) {
 	if err := decodeBody(body, &b); err != nil {
 		return none, err
 	}
-	switch {
-	case !b.Vectors.given:
-		return none, missing("vectors")
-	case b.Vectors.size == nil:
-		return none, missing("vectors.size")
-	case b.Vectors.distance == nil:
-		return none, missing("vectors.distance")
-	case b.ShardingMethod != nil && *b.ShardingMethod != "auto":
+	if b.ShardingMethod != nil && *b.ShardingMethod != "auto" {
 		return none, vectord.Errorf(vectord.KindUnsupported, "sharding_method: %s is not offered by this server, only auto",
 			excerpt([]byte(*b.ShardingMethod)))
 	}
-	if err := b.StrictMode.refuse(); err != nil {
+	if !b.Vectors.given && len(b.SparseVectors) == 0 {
+		return none, missing("vectors")
+	}
+	c := vectord.DefaultCollectionConfig(0, 0)
+	c.Params.Vectors = b.Vectors.params
+	c.StrictMode = b.StrictMode
+	var err error
+	if c.Params.SparseVectors, err = b.SparseVectors.params(); err != nil {
 		return none, err
 	}
-	c := vectord.DefaultCollectionConfig(0, *b.Vectors.distance)
 	for _, s := range []struct {
 		dst  *int
 		v    *uint64
 		name string
 	}{
-		{&c.Params.Vectors.Size, b.Vectors.size, "vectors.size"},
 		{&c.Params.ShardNumber, b.ShardNumber, "shard_number"},
 		{&c.Params.ReplicationFactor, b.ReplicationFactor, "replication_factor"},
 		{&c.Params.WriteConsistencyFactor, b.WriteConsistencyFactor, "write_consistency_factor"},
@@ -243,16 +306,10 @@ func decodeCreateCollection(body []byte) (vectord.CollectionConfig, error) {
 			return none, err
 		}
 	}
-	if b.Vectors.onDisk != nil {
-		c.Params.Vectors.OnDisk = *b.Vectors.onDisk
-	}
 	if b.OnDiskPayload != nil {
 		c.Params.OnDiskPayload = *b.OnDiskPayload
 	}
 	if err := b.HNSW.apply(&c.HNSW, "hnsw_config"); err != nil {
-		return none, err
-	}
-	if err := b.Vectors.hnsw.apply(&c.HNSW, "vectors.hnsw_config"); err != nil {
 		return none, err
 	}
 	if err := b.Optimizers.apply(&c.Optimizer); err != nil {
@@ -266,13 +323,8 @@ func decodeCreateCollection(body []byte) (vectord.CollectionConfig, error) {
 			return none, err
 		}
 	}
-	quantization := b.Vectors.quantization
-	if !given(quantization) {
-		quantization = b.Quantization
-	}
-	var err error
-	if given(quantization) {
-		if c.Quantization, err = quantizationOf(quantization); err != nil {
+	if given(b.Quantization) {
+		if c.Quantization, err = quantizationOf(b.Quantization); err != nil {
 			return none, err
 		}
 	}
@@ -300,19 +352,20 @@ func quantizationOf(raw jsontext.Value) ([]byte, error) {
 }
 
 // decodeUpdateCollection reads the body of PATCH /collections/{name}. Settings that fix the shape of what is stored cannot
-// change; those that vectord only keeps for clients to read back are accepted and stay as they were.
+// change.
 func decodeUpdateCollection(body []byte) (vectord.CollectionUpdate, error) {
 	var b struct {
 		Vectors map[string]struct {
 			HNSW         *hnswJSON      `json:"hnsw_config"`
 			Quantization jsontext.Value `json:"quantization_config"`
+			OnDisk       *bool          `json:"on_disk"`
 		} `json:"vectors"`
-		SparseVectors notOffered      `json:"sparse_vectors"`
-		HNSW          *hnswJSON       `json:"hnsw_config"`
-		Optimizers    *optimizersJSON `json:"optimizers_config"`
-		Quantization  jsontext.Value  `json:"quantization_config"`
-		StrictMode    *strictModeJSON `json:"strict_mode_config"`
-		Metadata      jsontext.Value  `json:"metadata"`
+		SparseVectors sparseJSON          `json:"sparse_vectors"`
+		HNSW          *hnswJSON           `json:"hnsw_config"`
+		Optimizers    *optimizersJSON     `json:"optimizers_config"`
+		Quantization  jsontext.Value      `json:"quantization_config"`
+		StrictMode    *vectord.StrictMode `json:"strict_mode_config"`
+		Metadata      jsontext.Value      `json:"metadata"`
 		Params        *struct {
 			OnDiskPayload          *bool      `json:"on_disk_payload"`
 			ReplicationFactor      notOffered `json:"replication_factor"`
@@ -323,22 +376,26 @@ func decodeUpdateCollection(body []byte) (vectord.CollectionUpdate, error) {
 	if err := decodeBody(body, &b); err != nil {
 		return u, err
 	}
-	if err := b.StrictMode.refuse(); err != nil {
+	var err error
+	if u.HNSW, err = graphUpdate(b.HNSW, "hnsw_config"); err != nil {
 		return u, err
 	}
-	hnsw, quantization := b.HNSW, b.Quantization
 	for name, v := range b.Vectors {
-		if name != "" {
-			return u, noVectorName(name)
+		if u.Vectors == nil {
+			u.Vectors = map[string]vectord.VectorUpdate{}
 		}
-		if v.HNSW != nil {
-			hnsw = v.HNSW
+		changed := vectord.VectorUpdate{OnDisk: v.OnDisk}
+		if changed.HNSW, err = graphUpdate(v.HNSW, vectorField(name)+".hnsw_config"); err != nil {
+			return u, err
 		}
 		if given(v.Quantization) {
-			quantization = v.Quantization
+			if changed.Quantization, err = quantizationOf(v.Quantization); err != nil {
+				return u, err
+			}
 		}
+		u.Vectors[name] = changed
 	}
-	if err := graphUpdate(&u, hnsw); err != nil {
+	if u.SparseVectors, err = b.SparseVectors.params(); err != nil {
 		return u, err
 	}
 	if b.Optimizers != nil {
@@ -346,16 +403,23 @@ func decodeUpdateCollection(body []byte) (vectord.CollectionUpdate, error) {
 		if err := b.Optimizers.apply(&checked); err != nil {
 			return u, err
 		}
-		if b.Optimizers.IndexingThreshold != nil {
-			u.IndexingThreshold = &checked.IndexingThreshold
+		if n, ok := b.Optimizers.MaxOptimizationThreads.(string); ok && n == "auto" {
+			b.Optimizers.MaxOptimizationThreads = nil
+		}
+		if u.Optimizer, err = settings(b.Optimizers); err != nil {
+			return u, err
+		}
+	}
+	if b.StrictMode != nil {
+		if u.StrictMode, err = settings(b.StrictMode); err != nil {
+			return u, err
 		}
 	}
 	if b.Params != nil {
 		u.OnDiskPayload = b.Params.OnDiskPayload
 	}
-	var err error
-	if given(quantization) {
-		if u.Quantization, err = quantizationOf(quantization); err != nil {
+	if given(b.Quantization) {
+		if u.Quantization, err = quantizationOf(b.Quantization); err != nil {
 			return u, err
 		}
 	}
@@ -365,34 +429,12 @@ func decodeUpdateCollection(body []byte) (vectord.CollectionUpdate, error) {
 	return u, err
 }
 
-// graphUpdate puts the settings of the graph that can change at run time into u.
-func graphUpdate(u *vectord.CollectionUpdate, h *hnswJSON) error {
-	if h == nil {
-		return nil
+// graphUpdate returns the settings of the graph to change.
+func graphUpdate(h *hnswJSON, field string) ([]byte, error) {
+	if h != nil && h.MaxLayers != nil {
+		return nil, vectord.Errorf(vectord.KindUnsupported, "%s: max_layers of an existing collection cannot change", field)
 	}
-	if h.M != nil || h.MaxLayers != nil {
-		return vectord.Errorf(vectord.KindUnsupported, "hnsw_config: m and max_layers of an existing collection cannot change")
-	}
-	var checked vectord.HNSWConfig
-	if err := h.apply(&checked, "hnsw_config"); err != nil {
-		return err
-	}
-	u.RecallTarget = h.RecallTarget
-	for _, s := range []struct {
-		dst   **int
-		given *uint64
-		v     *int
-	}{
-		{&u.EfSearch, h.EfSearch, &checked.EfSearch},
-		{&u.EfConstruct, h.EfConstruct, &checked.EfConstruct},
-		{&u.FullScanThreshold, h.FullScanThreshold, &checked.FullScanThreshold},
-		{&u.MaxIndexingThreads, h.MaxIndexingThreads, &checked.MaxIndexingThreads},
-	} {
-		if s.given != nil {
-			*s.dst = s.v
-		}
-	}
-	return nil
+	return h.raw(field)
 }
 
 // fieldIndex is a payload index to be created.

@@ -65,10 +65,10 @@ func (w *withPayloadJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return nil
 }
 
-// withVectorJSON is with_vector: a bool, or the names of the vectors, of which there is one, "".
+// withVectorJSON is with_vector: a bool, or the names of the vectors.
 type withVectorJSON struct {
-	all  bool
-	name string // of a vector that no collection has
+	any   bool
+	names []string // nil: all
 }
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
@@ -80,19 +80,14 @@ func (w *withVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	}
 	switch raw.Kind() {
 	case 't':
-		w.all = true
+		w.any = true
 	case 'f':
 	case '[':
 		var names list[string]
 		if err := decodeInner(raw, &names); err != nil {
 			return err
 		}
-		for _, name := range names {
-			if name != "" {
-				w.name = name
-			}
-			w.all = true
-		}
+		w.any, w.names = len(names) > 0, names
 	default:
 		return vectord.Errorf(vectord.KindInvalid, "expected a bool or an array of names, got %s", excerpt(raw))
 	}
@@ -120,10 +115,7 @@ func (s *selectJSON) selection(payload bool) (selection, error) {
 		v = s.WithVectors
 	}
 	if v != nil {
-		if v.name != "" {
-			return out, noVectorName(v.name)
-		}
-		out.Vector = v.all
+		out.Vectors, out.VectorNames = v.any, v.names
 	}
 	return out, nil
 }
@@ -255,6 +247,14 @@ func (n *nearestJSON) parse(raw jsontext.Value) error {
 	return n.vector.parse(raw)
 }
 
+// example returns what was given, nil for nothing.
+func (n *nearestJSON) example() *vectord.Example {
+	if !n.given {
+		return nil
+	}
+	return &vectord.Example{ID: n.id, Vector: n.vector.Vector}
+}
+
 // nearJSON are the fields that a query and a search have in common.
 type nearJSON struct {
 	selectJSON
@@ -344,7 +344,7 @@ func cutVector(body []byte, field string) (v vectorJSON, rest []byte, ok bool) {
 	if len(after) == 0 || after[0] != begins {
 		return v, nil, false
 	}
-	return vectorJSON{given: true, values: values}, append(rest, after...), true
+	return vectorJSON{given: true, Vector: vectord.Dense(values)}, append(rest, after...), true
 }
 
 // query is a decoded query with what its answer carries.
@@ -368,17 +368,8 @@ func decodeQuery(body []byte) (query, error) {
 
 func (q *queryJSON) query(field string) (query, error) {
 	out := query{}
-	if q.Using != "" {
-		return out, noVectorName(q.Using)
-	}
-	if q.Query.given {
-		if out.ID = q.Query.id; out.ID == nil {
-			var err error
-			if out.Vector, err = q.Query.vector.get(field + "query"); err != nil {
-				return out, err
-			}
-		}
-	} else if q.ScoreThreshold != nil {
+	out.Using, out.Nearest = q.Using, q.Query.example()
+	if out.Nearest == nil && q.ScoreThreshold != nil {
 		return out, vectord.Errorf(vectord.KindInvalid, "%sscore_threshold: cannot be given without query", field)
 	}
 	err := q.complete(&out, field)
@@ -393,7 +384,10 @@ type searchJSON struct {
 }
 
 // searchVectorJSON is a vector, bare or as {"name": …, "vector": […]}.
-type searchVectorJSON struct{ vectorJSON }
+type searchVectorJSON struct {
+	vectorJSON
+	name string
+}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (v *searchVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
@@ -407,10 +401,7 @@ func (v *searchVectorJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if err := jsonv2.UnmarshalDecode(d, &named); err != nil {
 		return err
 	}
-	v.vectorJSON = named.Vector
-	if named.Name != "" {
-		v.given, v.name = true, named.Name
-	}
+	v.vectorJSON, v.name = named.Vector, named.Name
 	return nil
 }
 
@@ -428,9 +419,10 @@ func decodeSearch(body []byte) (query, error) {
 }
 
 func (s *searchJSON) query(field string) (out query, err error) {
-	if out.Vector, err = s.Vector.get(field + "vector"); err != nil {
-		return out, err
+	if !s.Vector.given {
+		return out, missing(field + "vector")
 	}
+	out.Using, out.Nearest = s.Vector.name, &vectord.Example{Vector: s.Vector.Vector}
 	if s.Limit == nil {
 		s.Limit = s.Top
 	}

@@ -38,13 +38,8 @@ func checkOperations(t *testing.T, ops ...vectord.Operation) {
 	t.Helper()
 	for _, op := range ops {
 		for _, p := range op.Points {
-			if len(p.Vector) == 0 || len(p.Vector) > vectord.MaxDimension {
-				t.Fatalf("a vector of %d components was accepted", len(p.Vector))
-			}
-			for _, x := range p.Vector {
-				if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-					t.Fatalf("component %v was accepted", x)
-				}
+			for _, v := range p.Vectors {
+				checkVector(t, &v.Vector)
 			}
 			if p.Payload != nil && p.Payload[0] != '{' {
 				t.Fatalf("payload %q was accepted", p.Payload)
@@ -56,10 +51,24 @@ func checkOperations(t *testing.T, ops ...vectord.Operation) {
 	}
 }
 
+func checkVector(t *testing.T, v *vectord.Vector) {
+	t.Helper()
+	if v.Kind == vectord.DenseVector && (len(v.Values) == 0 || len(v.Values) > vectord.MaxDimension) ||
+		v.Kind == vectord.MultiVector && (v.Rows < 1 || len(v.Values)%v.Rows != 0) ||
+		v.Kind == vectord.SparseVector && len(v.Indices) != len(v.Values) || v.Kind == vectord.TextVector && v.Text == nil {
+		t.Fatalf("the vector %+v was accepted", v)
+	}
+	for _, x := range v.Values {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			t.Fatalf("component %v was accepted", x)
+		}
+	}
+}
+
 func checkQueries(t *testing.T, queries ...query) {
 	t.Helper()
 	for _, q := range queries {
-		if q.Limit < 1 || q.Limit > vectord.MaxLimit || q.Offset < 0 || q.Offset > maxOffset || q.Vector != nil && q.ID != nil ||
+		if q.Limit < 1 || q.Limit > vectord.MaxLimit || q.Offset < 0 || q.Offset > maxOffset ||
 			q.Params.HNSWEf < 0 || q.Params.HNSWEf > vectord.MaxLimit {
 			t.Fatalf("%+v was accepted", q)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -17,7 +18,7 @@ func appendFloat(dst []byte, x float32) []byte {
 	return jsontext.AppendFloat(dst, float64(x), 32)
 }
 
-func appendVector(dst []byte, v []float32) []byte {
+func appendFloats(dst []byte, v []float32) []byte {
 	dst = append(dst, '[')
 	for i, x := range v {
 		if i > 0 {
@@ -26,6 +27,48 @@ func appendVector(dst []byte, v []float32) []byte {
 		dst = appendFloat(dst, x)
 	}
 	return append(dst, ']')
+}
+
+func appendVector(dst []byte, v *vectord.Vector) []byte {
+	switch v.Kind {
+	case vectord.SparseVector:
+		dst = append(dst, `{"indices":[`...)
+		for i, index := range v.Indices {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendUint(dst, uint64(index))
+		}
+		dst = appendFloats(append(dst, `],"values":`...), v.Values)
+		return append(dst, '}')
+	case vectord.MultiVector:
+		dst = append(dst, '[')
+		size := len(v.Values) / max(v.Rows, 1)
+		for row := range v.Rows {
+			if row > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendFloats(dst, v.Values[row*size:(row+1)*size])
+		}
+		return append(dst, ']')
+	}
+	return appendFloats(dst, v.Values)
+}
+
+// appendVectors appends the vectors of a point: bare, if there is none but the default one, else by name.
+func appendVectors(dst []byte, vectors vectord.Vectors) []byte {
+	if len(vectors) == 1 && vectors[0].Name == "" {
+		return appendVector(dst, &vectors[0].Vector)
+	}
+	dst = append(dst, '{')
+	for i := range vectors {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(dst, vectors[i].Name), ':')
+		dst = appendVector(dst, &vectors[i].Vector)
+	}
+	return append(dst, '}')
 }
 
 func appendString(dst []byte, s string) []byte {
@@ -43,9 +86,14 @@ func appendParts(dst []byte, r *vectord.Record, s *selection) []byte {
 			dst = append(dst, "{}"...)
 		}
 	}
-	if s.Vector {
+	if s.Vectors {
 		dst = append(dst, `,"vector":`...)
-		dst = appendVector(dst, r.Vector)
+		dst = appendVectors(dst, r.Vectors)
+	}
+	if r.Expires != 0 {
+		dst = append(dst, `,"expires_at":"`...)
+		dst = time.UnixMilli(r.Expires).UTC().AppendFormat(dst, time.RFC3339Nano)
+		dst = append(dst, '"')
 	}
 	return append(dst, '}')
 }
@@ -136,10 +184,21 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 		Config          vectord.CollectionConfig `json:"config"`
 
 		PayloadSchema map[string]vectord.FieldInfo `json:"payload_schema"`
-		Recall        vectord.RecallState          `json:"recall"` // vectord's own
-	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, info.Recall})
+		Recall        any                          `json:"recall,omitempty"` // vectord's own
+	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, recallJSON(info.Recall)})
 	if err != nil {
 		return dst, fmt.Errorf("encode collection info: %w", err)
 	}
 	return append(dst, out...), nil
+}
+
+// recallJSON is bare where the default vectors are the only ones, as vectors are, else by name.
+func recallJSON(recall map[string]vectord.RecallState) any {
+	if unnamed, ok := recall[""]; ok && len(recall) == 1 {
+		return unnamed
+	}
+	if len(recall) == 0 {
+		return nil
+	}
+	return recall
 }

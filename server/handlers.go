@@ -272,7 +272,7 @@ func (s *Server) getPoint(r *request) error {
 	if err != nil {
 		return &formError{inPath, err}
 	}
-	everything := selection{Selection: vectord.Selection{Vector: true, Payload: true}, payload: true}
+	everything := selection{Selection: vectord.Selection{Vectors: true, Payload: true}, payload: true}
 	records, err := s.engine.Retrieve(r.ctx, r.collection, []vectord.PointID{id}, everything.Selection)
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ var routes = []route{
 
 	{"PUT", "/collections/{name}/points", permissionWrite, write(decodeUpsert)},
 	{"PUT", "/collections/{name}/points/vectors", permissionWrite, write(decodeUpdateVectors)},
+	{"POST", "/collections/{name}/points/vectors/delete", permissionWrite, write(decodeDeleteVectors)},
 	{"POST", "/collections/{name}/points/delete", permissionWrite, write(decodeDelete)},
 	{"POST", "/collections/{name}/points/payload", permissionWrite, write(decodeSetPayload)},
 	{"PUT", "/collections/{name}/points/payload", permissionWrite, write(decodeOverwritePayload)},

@@ -161,20 +161,24 @@ func TestRoutesOfCollections(t *testing.T) {
 	h.ok("GET", "/collections/", "", `{"collections":[{"name":"a é"},{"name":"b"}]}`)
 	h.ok("GET", "/collections/b/exists", "", `{"exists":true}`)
 	h.ok("GET", "/collections/b", "", `{"status":"green","optimizer_status":"ok","points_count":0,"indexed_vectors_count":0,`+
-		`"segments_count":1,"config":{"params":{"vectors":{"size":4,"distance":"Cosine","on_disk":true},"shard_number":1,`+
+		`"segments_count":1,"config":{"params":{"vectors":{"size":4,"distance":"Cosine","on_disk":true,"datatype":"float32"},"shard_number":1,`+
 		`"replication_factor":1,"write_consistency_factor":1,"on_disk_payload":false},"hnsw_config":{"m":8,"ef_construct":200,`+
 		`"ef_search":77,"recall_target":0.9,"max_layers":3,"full_scan_threshold":10000,"max_indexing_threads":0,"on_disk":false},`+
 		`"optimizer_config":{"deleted_threshold":0.2,"vacuum_min_vector_number":1000,"default_segment_number":0,`+
 		`"max_segment_size":9,"memmap_threshold":null,"indexing_threshold":5,"flush_interval_sec":5,"max_optimization_threads":2},`+
 		`"wal_config":{"wal_capacity_mb":64,"wal_segments_ahead":0},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},`+
-		`"metadata":{"owner":"me"}},"payload_schema":{},"recall":{"ef":0,"ratio":null,"queries":0}}`)
-	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"ef_construct":99,"recall_target":0.75}}},"optimizers_config":{"indexing_threshold":7},
+		`"strict_mode_config":{"enabled":false},"metadata":{"owner":"me"}},"payload_schema":{}}`)
+	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"m":32}}},"hnsw_config":{"ef_construct":99,"recall_target":0.75},
+		"optimizers_config":{"indexing_threshold":7,"max_optimization_threads":"auto"},"strict_mode_config":{"enabled":true,"max_query_limit":5},
 		"params":{"on_disk_payload":true},"quantization_config":"Disabled","metadata":{"owner":null,"x":1}}`, "true")
 	info, err := h.srv.engine.CollectionInfo("b")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := info.Config; c.HNSW.EfConstruct != 99 || c.HNSW.EfSearch != 77 || c.HNSW.RecallTarget != 0.75 || c.Optimizer.IndexingThreshold != 7 || !c.Params.OnDiskPayload ||
+	if own, err := info.Config.HNSWOf(""); err != nil || own.M != 32 || own.EfConstruct != 99 || own.EfSearch != 77 {
+		t.Errorf("after PATCH the vectors have %+v (%v)", own, err)
+	}
+	if c := info.Config; *c.StrictMode.MaxQueryLimit != 5 || c.HNSW.EfConstruct != 99 || c.HNSW.EfSearch != 77 || c.HNSW.RecallTarget != 0.75 || c.Optimizer.IndexingThreshold != 7 || !c.Params.OnDiskPayload ||
 		string(c.Quantization) != `"Disabled"` || string(c.Metadata) != `{"x":1}` {
 		t.Errorf("after PATCH: %+v", c)
 	}
@@ -255,7 +259,7 @@ func TestRoutesOfPoints(t *testing.T) {
 	h.ok("POST", c+"/payload/clear", `{"points":[1]}`, "")
 	h.ok("PUT", c+"/vectors", `{"points":[{"id":1,"vector":[5,5]}]}`, "")
 	h.ok("GET", c+"/1", "", `{"id":1,"payload":{},"vector":[5,5]}`)
-	h.ok("PUT", c, `{"batch":{"ids":[10,11],"vectors":[[1,1],{"":[2,2]}],"payloads":[null,{"a":1}]}}`, "")
+	h.ok("PUT", c, `{"batch":{"ids":[10,11],"vectors":[[1,1],[2,2]],"payloads":[null,{"a":1}]}}`, "")
 	h.ok("PUT", c, `{"batch":{"ids":[12],"vectors":{"":[[3,3]]}},"shard_key":null,"update_mode":"upsert"}`, "")
 	h.ok("POST", c, `{"ids":[10,11,12],"with_vector":true}`,
 		`[{"id":10,"payload":{},"vector":[1,1]},{"id":11,"payload":{"a":1},"vector":[2,2]},{"id":12,"payload":{},"vector":[3,3]}]`)
@@ -287,17 +291,27 @@ func TestErrors(t *testing.T) {
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,null]}]}`, "Format error in JSON body: points[0].vector: expected a number at index 1, got null")
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":["1",2]}]}`, `Format error in JSON body: points[0].vector: expected a number at index 0, got "1"`)
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":7}]}`, "Format error in JSON body: points[0].vector: expected an array of numbers, got 7")
-	f(400, "PUT", c, `{"points":[{"id":2}]}`, "Format error in JSON body: points[0]: missing field `vector`")
-	f(422, "PUT", c, `{"points":[{"id":2,"vector":[]}]}`, "Validation error in JSON body: [points[0]: vector: the vector is empty]")
+	f(400, "PUT", c, `{"points":[{"id":2}]}`, "Format error in JSON body: missing field `points[0].vector`")
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":[]}]}`, "Validation error in JSON body: [points[0].vector: the vector is empty]")
 	f(422, "PUT", c, `{"points":[{"id":2,"vector":[`+strings.Repeat("0,", 65536)+`0]}]}`,
 		"Validation error in JSON body: [points[0].vector: 65537 components, at most 65536 are accepted]")
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"a":[1,2]}}]}`, "Wrong input: Not existing vector name error: a")
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"":[1,2],"bm25":{"text":"x","model":"m"}}}]}`, "Wrong input: Not existing vector name error: bm25")
-	f(400, "PUT", c, `{"points":[{"id":2,"vector":[[1,2]]}]}`, "Bad request: points[0].vector: multi-vectors are not offered by this server")
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[[1,2]]}]}`, `Wrong input: Wrong vector kind: dense vector expected for vector name "", got a multivector`)
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":[[1,2],[1]]}]}`,
+		`Validation error in JSON body: [points[0].vector: rows of a multivector must have the same length, row 1 has 1, those before it 2]`)
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"indices":[1],"values":[1]}}]}`,
-		`Bad request: points[0].vector: sparse vectors ("indices") is not offered by this server`)
+		`Wrong input: Wrong vector kind: dense vector expected for vector name "", got a sparse vector`)
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":{"s":{"indices":[1,2],"values":[1]}}}]}`,
+		`Validation error in JSON body: [points[0].vector: s: values: must be the same length as indices, got 1 values and 2 indices]`)
+	f(422, "PUT", c, `{"points":[{"id":2,"vector":{"s":{"indices":[2,2],"values":[1,1]}}}]}`,
+		`Validation error in JSON body: [points[0].vector: s: indices: must be unique, 2 is there twice]`)
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"s":{"image":"x","model":"m"}}}]}`,
+		`Bad request: points[0].vector: s: inference ("image") is not offered by this server`)
 	f(400, "PUT", c, `{"points":[{"id":2,"vector":{"text":"x","model":"m"}}]}`,
-		`Bad request: points[0].vector: inference ("model") is not offered by this server`)
+		`Wrong input: Wrong vector kind: dense vector expected for vector name "", got a text`)
+	f(400, "PUT", c, `{"points":[{"id":2,"vector":[1,2],"expires_at":"soon"}]}`,
+		`Format error in JSON body: points[0].expires_at: expected milliseconds since 1970 or a time like 2026-01-31T12:00:00Z, got "soon"`)
 
 	// Ids.
 	f(400, "PUT", c, `{"points":[{"id":7,"vector":[1,2]},{"id":8,"vector":[1,2]},{"id":7,"vector":[3,4]}]}`,
@@ -334,10 +348,10 @@ func TestErrors(t *testing.T) {
 	f(400, "PUT", c, `{}`, "Format error in JSON body: missing field `points`")
 	f(422, "POST", c+"/delete", `{"points":[`+strings.Repeat("1,", 10_000)+`1]}`, "Validation error in JSON body: [points: more than 10000 elements]")
 	f(400, "POST", c+"/batch", `{"operations":[{"delete":{"points":[1]}},{}]}`, "Format error in JSON body: operations[1]: exactly one of upsert, delete, "+
-		"set_payload, overwrite_payload, delete_payload, clear_payload, update_vectors must be given, got 0")
+		"set_payload, overwrite_payload, delete_payload, clear_payload, update_vectors, delete_vectors must be given, got 0")
 	f(400, "POST", c+"/batch", `{"operations":[{"delete":{"points":[1]}},{"upsert":{"points":[{"id":2,"vector":[1]}]}}]}`,
 		"Wrong input: Vector dimension error: expected dim: 2, got 1")
-	f(400, "POST", c+"/batch", `{"operations":[{"delete_vectors":{"points":[1],"vector":["a"]}}]}`, "Bad request: operations[0].delete_vectors: not offered by this server")
+	f(400, "POST", c+"/batch", `{"operations":[{"delete_vectors":{"points":[1],"vector":["a"]}}]}`, "Wrong input: Not existing vector name error: a")
 
 	// Queries.
 	f(422, "POST", c+"/query", `{"query":[1,2],"limit":0}`, "Validation error in JSON body: [limit: value 0 invalid, must be 1 or larger]")
@@ -370,8 +384,10 @@ func TestErrors(t *testing.T) {
 	f(400, "POST", c+"/scroll", `{"order_by":"a"}`, "Bad request: order_by: not offered by this server")
 	f(400, "POST", c+"/scroll", `{"with_payload":{"include":["a"],"exclude":["b"]}}`,
 		`Format error in JSON body: with_payload: expected exactly one of include and exclude, got {"include":["a"],"exclude":["b"]}`)
-	f(400, "POST", c+"/scroll", `{"filter":{"must":[{"key":"a","geo_radius":{}}]}}`, `Format error in JSON body: filter: filter condition: unknown field "geo_radius", `+
-		"expected one of must, should, must_not, min_should, has_id, key, match, range, values_count, is_empty, is_null")
+	f(400, "POST", c+"/scroll", `{"filter":{"must":[{"key":"a","geo_circle":{}}]}}`, `Format error in JSON body: filter: filter condition: unknown field "geo_circle", `+
+		"expected one of key, match, range, geo_bounding_box, geo_radius, geo_polygon, values_count, is_empty, is_null")
+	f(422, "POST", c+"/scroll", `{"filter":{"must":[{"slice":{"total":2,"index":2}}]}}`,
+		"Validation error in JSON body: [filter: filter.slice.index: value 2 invalid, must be below total, which is 2]")
 	f(400, "POST", c+"/count", `{"filter":[]}`, "Format error in JSON body: filter: filter: expected an object, got []")
 
 	// Collections.
@@ -386,22 +402,23 @@ func TestErrors(t *testing.T) {
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":0,"distance":"Dot"}}`, "Validation error in JSON body: [vectors.size: value 0 invalid, must be from 1 to 65536]")
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Near"}}`,
 		`Format error in JSON body: vectors: distance: unknown distance "Near", expected one of Cosine, Euclid, Dot, Manhattan`)
-	f(400, "PUT", "/collections/d", `{"vectors":{"size":4}}`, "Format error in JSON body: missing field `vectors.distance`")
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4}}`, "Format error in JSON body: vectors: missing field `vectors.distance`")
 	f(400, "PUT", "/collections/d", `{}`, "Format error in JSON body: missing field `vectors`")
-	f(400, "PUT", "/collections/d", `{"vectors":{"a":{"size":4,"distance":"Dot"}}}`, `Bad request: vectors: named vectors ("a") are not offered by this server`)
-	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"sparse_vectors":{"bm25":{"modifier":"idf"}}}`, "Bad request: sparse_vectors: not offered by this server")
-	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot","datatype":"uint8"}}`,
-		"Bad request: vectors: datatype uint8 is not offered by this server, only float32")
+	f(400, "PUT", "/collections/d", `{"vectors":{"a":{"size":4}}}`, "Format error in JSON body: vectors: missing field `vectors.a.distance`")
+	f(400, "PUT", "/collections/d", `{"vectors":{"a":{"size":4,"distance":"Dot"}},"sparse_vectors":{"a":{"modifier":"idf"}}}`,
+		`Wrong input: sparse_vectors: the name "a" is one of vectors too`)
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot","datatype":"turbo4"}}`,
+		`Bad request: vectors.datatype: expected float32, float16 or uint8, got "turbo4"`)
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"quantization_config":{"product":{}}}`,
 		`Bad request: quantization_config: only scalar and binary are offered by this server, got "{\"product\":{}}"`)
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Manhattan"},"quantization_config":{"binary":{}}}`,
 		"Wrong input: quantization_config: binary codes do not estimate the distance Manhattan, use scalar")
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"hnsw_config":{"m":1}}`,
-		"Validation error in JSON body: [hnsw_config.m: value 1 invalid, must be from 2 to 64]")
+		"Validation error in JSON body: [hnsw_config.m: value 1 invalid, must be 0 for no graph, or from 2 to 64]")
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"shard_number":18446744073709551615}`,
 		"Validation error in JSON body: [shard_number: value 18446744073709551615 invalid, must be at most 1099511627776]")
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"metadata":3}`, "Format error in JSON body: metadata: expected an object, got 3")
-	f(400, "PATCH", "/collections/c", `{"hnsw_config":{"m":32}}`, "Bad request: hnsw_config: m and max_layers of an existing collection cannot change")
+	f(400, "PATCH", "/collections/c", `{"hnsw_config":{"max_layers":3}}`, "Bad request: hnsw_config: max_layers of an existing collection cannot change")
 	f(422, "PATCH", "/collections/c", `{"hnsw_config":{"ef_search":10001}}`, "Validation error in JSON body: [hnsw_config.ef_search: value 10001 invalid, must be from 0 to 10000]")
 	f(422, "PATCH", "/collections/c", `{"hnsw_config":{"recall_target":1}}`,
 		"Validation error in JSON body: [hnsw_config.recall_target: value 1 invalid, must be from 0.5 to 0.999]")

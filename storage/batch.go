@@ -118,13 +118,24 @@ func (b *Batch) PutSlot(shard, slot uint32, row SlotRow) {
 // DeleteSlot frees a slot.
 func (b *Batch) DeleteSlot(shard, slot uint32) { b.delete(slotKey(shard, slot)) }
 
-// PutVector writes the vector of a slot, bit for bit.
-func (b *Batch) PutVector(shard, slot uint32, v []float32) {
-	b.set(vectorKey(shard, slot), encodeVector(v))
+// PutVector writes the components of a dense vector, or of the rows of a multivector, at a slot, bit for bit.
+func (b *Batch) PutVector(set VectorSet, slot uint32, v []float32) {
+	b.set(vectorKey(set, slot), encodeVector(v))
 }
 
-// DeleteVector removes the vector of a slot.
-func (b *Batch) DeleteVector(shard, slot uint32) { b.delete(vectorKey(shard, slot)) }
+// PutSparse writes a sparse vector at a slot.
+func (b *Batch) PutSparse(set VectorSet, slot uint32, indices []uint32, values []float32) {
+	b.set(vectorKey(set, slot), encodeSparse(indices, values))
+}
+
+// DeleteVector removes the vector at a slot.
+func (b *Batch) DeleteVector(set VectorSet, slot uint32) { b.delete(vectorKey(set, slot)) }
+
+// DropVectors removes all vectors of a set. The rows of points and slots still name them.
+func (b *Batch) DropVectors(set VectorSet) {
+	prefix := set.prefix()
+	b.deleteRange(prefix, prefixEnd(prefix))
+}
 
 // AppendChange notes in the shard's change feed that the entry at index changed these slots. A second note for the same
 // index replaces the first.

@@ -49,17 +49,20 @@ func wrongSize(what string, size int) error {
 	return fmt.Errorf("%w: a %s of %d bytes", ErrDamaged, what, size)
 }
 
-// PointRow is what is kept of a point besides its vector.
+// PointRow is what is kept of a point besides its vectors.
 type PointRow struct {
-	Slot    uint32 // where its vector is
-	Payload []byte // a JSON object as it came, nil for none
+	Slot    uint32   // where its vectors are
+	Expires int64    // milliseconds since the Unix epoch from which on the point is no more; 0: never
+	Vectors []uint16 // the numbers of the vectors that it has, ascending
+	Payload []byte   // a JSON object as it came, nil for none
 }
 
 const pointHeaderSize = 4
 
 func encodePoint(row PointRow) []byte {
-	value := begin(pointHeaderSize + len(row.Payload))
+	value := begin(pointHeaderSize + binary.MaxVarintLen64 + 3*len(row.Vectors) + 1 + len(row.Payload))
 	value = binary.LittleEndian.AppendUint32(value, row.Slot)
+	value = appendHoldings(value, row.Expires, row.Vectors)
 	return seal(append(value, row.Payload...))
 }
 
@@ -73,23 +76,74 @@ func decodePoint(value []byte) (PointRow, error) {
 		return PointRow{}, wrongSize("point", len(body))
 	}
 	row := PointRow{Slot: binary.LittleEndian.Uint32(body)}
-	if payload := body[pointHeaderSize:]; len(payload) > 0 {
+	var payload []byte
+	if row.Expires, row.Vectors, payload, err = takeHoldings(body[pointHeaderSize:]); err != nil {
+		return PointRow{}, err
+	}
+	if len(payload) > 0 {
 		row.Payload = payload[:len(payload):len(payload)]
 	}
 	return row, nil
+}
+
+// What rows of points and of slots have in common: expires uvarint · count uvarint · numbers of vectors, uvarint each.
+func appendHoldings(dst []byte, expires int64, vectors []uint16) []byte {
+	dst = binary.AppendUvarint(dst, uint64(expires))
+	dst = binary.AppendUvarint(dst, uint64(len(vectors)))
+	for _, n := range vectors {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	return dst
+}
+
+// unnamedOnly are the vectors of most points. Rows share it, so nobody writes to a row's Vectors.
+var unnamedOnly = []uint16{0}
+
+func takeHoldings(b []byte) (expires int64, vectors []uint16, rest []byte, err error) {
+	take := func() uint64 {
+		n, size := binary.Uvarint(b)
+		if size <= 0 {
+			err = wrongSize("row", len(b))
+			b = nil
+			return 0
+		}
+		b = b[size:]
+		return n
+	}
+	expires = int64(take())
+	count := take()
+	switch {
+	case err != nil:
+		return 0, nil, nil, err
+	case count == 1 && len(b) > 0 && b[0] == 0:
+		return expires, unnamedOnly, b[1:], nil
+	case count > uint64(len(b)):
+		return 0, nil, nil, wrongSize("row", len(b))
+	}
+	for range count {
+		n := take()
+		if n > math.MaxUint16 || len(vectors) > 0 && n <= uint64(vectors[len(vectors)-1]) {
+			return 0, nil, nil, fmt.Errorf("%w: vector number %d after %v", ErrDamaged, n, vectors)
+		}
+		vectors = append(vectors, uint16(n))
+	}
+	return expires, vectors, b, err
 }
 
 // SlotRow is what is kept of a slot in use. A reader of all slots learns which points there are without their payloads.
 type SlotRow struct {
 	ID      vectord.PointID // the point that the slot belongs to
 	Version uint64          // index in the log of the entry that wrote the point last
+	Expires int64           // as in the point's row
+	Vectors []uint16        // as in the point's row
 }
 
 const slotHeaderSize = 8
 
 func encodeSlot(row SlotRow) []byte {
-	value := begin(slotHeaderSize + 1 + 16)
+	value := begin(slotHeaderSize + binary.MaxVarintLen64 + 3*len(row.Vectors) + 1 + 17)
 	value = binary.LittleEndian.AppendUint64(value, row.Version)
+	value = appendHoldings(value, row.Expires, row.Vectors)
 	return seal(row.ID.AppendBinary(value))
 }
 
@@ -101,11 +155,15 @@ func decodeSlot(value []byte) (SlotRow, error) {
 	if len(body) < slotHeaderSize {
 		return SlotRow{}, wrongSize("slot", len(body))
 	}
-	id, rest, err := vectord.DecodePointID(body[slotHeaderSize:])
-	if err != nil || len(rest) != 0 {
+	row := SlotRow{Version: binary.LittleEndian.Uint64(body)}
+	var rest []byte
+	if row.Expires, row.Vectors, rest, err = takeHoldings(body[slotHeaderSize:]); err != nil {
+		return SlotRow{}, err
+	}
+	if row.ID, rest, err = vectord.DecodePointID(rest); err != nil || len(rest) != 0 {
 		return SlotRow{}, wrongSize("slot", len(body))
 	}
-	return SlotRow{ID: id, Version: binary.LittleEndian.Uint64(body)}, nil
+	return row, nil
 }
 
 func encodeVector(v []float32) []byte {
@@ -132,6 +190,35 @@ func decodeVector(dst []float32, value []byte) ([]float32, error) {
 		dst[n+i] = math.Float32frombits(binary.LittleEndian.Uint32(body[4*i : 4*i+4]))
 	}
 	return dst, nil
+}
+
+// A sparse vector is its indices, u32 each, and then its values.
+func encodeSparse(indices []uint32, values []float32) []byte {
+	value := begin(4 * (len(indices) + len(values)))
+	for _, i := range indices {
+		value = binary.LittleEndian.AppendUint32(value, i)
+	}
+	for _, x := range values {
+		value = binary.LittleEndian.AppendUint32(value, math.Float32bits(x))
+	}
+	return seal(value)
+}
+
+// decodeSparse appends the indices and the values.
+func decodeSparse(indices []uint32, values []float32, value []byte) ([]uint32, []float32, error) {
+	body, err := unseal(value)
+	if err != nil {
+		return indices, values, err
+	}
+	if len(body)%8 != 0 {
+		return indices, values, wrongSize("sparse vector", len(body))
+	}
+	half := len(body) / 2
+	for at := 0; at < half; at += 4 {
+		indices = append(indices, binary.LittleEndian.Uint32(body[at:]))
+		values = append(values, math.Float32frombits(binary.LittleEndian.Uint32(body[half+at:])))
+	}
+	return indices, values, nil
 }
 
 func encodeChange(slots []uint32) []byte {

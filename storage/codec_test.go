@@ -36,7 +36,7 @@ func TestFormatOfKeys(t *testing.T) {
 	f(pointKey(0x21222324, number), "6421222324"+"70"+"010102030405060708")
 	f(pointKey(0x21222324, uuid), "6421222324"+"70"+"02a00000000000000000000000000000af")
 	f(slotKey(0x21222324, 0x31323334), "6421222324"+"73"+"31323334")
-	f(vectorKey(0x21222324, 0x31323334), "6421222324"+"76"+"31323334")
+	f(vectorKey(VectorSet{0x21222324, 0x5152}, 0x31323334), "6421222324"+"76"+"5152"+"31323334")
 	f(changeKey(0x21222324, 0x4142434445464748), "6421222324"+"63"+"4142434445464748")
 	f(postingKey(0x21222324, 0x5152, "term", 0x31323334), "6421222324"+"66"+"5152"+"7465726d"+"31323334")
 }
@@ -48,10 +48,12 @@ func TestFormatOfValues(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	f(encodePoint(PointRow{Slot: 0x01020304, Payload: []byte("{}")}), "01"+"04030201"+"7b7d"+"a1d7c7eb")
-	f(encodePoint(PointRow{}), "01"+"00000000"+"9919637d")
-	f(encodeSlot(SlotRow{ID: number, Version: 0x0a}), "01"+"0a00000000000000"+"010102030405060708"+"e803e4b3")
-	f(encodeSlot(SlotRow{ID: uuid, Version: 0x0a}), "01"+"0a00000000000000"+"02a00000000000000000000000000000af"+"00c5f70b")
+	f(encodePoint(PointRow{Slot: 0x01020304, Vectors: []uint16{0}, Payload: []byte("{}")}), "01"+"04030201"+"00"+"01"+"00"+"7b7d"+"ddf16917")
+	f(encodePoint(PointRow{Expires: 300, Vectors: []uint16{1, 128}}), "01"+"00000000"+"ac02"+"02"+"01"+"8001"+"57d80315")
+	f(encodePoint(PointRow{}), "01"+"00000000"+"00"+"00"+"a5463dd3")
+	f(encodeSlot(SlotRow{ID: number, Version: 0x0a, Vectors: []uint16{0}}), "01"+"0a00000000000000"+"00"+"01"+"00"+"010102030405060708"+"9db5cabb")
+	f(encodeSlot(SlotRow{ID: uuid, Version: 0x0a, Expires: 1}), "01"+"0a00000000000000"+"01"+"00"+"02a00000000000000000000000000000af"+"a2785a74")
+	f(encodeSparse([]uint32{7, 8}, []float32{1, -2}), "01"+"07000000"+"08000000"+"0000803f"+"000000c0"+"9c2489f8")
 	f(encodeVector([]float32{1, -2}), "01"+"0000803f"+"000000c0"+"a8fec569")
 	f(encodeChange([]uint32{1, math.MaxUint32}), "01"+"01000000"+"ffffffff"+"f4777fb1")
 	f(encodeApplied(Applied{Index: 2, Time: -1}), "01"+"0200000000000000"+"ffffffffffffffff"+"f6ebb2a0")
@@ -70,8 +72,8 @@ func TestOrderOfKeys(t *testing.T) {
 		postingKey(0, 1, "a", 0), postingKey(0, 1, "a", 1), postingKey(0, 1, "b", 0), postingKey(0, 2, "a", 0),
 		pointKey(0, vectord.NumberID(0)), pointKey(0, vectord.NumberID(255)), pointKey(0, vectord.NumberID(256)),
 		pointKey(0, vectord.NumberID(math.MaxUint64)), pointKey(0, vectord.UUIDID([16]byte{})), pointKey(0, uuid),
-		slotKey(0, 0), slotKey(0, math.MaxUint32), vectorKey(0, 0), vectorKey(0, math.MaxUint32),
-		changeKey(1, 0), vectorKey(math.MaxUint32, math.MaxUint32),
+		slotKey(0, 0), slotKey(0, math.MaxUint32), vectorKey(VectorSet{0, 0}, 0), vectorKey(VectorSet{0, 0}, math.MaxUint32), vectorKey(VectorSet{0, 1}, 0),
+		changeKey(1, 0), vectorKey(VectorSet{math.MaxUint32, math.MaxUint16}, math.MaxUint32),
 		expiryKey(0, math.MinInt64, key16), expiryKey(0, -1, key16), expiryKey(0, 0, key16), expiryKey(0, math.MaxInt64, key16),
 		expiryKey(1, math.MinInt64, key16),
 		metaKey("a"), metaKey("a/b"), metaKey("b"), sessionKey(0, key16), sessionKey(1, [16]byte{}),
@@ -205,7 +207,7 @@ func FuzzDecodeValue(f *testing.F) {
 
 func FuzzParseKey(f *testing.F) {
 	for _, key := range [][]byte{appliedKey(1), sessionKey(1, key16), expiryKey(1, 2, key16), metaKey("x"),
-		pointKey(1, number), pointKey(1, uuid), slotKey(1, 2), vectorKey(1, 2), postingKey(1, 2, "term", 3), changeKey(1, 2)} {
+		pointKey(1, number), pointKey(1, uuid), slotKey(1, 2), vectorKey(VectorSet{1, 3}, 2), postingKey(1, 2, "term", 3), changeKey(1, 2)} {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key []byte) {
@@ -238,7 +240,7 @@ func unparse(k parsedKey) []byte {
 	case k.sub == subSlot:
 		return slotKey(k.shard, k.slot)
 	case k.sub == subVector:
-		return vectorKey(k.shard, k.slot)
+		return vectorKey(VectorSet{k.shard, k.number}, k.slot)
 	case k.sub == subPosting:
 		return postingKey(k.shard, k.field, string(k.term), k.slot)
 	}

@@ -17,9 +17,10 @@ func Example() {
 		log.Fatal(err)
 	}
 	batch := store.NewBatch()
-	batch.PutPoint(0, vectord.NumberID(7), storage.PointRow{Slot: 0, Payload: []byte(`{"city":"Berlin"}`)})
-	batch.PutSlot(0, 0, storage.SlotRow{ID: vectord.NumberID(7), Version: 1})
-	batch.PutVector(0, 0, []float32{0.6, 0.8})
+	vectors := []uint16{0}
+	batch.PutPoint(0, vectord.NumberID(7), storage.PointRow{Slot: 0, Vectors: vectors, Payload: []byte(`{"city":"Berlin"}`)})
+	batch.PutSlot(0, 0, storage.SlotRow{ID: vectord.NumberID(7), Version: 1, Vectors: vectors})
+	batch.PutVector(storage.VectorSet{}, 0, []float32{0.6, 0.8})
 	batch.SetApplied(0, storage.Applied{Index: 1})
 	durable, err := batch.Commit()
 	if err != nil {

@@ -18,6 +18,7 @@ const (
 	formatFile    = "FORMAT"
 	formatPrefix  = "vectord data format "
 	formatVersion = 2
+	formatOldest  = 2  // the oldest that this program reads
 	formatMaxSize = 64 // bytes
 )
 
@@ -40,11 +41,14 @@ func (s *Store) readFormat() (exists bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("data directory %q: %w", s.dir, err)
 	}
+	if version < formatOldest {
+		return false, fmt.Errorf("data directory %q has format %d, of a vectord before its first release; this one reads formats from %d to %d",
+			s.dir, version, formatOldest, formatVersion)
+	}
 	if version > formatVersion {
 		return false, fmt.Errorf("data directory %q has format %d, written by a newer vectord; this one reads formats up to %d",
 			s.dir, version, formatVersion)
 	}
-	s.upgrade = version < formatVersion && !s.readOnly
 	return true, nil
 }
 
@@ -62,18 +66,12 @@ func (s *Store) writeFormat() error {
 	if !empty {
 		return fmt.Errorf("data directory %q holds a database but no %s file", s.dir, formatFile)
 	}
-	return s.replaceFormat()
-}
-
-// replaceFormat says that the directory may hold all that this program writes, from where on an older one must not open it:
-// one of before format 2 would change points and leave their postings.
-func (s *Store) replaceFormat() error {
-	err := s.replaceFile(s.dir, formatFile, func(w io.Writer) error {
+	err = s.replaceFile(s.dir, formatFile, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s%d\n", formatPrefix, formatVersion)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("write format of data directory %q: %w", s.dir, err)
+		return fmt.Errorf("initialise data directory %q: %w", s.dir, err)
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 				b.DeletePoint(shard, id)
 				if exists {
 					b.DeleteSlot(shard, row.Slot)
-					b.DeleteVector(shard, row.Slot)
+					b.DeleteVector(storage.VectorSet{Shard: shard}, row.Slot)
 				}
 			})
 			continue
@@ -182,7 +182,7 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 			row.Slot = s.next
 			s.next++
 		}
-		row.Payload = nil
+		row.Payload, row.Vectors = nil, []uint16{0}
 		if n := rng.IntN(4); n > 0 {
 			row.Payload = fmt.Appendf(nil, `{"at":%d,"pad":"%s"}`, index, strings.Repeat("x", n*400))
 		}
@@ -190,7 +190,7 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 		for i := range v {
 			v[i] = rng.Float32()
 		}
-		slot := storage.SlotRow{ID: id, Version: index}
+		slot := storage.SlotRow{ID: id, Version: index, Vectors: []uint16{0}}
 		s.points[id], s.slots[row.Slot], s.vectors[row.Slot] = row, slot, v
 		changed = append(changed, row.Slot)
 		p := posting{uint16(rng.IntN(3)), []string{"a", "b", "\x00", "\xff"}[rng.IntN(4)], row.Slot}
@@ -198,10 +198,10 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 		do(func(b *storage.Batch) { b.PutPosting(shard, p.field, p.term, p.slot) })
 		put := row // row is the loop's, and what the batch is given may be overwritten afterwards
 		do(func(b *storage.Batch) {
-			given, vector := storage.PointRow{Slot: put.Slot, Payload: slices.Clone(put.Payload)}, slices.Clone(v)
+			given, vector := storage.PointRow{Slot: put.Slot, Vectors: []uint16{0}, Payload: slices.Clone(put.Payload)}, slices.Clone(v)
 			b.PutPoint(shard, id, given)
 			b.PutSlot(shard, put.Slot, slot)
-			b.PutVector(shard, put.Slot, vector)
+			b.PutVector(storage.VectorSet{Shard: shard}, put.Slot, vector)
 			clear(given.Payload)
 			clear(vector)
 		})
@@ -305,7 +305,7 @@ func dump(r storage.Reader) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		err = r.ScanVectors(shard, func(slot uint32, v []float32) error {
+		err = r.ScanVectors(storage.VectorSet{Shard: shard}, func(slot uint32, v []float32) error {
 			_, err := fmt.Fprintf(&w, "vector %d/%d %v\n", shard, slot, v)
 			return err
 		})

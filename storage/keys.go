@@ -19,7 +19,7 @@ const (
 	subPosting = 'f' // field number, term, slot → nothing: the slot's payload has the term at that field
 	subPoint   = 'p' // point id → slot, version, payload
 	subSlot    = 's' // slot → point id
-	subVector  = 'v' // slot → vector
+	subVector  = 'v' // number of the vectors' name, slot → vector
 )
 
 // Sizes of keys and of their parts.
@@ -52,8 +52,20 @@ func slotKey(shard, slot uint32) []byte {
 	return binary.BigEndian.AppendUint32(shardPrefix(shard, subSlot), slot)
 }
 
-func vectorKey(shard, slot uint32) []byte {
-	return binary.BigEndian.AppendUint32(shardPrefix(shard, subVector), slot)
+// VectorSet is the vectors of one name in one shard. Names are numbered by the catalog.
+type VectorSet struct {
+	Shard  uint32
+	Number uint16
+}
+
+func (s VectorSet) String() string { return fmt.Sprintf("vectors %d of shard %d", s.Number, s.Shard) }
+
+func (s VectorSet) prefix() []byte {
+	return binary.BigEndian.AppendUint16(shardPrefix(s.Shard, subVector), s.Number)
+}
+
+func vectorKey(set VectorSet, slot uint32) []byte {
+	return binary.BigEndian.AppendUint32(set.prefix(), slot)
 }
 
 func changeKey(shard uint32, index uint64) []byte {
@@ -105,6 +117,7 @@ type parsedKey struct {
 	slot      uint32
 	field     uint16
 	term      []byte // part of the key that was parsed
+	number    uint16 // of a vector's name
 	index     uint64
 	time      int64
 	id        vectord.PointID
@@ -161,7 +174,13 @@ func (k *parsedKey) parseShard(rest []byte) bool {
 		var err error
 		k.id, rest, err = vectord.DecodePointID(rest)
 		return err == nil && len(rest) == 0
-	case subSlot, subVector:
+	case subVector:
+		if len(rest) != 2+4 {
+			return false
+		}
+		k.number, k.slot = binary.BigEndian.Uint16(rest), binary.BigEndian.Uint32(rest[2:])
+		return true
+	case subSlot:
 		if len(rest) != 4 {
 			return false
 		}
@@ -202,7 +221,7 @@ func (k parsedKey) String() string {
 	case k.sub == subPosting:
 		return fmt.Sprintf("posting of slot %d, field %d and term %q of shard %d", k.slot, k.field, k.term, k.shard)
 	case k.sub == subVector:
-		return fmt.Sprintf("vector %d of shard %d", k.slot, k.shard)
+		return fmt.Sprintf("vector %d at slot %d of shard %d", k.number, k.slot, k.shard)
 	default:
 		return fmt.Sprintf("change %d of shard %d", k.index, k.shard)
 	}

@@ -36,32 +36,54 @@ func (r Reader) Slot(shard, slot uint32) (row SlotRow, ok bool, err error) {
 	return row, ok, err
 }
 
-// Vector appends the vector of a slot to dst[:0] and tells whether there is one.
-func (r Reader) Vector(shard, slot uint32, dst []float32) (v []float32, ok bool, err error) {
+// Vector appends the components of the vector at a slot to dst[:0] and tells whether there is one.
+func (r Reader) Vector(set VectorSet, slot uint32, dst []float32) (v []float32, ok bool, err error) {
 	v = dst[:0]
-	ok, err = r.get(vectorKey(shard, slot), func(value []byte) error {
+	ok, err = r.get(vectorKey(set, slot), func(value []byte) error {
 		v, err = decodeVector(v, value)
 		return err
 	})
 	return v, ok, err
 }
 
+// Sparse returns the sparse vector at a slot and tells whether there is one.
+func (r Reader) Sparse(set VectorSet, slot uint32) (indices []uint32, values []float32, ok bool, err error) {
+	ok, err = r.get(vectorKey(set, slot), func(value []byte) error {
+		indices, values, err = decodeSparse(nil, nil, value)
+		return err
+	})
+	return indices, values, ok, err
+}
+
+// ScanSparse calls fn for every sparse vector of a set, by ascending slot. The vector is valid during fn.
+func (r Reader) ScanSparse(set VectorSet, fn func(slot uint32, indices []uint32, values []float32) error) error {
+	prefix := set.prefix()
+	var indices []uint32
+	var values []float32
+	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (_ bool, err error) {
+		if indices, values, err = decodeSparse(indices[:0], values[:0], value); err != nil {
+			return false, damaged(k, err)
+		}
+		return true, fn(k.slot, indices, values)
+	})
+}
+
 // Vectors calls fn for each of the slots that has a vector, in the order given; ascending slots are the fastest. v is
 // valid during fn. One iterator serves all the slots, which is what rescoring needs.
-func (r Reader) Vectors(shard uint32, slots []uint32, fn func(slot uint32, v []float32) error) (err error) {
+func (r Reader) Vectors(set VectorSet, slots []uint32, fn func(slot uint32, v []float32) error) (err error) {
 	if len(slots) == 0 {
 		return nil
 	}
-	prefix := shardPrefix(shard, subVector)
+	prefix := set.prefix()
 	it, err := r.r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
 	if err != nil {
-		return fmt.Errorf("read vectors of shard %d: %w", shard, err)
+		return fmt.Errorf("read %s: %w", set, err)
 	}
 	defer func() { err = closeIter(it, err) }()
 	var v []float32
 	for _, slot := range slots {
 		// The whole key is the prefix that the Bloom filters know.
-		key := vectorKey(shard, slot)
+		key := vectorKey(set, slot)
 		if !it.SeekPrefixGE(key) {
 			if it.Error() != nil {
 				break
@@ -116,9 +138,9 @@ func (r Reader) ScanSlotsFrom(shard, from uint32, fn func(slot uint32, row SlotR
 	})
 }
 
-// ScanVectors calls fn for every vector, by ascending slot. v is valid during fn.
-func (r Reader) ScanVectors(shard uint32, fn func(slot uint32, v []float32) error) error {
-	prefix := shardPrefix(shard, subVector)
+// ScanVectors calls fn for every dense or multivector of a set, by ascending slot. v is valid during fn.
+func (r Reader) ScanVectors(set VectorSet, fn func(slot uint32, v []float32) error) error {
+	prefix := set.prefix()
 	var v []float32
 	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (_ bool, err error) {
 		if v, err = decodeVector(v[:0], value); err != nil {

@@ -85,7 +85,6 @@ type Store struct {
 	fs       FS
 	dir      string
 	readOnly bool
-	upgrade  bool // the FORMAT file names an older format; used by open alone
 	lock     io.Closer
 	logger   *slog.Logger
 	fatal    func(error)
@@ -158,9 +157,6 @@ func (s *Store) open(o Options) (err error) {
 	}
 	if err == nil {
 		err = s.prepareFiles()
-	}
-	if err == nil && s.upgrade {
-		err = s.replaceFormat()
 	}
 	if err != nil {
 		return errors.Join(err, s.db.Close())

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -77,7 +78,7 @@ func TestEmptyStore(t *testing.T) {
 	if _, ok, err := s.Slot(1, 1); ok || err != nil {
 		t.Errorf("Slot = %v, %v", ok, err)
 	}
-	if v, ok, err := s.Vector(1, 1, make([]float32, 3)); ok || err != nil || len(v) != 0 {
+	if v, ok, err := s.Vector(storage.VectorSet{Shard: 1}, 1, make([]float32, 3)); ok || err != nil || len(v) != 0 {
 		t.Errorf("Vector = %v, %v, %v", v, ok, err)
 	}
 	if a, err := s.LastApplied(); a != (storage.Applied{}) || err != nil {
@@ -96,14 +97,15 @@ func TestExtremes(t *testing.T) {
 	ids := []vectord.PointID{vectord.NumberID(0), vectord.NumberID(math.MaxUint64), vectord.UUIDID([16]byte{}),
 		vectord.UUIDID([16]byte{0: 0xff, 15: 0xff})}
 	vector := []float32{0, float32(math.Copysign(0, -1)), math.MaxFloat32, math.SmallestNonzeroFloat32, -1}
-	all := []uint32{0, 1, math.MaxUint32}
+	all, numbers := []uint32{0, 1, math.MaxUint32}, []uint16{0, math.MaxUint16}
 	commit(t, s, func(b *storage.Batch) {
 		for _, n := range all {
 			for i, id := range ids {
 				slot := math.MaxUint32 - uint32(i)
-				b.PutPoint(n, id, storage.PointRow{Slot: slot})
-				b.PutSlot(n, slot, storage.SlotRow{ID: id, Version: math.MaxUint64})
-				b.PutVector(n, slot, vector)
+				b.PutPoint(n, id, storage.PointRow{Slot: slot, Expires: math.MaxInt64, Vectors: numbers})
+				b.PutSlot(n, slot, storage.SlotRow{ID: id, Version: math.MaxUint64, Expires: math.MaxInt64, Vectors: numbers})
+				b.PutVector(storage.VectorSet{Shard: n}, slot, vector)
+				b.PutSparse(storage.VectorSet{Shard: n, Number: math.MaxUint16}, slot, all, vector[:3])
 			}
 			b.AppendChange(n, 0, nil)
 			b.AppendChange(n, math.MaxUint64, all)
@@ -115,14 +117,19 @@ func TestExtremes(t *testing.T) {
 	for _, n := range all {
 		for _, id := range ids {
 			row, ok, err := s.Point(n, id)
-			if !ok || err != nil || row.Payload != nil {
+			if !ok || err != nil || row.Payload != nil || row.Expires != math.MaxInt64 || !slices.Equal(row.Vectors, numbers) {
 				t.Errorf("Point(%d, %s) = %v, %v, %v", n, id, row, ok, err)
 			}
 			slot, ok, err := s.Slot(n, row.Slot)
-			if want := (storage.SlotRow{ID: id, Version: math.MaxUint64}); !ok || err != nil || slot != want {
+			want := storage.SlotRow{ID: id, Version: math.MaxUint64, Expires: math.MaxInt64, Vectors: numbers}
+			if !ok || err != nil || !reflect.DeepEqual(slot, want) {
 				t.Errorf("Slot(%d, %d) = %v, %v, %v", n, row.Slot, slot, ok, err)
 			}
-			v, ok, err := s.Vector(n, row.Slot, nil)
+			indices, values, ok, err := s.Sparse(storage.VectorSet{Shard: n, Number: math.MaxUint16}, row.Slot)
+			if !ok || err != nil || !slices.Equal(indices, all) || !slices.EqualFunc(values, vector[:3], sameBits) {
+				t.Errorf("Sparse(%d, %d) = %v, %v, %v, %v", n, row.Slot, indices, values, ok, err)
+			}
+			v, ok, err := s.Vector(storage.VectorSet{Shard: n}, row.Slot, nil)
 			if !ok || err != nil || !slices.EqualFunc(v, vector, sameBits) {
 				t.Errorf("Vector(%d, %d) = %v, %v, %v", n, row.Slot, v, ok, err)
 			}
@@ -149,7 +156,7 @@ func TestExtremes(t *testing.T) {
 		b.DropShard(math.MaxUint32)
 	})
 	report, err := s.Verify(t.Context(), nil)
-	if err != nil || report.Points != 8 || report.Vectors != 8 || report.Changes != 2 || report.Sessions != 5 {
+	if err != nil || report.Points != 8 || report.Vectors != 16 || report.Changes != 2 || report.Sessions != 5 {
 		t.Errorf("after dropping a shard, trimming a feed and expiring a session: %+v, %v", report, err)
 	}
 	checkVerify(t, s)
@@ -228,14 +235,14 @@ func TestVectorsOfSlots(t *testing.T) {
 	const n = 2000
 	commit(t, s, func(b *storage.Batch) {
 		for slot := uint32(0); slot < n; slot += 2 {
-			b.PutVector(3, slot, []float32{float32(slot), 1, 2})
-			b.PutVector(4, slot+1, []float32{-1})
+			b.PutVector(storage.VectorSet{Shard: 3}, slot, []float32{float32(slot), 1, 2})
+			b.PutVector(storage.VectorSet{Shard: 4}, slot+1, []float32{-1})
 		}
 	})
 	f := func(slots, want []uint32) {
 		t.Helper()
 		var got []uint32
-		err := s.Vectors(3, slots, func(slot uint32, v []float32) error {
+		err := s.Vectors(storage.VectorSet{Shard: 3}, slots, func(slot uint32, v []float32) error {
 			if len(v) != 3 || v[0] != float32(slot) {
 				t.Errorf("slot %d has the vector %v", slot, v)
 			}
@@ -251,7 +258,7 @@ func TestVectorsOfSlots(t *testing.T) {
 	f([]uint32{1, 3}, nil)
 	f([]uint32{1998, 0, 0, 7}, []uint32{1998, 0, 0})
 	stop := errors.New("stop")
-	if err := s.Vectors(3, []uint32{0, 2}, func(uint32, []float32) error { return stop }); err != stop {
+	if err := s.Vectors(storage.VectorSet{Shard: 3}, []uint32{0, 2}, func(uint32, []float32) error { return stop }); err != stop {
 		t.Errorf("got %v, want the callback's error", err)
 	}
 }
@@ -352,7 +359,7 @@ func TestReadersDuringCommits(t *testing.T) {
 				snapshot := s.NewSnapshot()
 				a, err := snapshot.Applied(0)
 				if err == nil {
-					err = snapshot.ScanVectors(0, func(slot uint32, v []float32) error {
+					err = snapshot.ScanVectors(storage.VectorSet{Shard: 0}, func(slot uint32, v []float32) error {
 						if v[0] != float32(a.Index) {
 							return fmt.Errorf("slot %d is of batch %v, the applied index is %d", slot, v[0], a.Index)
 						}
@@ -371,7 +378,7 @@ func TestReadersDuringCommits(t *testing.T) {
 			for slot := range uint32(slots) {
 				v := make([]float32, 100)
 				v[0] = float32(i + 1)
-				b.PutVector(0, slot, v)
+				b.PutVector(storage.VectorSet{Shard: 0}, slot, v)
 			}
 			b.SetApplied(0, storage.Applied{Index: i + 1})
 		})
@@ -436,8 +443,8 @@ func TestFormat(t *testing.T) {
 	}
 	f("as written", func(*vfs.MemFS) {}, false, "")
 	f("as written, read-only", func(*vfs.MemFS) {}, true, "")
-	f("1", write("vectord data format 1\n"), false, "")
-	f("1, read-only", write("vectord data format 1\n"), true, "")
+	f("2", write("vectord data format 2\n"), false, "")
+	f("older", write("vectord data format 1\n"), false, `data directory "data" has format 1, of a vectord before its first release`)
 	f("newer", write("vectord data format 3\n"), false, `data directory "data" has format 3, written by a newer vectord`)
 	f("newer, read-only", write("vectord data format 3\n"), true, "written by a newer vectord")
 	f("zero", write("vectord data format 0\n"), false, "FORMAT file damaged")
@@ -455,27 +462,6 @@ func TestFormat(t *testing.T) {
 		remove(t, fsys, "data/FORMAT")
 	}, false, "holds a database but no FORMAT file")
 	f("lost database", func(fsys *vfs.MemFS) { remove(t, fsys, "data/pebble") }, false, "does not exist")
-}
-
-// A directory of an older format is one of today's once it was open for writing: who wrote the older one must not open it.
-func TestFormatRises(t *testing.T) {
-	fsys := vfs.NewMem()
-	closeStore(t, open(t, storage.Options{FS: fsys}))
-	f := func(readOnly bool, want string) {
-		t.Helper()
-		writeFile(t, fsys, "data/FORMAT", "vectord data format 1\n")
-		closeStore(t, open(t, storage.Options{FS: fsys, ReadOnly: readOnly}))
-		file, err := fsys.Open("data/FORMAT")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		if text, err := io.ReadAll(file); err != nil || string(text) != want {
-			t.Errorf("the FORMAT file is %q, want %q: %v", text, want, err)
-		}
-	}
-	f(true, "vectord data format 1\n")
-	f(false, "vectord data format 2\n")
 }
 
 func writeFile(t *testing.T, fsys vfs.FS, path, text string) {

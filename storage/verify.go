@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/vectord/vectord"
@@ -117,20 +118,24 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 		if err != nil {
 			return err
 		}
-		return v.expectSlot(k.shard, row.Slot, &k.id)
+		return v.expectSlot(k.shard, row.Slot, k.id)
 	case subSlot:
 		v.report.Slots++
 		row, err := decodeSlot(value)
 		if err != nil {
 			return err
 		}
-		return errors.Join(v.expectPoint(k.shard, row.ID, k.slot), v.expectKey(vectorKey(k.shard, k.slot)))
+		errs := []error{v.expectPoint(k.shard, row.ID, k.slot)}
+		for _, number := range row.Vectors {
+			errs = append(errs, v.expectVector(VectorSet{k.shard, number}, k.slot))
+		}
+		return errors.Join(errs...)
 	case subVector:
 		v.report.Vectors++
 		if _, err := decodeVector(nil, value); err != nil {
 			return err
 		}
-		return v.expectSlot(k.shard, k.slot, nil)
+		return v.expectHolder(k)
 	case subPosting:
 		v.report.Postings++
 		if err := decodePosting(value); err != nil {
@@ -144,16 +149,49 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 	}
 }
 
-// expectSlot returns an error unless the slot belongs to the point, to any point if id is nil.
-func (v *verifier) expectSlot(shard, slot uint32, id *vectord.PointID) error {
+// expectSlot returns an error unless the slot belongs to the point.
+func (v *verifier) expectSlot(shard, slot uint32, id vectord.PointID) error {
 	owner, ok, err := v.r.Slot(shard, slot)
 	switch {
 	case err != nil:
 		return err
 	case !ok:
 		return fmt.Errorf("slot %d is free", slot)
-	case id != nil && owner.ID != *id:
+	case owner.ID != id:
 		return fmt.Errorf("slot %d belongs to point %s", slot, owner.ID)
+	}
+	return nil
+}
+
+// expectVector returns an error unless there is a vector at the slot, or none in the whole set: its name was dropped then,
+// and rows go on naming it.
+func (v *verifier) expectVector(set VectorSet, slot uint32) error {
+	err := v.expectKey(vectorKey(set, slot))
+	if err == nil {
+		return nil
+	}
+	dropped := true
+	prefix := set.prefix()
+	scanErr := v.r.scan(prefix, prefixEnd(prefix), func(parsedKey, []byte) (bool, error) {
+		dropped = false
+		return false, nil
+	})
+	if dropped && scanErr == nil {
+		return nil
+	}
+	return errors.Join(err, scanErr)
+}
+
+// expectHolder returns an error unless the slot of a vector is in use and names it.
+func (v *verifier) expectHolder(k parsedKey) error {
+	row, ok, err := v.r.Slot(k.shard, k.slot)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("slot %d is free", k.slot)
+	case !slices.Contains(row.Vectors, k.number):
+		return fmt.Errorf("slot %d has the vectors %v", k.slot, row.Vectors)
 	}
 	return nil
 }

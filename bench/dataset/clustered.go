@@ -44,5 +44,5 @@ func (c *Clustered) Next() (vectord.Point, error) {
 		c.vector[i] = center[i] + float32(c.rng.NormFloat64())
 	}
 	c.row++
-	return vectord.Point{ID: vectord.NumberID(c.row - 1), Vector: c.vector}, nil
+	return vectord.Point{ID: vectord.NumberID(c.row - 1), Vectors: vectord.Unnamed(c.vector)}, nil
 }

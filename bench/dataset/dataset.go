@@ -161,12 +161,12 @@ func ReadVectors(r Reader, limit int) (*Vectors, error) {
 			return nil, err
 		}
 		if row == 0 {
-			v.Dim = len(p.Vector)
+			v.Dim = len(p.Vectors.Unnamed())
 		}
-		if len(p.Vector) != v.Dim {
-			return nil, fmt.Errorf("row %d has %d components, the rows before it %d", row, len(p.Vector), v.Dim)
+		if len(p.Vectors.Unnamed()) != v.Dim {
+			return nil, fmt.Errorf("row %d has %d components, the rows before it %d", row, len(p.Vectors.Unnamed()), v.Dim)
 		}
-		v.Data = append(v.Data, p.Vector...)
+		v.Data = append(v.Data, p.Vectors.Unnamed()...)
 	}
 	if len(v.Data) == 0 {
 		return nil, errors.New("the data set is empty")

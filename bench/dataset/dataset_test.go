@@ -26,7 +26,7 @@ func readAll(r Reader) (points []vectord.Point, err error) {
 		if err != nil {
 			return points, err
 		}
-		p.Vector = append([]float32(nil), p.Vector...)
+		p.Vectors = vectord.Unnamed(append([]float32(nil), p.Vectors.Unnamed()...))
 		p.Payload = bytes.Clone(p.Payload)
 		points = append(points, p)
 	}
@@ -34,7 +34,7 @@ func readAll(r Reader) (points []vectord.Point, err error) {
 
 func numbered(vectors ...[]float32) (points []vectord.Point) {
 	for i, v := range vectors {
-		points = append(points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: v})
+		points = append(points, vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed(v)})
 	}
 	return points
 }
@@ -307,10 +307,10 @@ func fuzzReader(f *testing.F, name string) {
 			if err != nil {
 				return
 			}
-			if len(p.Vector) == 0 || len(p.Vector) > vectord.MaxDimension {
-				t.Fatalf("a vector of %d components", len(p.Vector))
+			if len(p.Vectors.Unnamed()) == 0 || len(p.Vectors.Unnamed()) > vectord.MaxDimension {
+				t.Fatalf("a vector of %d components", len(p.Vectors.Unnamed()))
 			}
-			if err := checkFinite(p.Vector); err != nil {
+			if err := checkFinite(p.Vectors.Unnamed()); err != nil {
 				t.Fatal(err)
 			}
 			if n > len(b) {

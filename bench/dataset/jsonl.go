@@ -75,7 +75,7 @@ func (j *JSONLReader) parse(line []byte) (p vectord.Point, err error) {
 			}
 		case "vector":
 			j.vector, err = client.ParseVector(j.vector[:0], value)
-			p.Vector = j.vector
+			p.Vectors = vectord.Unnamed(j.vector)
 		case "payload":
 			if value[0] != '{' && string(value) != "null" {
 				err = errors.New("expected an object")
@@ -92,13 +92,13 @@ func (j *JSONLReader) parse(line []byte) (p vectord.Point, err error) {
 	switch {
 	case !idGiven && !j.options.NumberRows:
 		return vectord.Point{}, fmt.Errorf("%s: missing", j.options.IDField)
-	case len(p.Vector) == 0:
+	case len(p.Vectors.Unnamed()) == 0:
 		return vectord.Point{}, errors.New("vector: missing or empty")
 	}
-	if err := checkFinite(p.Vector); err != nil {
+	if err := checkFinite(p.Vectors.Unnamed()); err != nil {
 		return vectord.Point{}, fmt.Errorf("vector: %w", err)
 	}
-	if err := checkDim(int64(len(p.Vector))); err != nil {
+	if err := checkDim(int64(len(p.Vectors.Unnamed()))); err != nil {
 		return vectord.Point{}, fmt.Errorf("vector: %w", err)
 	}
 	return p, nil

@@ -83,7 +83,7 @@ func (n *NPYReader) Next() (vectord.Point, error) {
 		return vectord.Point{}, fmt.Errorf("row %d: %w", n.row, err)
 	}
 	n.row++
-	return vectord.Point{ID: vectord.NumberID(n.row - 1), Vector: n.vector}, nil
+	return vectord.Point{ID: vectord.NumberID(n.row - 1), Vectors: vectord.Unnamed(n.vector)}, nil
 }
 
 // readNPYHeader reads magic, version, length and text of the header and returns the text.

@@ -79,7 +79,7 @@ func (f *FVecsReader) Next() (vectord.Point, error) {
 	if err := checkFinite(f.vector); err != nil {
 		return vectord.Point{}, fmt.Errorf("row %d: %w", row, err)
 	}
-	return vectord.Point{ID: vectord.NumberID(row), Vector: f.vector}, nil
+	return vectord.Point{ID: vectord.NumberID(row), Vectors: vectord.Unnamed(f.vector)}, nil
 }
 
 // ReadIVecs reads up to limit rows of ivecs, such as the true neighbours of queries.

@@ -217,7 +217,7 @@ func (e *Embedding) WriteSample(w io.Writer, words int) error {
 			rounded[j] = float32(math.Round(float64(x)*1000) / 1000)
 		}
 		payload := fmt.Appendf(nil, `{"word":%q,"letters":%d}`, word, len(word))
-		line = dataset.AppendJSONLine(line[:0], vectord.Point{ID: vectord.NumberID(uint64(i)), Vector: rounded, Payload: payload})
+		line = dataset.AppendJSONLine(line[:0], vectord.Point{ID: vectord.NumberID(uint64(i)), Vectors: vectord.Unnamed(rounded), Payload: payload})
 		if _, err := z.Write(line); err != nil {
 			return err
 		}

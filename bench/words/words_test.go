@@ -47,8 +47,8 @@ func TestSample(t *testing.T) {
 			Word    string
 			Letters int
 		}
-		if err := json.Unmarshal(p.Payload, &payload); err != nil || payload.Letters != len(payload.Word) || payload.Letters < 2 || len(p.Vector) != Dimension {
-			t.Fatalf("point %v: %s, %d components, %v", p.ID, p.Payload, len(p.Vector), err)
+		if err := json.Unmarshal(p.Payload, &payload); err != nil || payload.Letters != len(payload.Word) || payload.Letters < 2 || len(p.Vectors.Unnamed()) != Dimension {
+			t.Fatalf("point %v: %s, %d components, %v", p.ID, p.Payload, len(p.Vectors.Unnamed()), err)
 		}
 		ids[p.ID.Number()] = payload.Word
 	}

@@ -66,9 +66,9 @@ func (c *demoCmd) load(s *session, server *client.Client) error {
 		}
 	case err != nil:
 		return err
-	case info.Config.Params.Vectors.Size != words.Dimension:
+	case info.Config.Params.Vectors[""].Size != words.Dimension:
 		return fmt.Errorf("collection %q has vectors of %d components, the sample's have %d; give another --collection",
-			c.Collection, info.Config.Params.Vectors.Size, words.Dimension)
+			c.Collection, info.Config.Params.Vectors[""].Size, words.Dimension)
 	case info.Points >= words.SampleWords:
 		return nil
 	}
@@ -91,7 +91,7 @@ func (c *demoCmd) show(s *session, server *client.Client, word string) error {
 	if err != nil {
 		return err
 	}
-	hits, err := server.Query(s.ctx, c.Collection, vectord.Query{ID: &id, Limit: c.Limit, Select: vectord.Selection{Payload: true}})
+	hits, err := server.Query(s.ctx, c.Collection, vectord.Query{Nearest: &vectord.Example{ID: &id}, Limit: c.Limit, Select: vectord.Selection{Payload: true}})
 	if err != nil {
 		return err
 	}

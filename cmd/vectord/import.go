@@ -80,7 +80,7 @@ func (c *importCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := c.prepare(s.ctx, server, len(first.Vector), distance); err != nil {
+	if err := c.prepare(s.ctx, server, len(first.Vectors.Unnamed()), distance); err != nil {
 		return err
 	}
 
@@ -92,7 +92,7 @@ func (c *importCmd) Run(s *session) error {
 	bar := newProgress(s.stderr)
 	saved := begin
 	var saveErr error // the first one; an import that cannot keep its progress is still worth finishing
-	load := bench.Load{Client: server, Collection: c.Collection, Dim: len(first.Vector), Batch: c.Batch, Concurrency: c.Concurrency, Skip: skipped,
+	load := bench.Load{Client: server, Collection: c.Collection, Dim: len(first.Vectors.Unnamed()), Batch: c.Batch, Concurrency: c.Concurrency, Skip: skipped,
 		Acknowledged: func(n uint64) {
 			state.Points = n
 			if now := time.Now(); now.Sub(saved) >= importSaveEvery && saveErr == nil {
@@ -121,7 +121,10 @@ func (c *importCmd) prepare(ctx context.Context, server *client.Client, dim int,
 	info, err := server.Collection(ctx, c.Collection)
 	switch {
 	case err == nil:
-		v := info.Config.Params.Vectors
+		v, ok := info.Config.Params.Vectors[""]
+		if !ok {
+			return fmt.Errorf("collection %q has no default vector", c.Collection)
+		}
 		if v.Size != dim {
 			return fmt.Errorf("the vectors have %d components, those of collection %q have %d", dim, c.Collection, v.Size)
 		}

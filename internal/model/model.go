@@ -36,7 +36,8 @@ type collection struct {
 // point is never changed in place, so that copies of the map of points may share it.
 type point struct {
 	version uint64
-	vector  []float32
+	vectors map[string]vectord.Vector
+	expires int64
 	payload map[string]any // nil if there is none; numbers are json.Number
 }
 
@@ -99,51 +100,12 @@ func (m *Model) UpdateCollection(_ context.Context, name string, u vectord.Colle
 	if !ok {
 		return noCollection(name)
 	}
-	config := c.config
-	for _, s := range []struct{ dst, v *int }{
-		{&config.HNSW.EfSearch, u.EfSearch},
-		{&config.HNSW.EfConstruct, u.EfConstruct},
-		{&config.HNSW.FullScanThreshold, u.FullScanThreshold},
-		{&config.HNSW.MaxIndexingThreads, u.MaxIndexingThreads},
-		{&config.Optimizer.IndexingThreshold, u.IndexingThreshold},
-	} {
-		if s.v != nil {
-			*s.dst = *s.v
-		}
-	}
-	if u.RecallTarget != nil {
-		config.HNSW.RecallTarget = *u.RecallTarget
-	}
-	if u.OnDiskPayload != nil {
-		config.Params.OnDiskPayload = *u.OnDiskPayload
-	}
-	if u.Quantization != nil {
-		config.Quantization = u.Quantization
-	}
-	if u.Metadata != nil {
-		merged, err := mergeMetadata(config.Metadata, u.Metadata)
-		if err != nil {
-			return err
-		}
-		config.Metadata = merged
-	}
-	if err := config.Validate(); err != nil {
+	config, err := c.config.Updated(u)
+	if err != nil {
 		return err
 	}
 	c.config = config
 	return nil
-}
-
-func mergeMetadata(old, update []byte) ([]byte, error) {
-	base, err := decodePayload(old)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := decodePayload(update)
-	if err != nil {
-		return nil, err
-	}
-	return encodePayload(merge(base, changes)), nil
 }
 
 // DeleteCollection removes a collection, its points and the aliases that point to it.
@@ -341,12 +303,26 @@ func (c *collection) check(op *vectord.Operation) error {
 			return vectord.Errorf(vectord.KindInvalid, "points: id %s is given twice, at positions %d and %d", p.ID, first, i)
 		}
 		seen[p.ID] = i
-		if _, err := c.vector(p.Vector); err != nil {
+		if _, err := c.vectors(p.Vectors); err != nil {
 			return err
 		}
 		if _, err := decodePayload(p.Payload); err != nil {
 			return err
 		}
+	}
+	if op.Kind == vectord.OpDeleteVectors {
+		if len(op.Keys) == 0 {
+			return vectord.Errorf(vectord.KindUnprocessable, "no vector names are given")
+		}
+		for _, name := range op.Keys {
+			if _, err := c.kind(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := checkPaths(op.UpdateFilter); err != nil {
+		return err
 	}
 	if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors || op.Kind == vectord.OpDelete {
 		return nil
@@ -367,34 +343,58 @@ func (c *collection) apply(points map[vectord.PointID]point, op *vectord.Operati
 		}
 		return err
 	}
-	change, err := payloadChange(op)
+	ids, err := selected(points, op, true)
 	if err != nil {
 		return err
 	}
-	ids, err := selected(points, op, true)
+	if op.Kind == vectord.OpDeleteVectors {
+		for _, pointID := range ids {
+			p := points[pointID]
+			kept := maps.Clone(p.vectors)
+			maps.DeleteFunc(kept, func(name string, _ vectord.Vector) bool { return slices.Contains(op.Keys, name) })
+			if len(kept) < len(p.vectors) {
+				p.vectors, p.version = kept, id
+				points[pointID] = p
+			}
+		}
+		return nil
+	}
+	change, err := payloadChange(op)
 	if err != nil {
 		return err
 	}
 	for _, pointID := range ids {
 		p := points[pointID]
-		points[pointID] = point{version: id, vector: p.vector, payload: change(p.payload)}
+		p.version, p.payload = id, change(p.payload)
+		points[pointID] = p
 	}
 	return nil
 }
 
 func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation, id uint64) error {
+	if op.Kind == vectord.OpUpdateVectors {
+		for _, p := range op.Points {
+			if _, ok := points[p.ID]; !ok {
+				return noPoint(p.ID)
+			}
+		}
+	}
 	for _, p := range op.Points {
-		vector, err := c.vector(p.Vector)
+		vectors, err := c.vectors(p.Vectors)
 		if err != nil {
 			return err
 		}
-		kept := point{version: id, vector: vector}
+		old, exists := points[p.ID]
+		switch {
+		case exists && op.UpdateMode == vectord.WriteNew, !exists && op.UpdateMode == vectord.WriteExists,
+			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, p.ID, old.payload):
+			continue
+		}
+		kept := point{version: id, vectors: vectors, expires: p.Expires}
 		if op.Kind == vectord.OpUpdateVectors {
-			old, ok := points[p.ID]
-			if !ok {
-				return noPoint(p.ID)
-			}
-			kept.payload = old.payload
+			kept = old
+			kept.version, kept.vectors = id, maps.Clone(old.vectors)
+			maps.Copy(kept.vectors, vectors)
 		} else if kept.payload, err = decodePayload(p.Payload); err != nil {
 			return err
 		}
@@ -403,19 +403,52 @@ func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation
 	return nil
 }
 
-// vector checks a vector given by a client and returns it as the collection keeps it.
-func (c *collection) vector(v []float32) ([]float32, error) {
-	if want := c.config.Params.Vectors.Size; len(v) != want {
-		return nil, vectord.Errorf(vectord.KindInvalid, "Vector dimension error: expected dim: %d, got %d", want, len(v))
+// kind returns what the vectors of a name are.
+func (c *collection) kind(name string) (vectord.VectorKind, error) {
+	if _, ok := c.config.Params.SparseVectors[name]; ok {
+		return vectord.SparseVector, nil
 	}
-	for i, x := range v {
-		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			return nil, vectord.Errorf(vectord.KindInvalid, "vector component %d is %v, must be finite", i, x)
+	v, ok := c.config.Params.Vectors[name]
+	if !ok {
+		return 0, vectord.NoVectorName(name)
+	}
+	if v.Multi != nil {
+		return vectord.MultiVector, nil
+	}
+	return vectord.DenseVector, nil
+}
+
+// vectors checks the vectors of a point given by a client and returns them as the collection keeps them.
+func (c *collection) vectors(given vectord.Vectors) (map[string]vectord.Vector, error) {
+	out := map[string]vectord.Vector{}
+	for _, v := range given {
+		if _, twice := out[v.Name]; twice {
+			return nil, vectord.Errorf(vectord.KindInvalid, "vector name %q is given twice", v.Name)
 		}
+		kept, err := c.vector(v.Name, v.Vector)
+		if err != nil {
+			return nil, err
+		}
+		out[v.Name] = kept
 	}
-	v = slices.Clone(v)
-	if c.config.Params.Vectors.Distance == vectord.Cosine {
-		vectord.Normalize(v)
+	return out, nil
+}
+
+// vector checks a vector given by a client and returns it as the collection keeps it.
+func (c *collection) vector(name string, v vectord.Vector) (vectord.Vector, error) {
+	kind, err := c.kind(name)
+	if err != nil {
+		return v, err
+	}
+	v = v.Clone()
+	size := c.config.Params.Vectors[name].Size
+	if err := v.Check(name, kind, size); err != nil {
+		return v, err
+	}
+	if kind != vectord.SparseVector && c.config.Params.Vectors[name].Distance == vectord.Cosine {
+		for row := range slices.Chunk(v.Values, size) {
+			vectord.Normalize(row)
+		}
 	}
 	return v, nil
 }
@@ -483,7 +516,7 @@ func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, 
 	if err != nil {
 		return nil, err
 	}
-	pick, err := picker(s)
+	pick, err := c.picker(s)
 	if err != nil {
 		return nil, err
 	}
@@ -497,7 +530,12 @@ func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, 
 }
 
 // picker returns the function that makes a record with the selected parts of a point.
-func picker(s vectord.Selection) (func(vectord.PointID, point) vectord.Record, error) {
+func (c *collection) picker(s vectord.Selection) (func(vectord.PointID, point) vectord.Record, error) {
+	for _, name := range s.VectorNames {
+		if _, err := c.kind(name); err != nil {
+			return nil, err
+		}
+	}
 	include, err := parsePaths(s.Include)
 	if err != nil {
 		return nil, err
@@ -507,9 +545,14 @@ func picker(s vectord.Selection) (func(vectord.PointID, point) vectord.Record, e
 		return nil, err
 	}
 	return func(id vectord.PointID, p point) vectord.Record {
-		r := vectord.Record{ID: id, Version: p.version}
-		if s.Vector {
-			r.Vector = slices.Clone(p.vector)
+		r := vectord.Record{ID: id, Version: p.version, Expires: p.expires}
+		if s.Vectors {
+			r.Vectors = vectord.Vectors{}
+			for _, name := range slices.Sorted(maps.Keys(p.vectors)) {
+				if len(s.VectorNames) == 0 || slices.Contains(s.VectorNames, name) {
+					r.Vectors = append(r.Vectors, vectord.NamedVector{Name: name, Vector: p.vectors[name].Clone()})
+				}
+			}
 		}
 		if s.Payload && p.payload != nil {
 			payload := p.payload
@@ -542,7 +585,7 @@ func (m *Model) Scroll(_ context.Context, name string, r vectord.ScrollRequest) 
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
-	pick, err := picker(r.Select)
+	pick, err := c.picker(r.Select)
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
@@ -597,51 +640,130 @@ func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vecto
 	if err != nil {
 		return nil, err
 	}
-	pick, err := picker(q.Select)
+	pick, err := c.picker(q.Select)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkPaths(q.Filter); err != nil {
 		return nil, err
 	}
-	vector := q.Vector
-	if q.ID != nil {
-		p, ok := c.points[*q.ID]
-		if !ok {
-			return nil, noPoint(*q.ID)
-		}
-		vector = p.vector
+	if q.Nearest == nil {
+		return page(c, pick, c.matching(q.Filter), nil, &q), nil
 	}
-	distance := c.config.Params.Vectors.Distance
-	if vector != nil {
-		if vector, err = c.vector(vector); err != nil {
+	vector := q.Nearest.Vector
+	if id := q.Nearest.ID; id != nil {
+		p, ok := c.points[*id]
+		if !ok {
+			return nil, noPoint(*id)
+		}
+		if _, err := c.kind(q.Using); err != nil {
 			return nil, err
 		}
+		if vector, ok = p.vectors[q.Using]; !ok {
+			return nil, vectord.Errorf(vectord.KindNotFound, "point %s has no vector %q", *id, q.Using)
+		}
 	}
-	var hits []vectord.Hit
+	if vector, err = c.vector(q.Using, vector); err != nil {
+		return nil, err
+	}
+	distance := vectord.Dot
+	if v, ok := c.config.Params.Vectors[q.Using]; ok {
+		distance = v.Distance
+	}
+	var found []vectord.PointID
+	scores := map[vectord.PointID]float32{}
 	for _, id := range c.matching(q.Filter) {
-		if q.ID != nil && id == *q.ID {
+		if q.Nearest.ID != nil && id == *q.Nearest.ID {
 			continue
 		}
-		hit := vectord.Hit{Record: pick(id, c.points[id])}
-		if vector != nil {
-			hit.Score = float32(score(distance, vector, c.points[id].vector))
-			if q.ScoreThreshold != nil && !distance.Nearer(hit.Score, *q.ScoreThreshold) {
-				continue
-			}
+		stored, ok := c.points[id].vectors[q.Using]
+		if !ok {
+			continue
 		}
-		hits = append(hits, hit)
+		value, overlap := c.score(q.Using, distance, &vector, &stored)
+		if !overlap || q.ScoreThreshold != nil && !distance.Nearer(float32(value), *q.ScoreThreshold) {
+			continue
+		}
+		found = append(found, id)
+		scores[id] = float32(value)
 	}
-	if vector != nil {
-		slices.SortStableFunc(hits, func(a, b vectord.Hit) int {
-			if distance.LargerIsNearer() {
-				return cmp.Compare(b.Score, a.Score)
+	slices.SortStableFunc(found, func(a, b vectord.PointID) int {
+		if distance.LargerIsNearer() {
+			return cmp.Compare(scores[b], scores[a])
+		}
+		return cmp.Compare(scores[a], scores[b])
+	})
+	return page(c, pick, found, scores, &q), nil
+}
+
+// page returns the hits of a page.
+func page(c *collection, pick func(vectord.PointID, point) vectord.Record, ids []vectord.PointID, scores map[vectord.PointID]float32,
+	q *vectord.Query) []vectord.Hit {
+	ids = ids[min(q.Offset, len(ids)):]
+	var hits []vectord.Hit
+	for _, id := range ids[:min(q.Limit, len(ids))] {
+		hits = append(hits, vectord.Hit{Record: pick(id, c.points[id]), Score: scores[id]})
+	}
+	return hits
+}
+
+// score compares two vectors of a name. Sparse vectors without a common component do not overlap.
+func (c *collection) score(name string, d vectord.Distance, a, b *vectord.Vector) (value float64, overlap bool) {
+	switch a.Kind {
+	case vectord.SparseVector:
+		return c.sparseScore(name, a, b)
+	case vectord.MultiVector:
+		size := c.config.Params.Vectors[name].Size
+		var sum float64
+		for row := range slices.Chunk(a.Values, size) {
+			best := math.Inf(-1)
+			for other := range slices.Chunk(b.Values, size) {
+				s := score(d, row, other)
+				switch d {
+				case vectord.Euclid:
+					s = -s * s
+				case vectord.Manhattan:
+					s = -s
+				}
+				best = max(best, s)
 			}
-			return cmp.Compare(a.Score, b.Score)
-		})
+			sum += best
+		}
+		switch d {
+		case vectord.Euclid:
+			sum = math.Sqrt(-sum)
+		case vectord.Manhattan:
+			sum = -sum
+		}
+		return sum, true
 	}
-	hits = hits[min(q.Offset, len(hits)):]
-	return hits[:min(q.Limit, len(hits))], nil
+	return score(d, a.Values, b.Values), true
+}
+
+func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64, overlap bool) {
+	idf := c.config.Params.SparseVectors[name].Modifier == vectord.ModifierIDF
+	for i, index := range a.Indices {
+		j := slices.Index(b.Indices, index)
+		if j < 0 {
+			continue
+		}
+		overlap = true
+		weight := float64(a.Values[i])
+		if idf {
+			n, df := 0.0, 0.0
+			for _, p := range c.points {
+				if v, ok := p.vectors[name]; ok {
+					n++
+					if slices.Contains(v.Indices, index) {
+						df++
+					}
+				}
+			}
+			weight *= math.Log((n-df+0.5)/(df+0.5) + 1)
+		}
+		sum += weight * float64(b.Values[j])
+	}
+	return sum, overlap
 }
 
 // score is the textbook formula of each distance.

@@ -18,7 +18,7 @@ func with(t *testing.T, payload string) *Model {
 		t.Fatal(err)
 	}
 	write(t, m, vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{
-		{ID: vectord.NumberID(1), Vector: []float32{1, 2}, Payload: []byte(payload)}}})
+		{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: []byte(payload)}}})
 	return m
 }
 
@@ -160,7 +160,7 @@ func TestPayloadChanges(t *testing.T) {
 
 	f(vectord.Operation{Kind: vectord.OpOverwritePayload, Payload: []byte(`{"k":18446744073709551615}`)}, `{"k":18446744073709551615}`)
 	f(vectord.Operation{Kind: vectord.OpClearPayload}, ``)
-	f(vectord.Operation{Kind: vectord.OpUpdateVectors, Points: []vectord.Point{{ID: vectord.NumberID(1), Vector: []float32{0, 0}}}},
+	f(vectord.Operation{Kind: vectord.OpUpdateVectors, Points: []vectord.Point{{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{0, 0})}}},
 		`{"a":1,"l":[1,2,3],"o":{"x":1,"y":[{"w":2,"z":1},{"z":3}]}}`)
 }
 
@@ -192,7 +192,7 @@ func TestSearch(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, m, vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{
-			{ID: id(1), Vector: []float32{3, 4}}, {ID: id(2), Vector: []float32{0, 2}}, {ID: id(3), Vector: []float32{0, 0}}, {ID: id(4), Vector: []float32{0, 2}}}})
+			{ID: id(1), Vectors: vectord.Unnamed([]float32{3, 4})}, {ID: id(2), Vectors: vectord.Unnamed([]float32{0, 2})}, {ID: id(3), Vectors: vectord.Unnamed([]float32{0, 0})}, {ID: id(4), Vectors: vectord.Unnamed([]float32{0, 2})}}})
 		if q.Limit == 0 {
 			q.Limit = 10
 		}
@@ -211,7 +211,7 @@ func TestSearch(t *testing.T) {
 	hit := func(n uint64, score float32) vectord.Hit {
 		return vectord.Hit{Record: vectord.Record{ID: id(n)}, Score: score}
 	}
-	at := func(x, y float32) vectord.Query { return vectord.Query{Vector: []float32{x, y}} }
+	at := func(x, y float32) vectord.Query { return vectord.Query{Nearest: vectord.Near([]float32{x, y})} }
 	f(vectord.Cosine, at(0, 5), hit(2, 1), hit(4, 1), hit(1, 0.8), hit(3, 0))
 	f(vectord.Cosine, at(0, 0), hit(1, 0), hit(2, 0), hit(3, 0), hit(4, 0))
 	f(vectord.Dot, at(0, 5), hit(1, 20), hit(2, 10), hit(4, 10), hit(3, 0))
@@ -232,7 +232,7 @@ func TestSearch(t *testing.T) {
 	q.Offset = 9
 	f(vectord.Dot, q)
 	two := id(2)
-	f(vectord.Euclid, vectord.Query{ID: &two, Limit: 2}, hit(4, 0), hit(3, 2))
+	f(vectord.Euclid, vectord.Query{Nearest: &vectord.Example{ID: &two}, Limit: 2}, hit(4, 0), hit(3, 2))
 	f(vectord.Euclid, vectord.Query{Limit: 2, Offset: 1}, hit(2, 0), hit(3, 0))
 }
 

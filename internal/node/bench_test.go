@@ -33,7 +33,7 @@ func benchPoints(rng *rand.Rand, first uint64, n int) vectord.Operation {
 			v[j] = float32(rng.NormFloat64())
 		}
 		id := first + uint64(i)
-		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(id), Vector: v, Payload: fmt.Appendf(nil, `{"word":"w%d"}`, id)})
+		op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(id), Vectors: vectord.Unnamed(v), Payload: fmt.Appendf(nil, `{"word":"w%d"}`, id)})
 	}
 	return op
 }
@@ -95,7 +95,7 @@ func BenchmarkSearch(b *testing.B) {
 		b.Run(fmt.Sprintf("payload=%v", payload), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				q := vectord.Query{Vector: queries[i%len(queries)].Vector, Limit: 10, Params: vectord.SearchParams{HNSWEf: 100}, Select: vectord.Selection{Payload: payload}}
+				q := vectord.Query{Nearest: vectord.Near(queries[i%len(queries)].Vectors.Unnamed()), Limit: 10, Params: vectord.SearchParams{HNSWEf: 100}, Select: vectord.Selection{Payload: payload}}
 				if _, err := db.Search(background, "c", q); err != nil {
 					b.Fatal(err)
 				}
@@ -118,7 +118,7 @@ func BenchmarkSearchHot(b *testing.B) {
 	waitIndexed(b, db, points)
 	queries := make([]vectord.Query, 500)
 	for i, p := range benchPoints(rng, 0, len(queries)).Points {
-		queries[i] = vectord.Query{Vector: p.Vector, Limit: 10, Params: vectord.SearchParams{HNSWEf: 100}}
+		queries[i] = vectord.Query{Nearest: vectord.Near(p.Vectors.Unnamed()), Limit: 10, Params: vectord.SearchParams{HNSWEf: 100}}
 	}
 	search := func(i int) {
 		if _, err := db.Search(background, "c", queries[i%len(queries)]); err != nil {

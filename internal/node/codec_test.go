@@ -42,8 +42,8 @@ func openMeasured(t *testing.T, disk *storagetest.CrashFS) (*Node, *prometheus.R
 	if err != nil {
 		t.Fatal(err)
 	}
-	ef := 40 // graphs are built again and again here
-	if err := n.Engine().UpdateCollection(background, "c", vectord.CollectionUpdate{EfConstruct: &ef}); err != nil {
+	// Graphs are built again and again here.
+	if err := n.Engine().UpdateCollection(background, "c", vectord.CollectionUpdate{HNSW: []byte(`{"ef_construct":40}`)}); err != nil {
 		t.Fatal(err)
 	}
 	return n, metrics
@@ -237,7 +237,7 @@ func TestCodesFollowTheData(t *testing.T) {
 	}
 	found := 0
 	for i, q := range queries {
-		hits, err := node.Engine().Search(background, "c", vectord.Query{Vector: q, Limit: 1,
+		hits, err := node.Engine().Search(background, "c", vectord.Query{Nearest: vectord.Near(q), Limit: 1,
 			Params: vectord.SearchParams{HNSWEf: 100, Quantization: vectord.QuantizationParams{ByCodes: true}}})
 		if err != nil {
 			t.Fatal(err)
@@ -277,7 +277,7 @@ func TestQuantizationParams(t *testing.T) {
 	db := node.Engine()
 	search := func(v []float32, p vectord.QuantizationParams) []vectord.Hit {
 		t.Helper()
-		hits, err := db.Search(background, "c", vectord.Query{Vector: v, Limit: 10, Params: vectord.SearchParams{HNSWEf: 100, Quantization: p}})
+		hits, err := db.Search(background, "c", vectord.Query{Nearest: vectord.Near(v), Limit: 10, Params: vectord.SearchParams{HNSWEf: 100, Quantization: p}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,15 +312,14 @@ func TestQuantizationParams(t *testing.T) {
 		t.Errorf("%d scores are exact, %d by the codes", exact, estimated)
 	}
 	for _, o := range []float64{-1, 0.99, vectord.MaxOversampling + 1, math.NaN()} {
-		_, err := db.Search(background, "c", vectord.Query{Vector: vectors[0], Limit: 1,
+		_, err := db.Search(background, "c", vectord.Query{Nearest: vectord.Near(vectors[0]), Limit: 1,
 			Params: vectord.SearchParams{Quantization: vectord.QuantizationParams{Oversampling: o}}})
 		if vectord.KindOf(err) != vectord.KindUnprocessable {
 			t.Errorf("oversampling %v: error %v", o, err)
 		}
 	}
 	// A point that is not in the graph yet has no code, so its score is exact.
-	threshold := 0
-	if err := db.UpdateCollection(background, "c", vectord.CollectionUpdate{IndexingThreshold: &threshold}); err != nil {
+	if err := db.UpdateCollection(background, "c", vectord.CollectionUpdate{Optimizer: []byte(`{"indexing_threshold":0}`)}); err != nil {
 		t.Fatal(err)
 	}
 	far := make([]float32, nodeDim)

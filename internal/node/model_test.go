@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -123,15 +124,6 @@ var (
 
 const modelDim = 4
 
-// vectors are of small whole numbers: sums of their products are exact, so both sides compute the same scores.
-var vectors = rapid.Custom(func(t *rapid.T) []float32 {
-	v := make([]float32, modelDim)
-	for i := range v {
-		v[i] = float32(rapid.IntRange(-3, 3).Draw(t, "component"))
-	}
-	return v
-})
-
 var filters = rapid.Custom(func(t *rapid.T) *vectord.Filter {
 	if rapid.IntRange(0, 3).Draw(t, "filtered") == 0 {
 		return nil
@@ -213,6 +205,10 @@ func (m *modelMachine) create(t *rapid.T) {
 	name := names.Draw(t, "name")
 	config := vectord.DefaultCollectionConfig(modelDim, rapid.SampledFrom([]vectord.Distance{vectord.Dot, vectord.Euclid,
 		vectord.Manhattan, vectord.Cosine}).Draw(t, "distance"))
+	if rapid.Bool().Draw(t, "named vectors") {
+		maps.Copy(config.Params.Vectors, namedVectors.Vectors)
+		config.Params.SparseVectors = namedVectors.SparseVectors
+	}
 	config.Params.ShardNumber = rapid.SampledFrom([]int{1, 1, 3}).Draw(t, "shards")
 	config.Optimizer.IndexingThreshold = rapid.SampledFrom([]int{0, 1, 10_000}).Draw(t, "indexing threshold")
 	same(t, "create "+name, m.node.Engine().CreateCollection(background, name, config), m.model.CreateCollection(background, name, config))
@@ -275,8 +271,9 @@ func (m *modelMachine) update(t *rapid.T) {
 	ef := rapid.IntRange(0, 300).Draw(t, "ef")
 	threshold := rapid.SampledFrom([]int{0, 1, 10_000}).Draw(t, "indexing threshold")
 	target := rapid.SampledFrom([]float64{0.5, 0.9, 0.999, 1}).Draw(t, "recall target")
-	u := vectord.CollectionUpdate{EfSearch: &ef, RecallTarget: &target, IndexingThreshold: &threshold,
-		Metadata: rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`), json.RawMessage(`{"a":null,"b":[2]}`)}).Draw(t, "metadata")}
+	u := vectord.CollectionUpdate{HNSW: fmt.Appendf(nil, `{"ef_search":%d,"recall_target":%v}`, ef, target),
+		Optimizer: fmt.Appendf(nil, `{"indexing_threshold":%d}`, threshold),
+		Metadata:  rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`), json.RawMessage(`{"a":null,"b":[2]}`)}).Draw(t, "metadata")}
 	// A change of the codes replaces graphs beside everything that follows.
 	u.Quantization = rapid.SampledFrom([]json.RawMessage{nil, nil, json.RawMessage(`null`), json.RawMessage(vectord.QuantizationDisabled),
 		json.RawMessage(`{"binary":{}}`)}).Draw(t, "quantization")
@@ -284,7 +281,63 @@ func (m *modelMachine) update(t *rapid.T) {
 	same(t, "update "+name, m.node.Engine().UpdateCollection(background, name, u), m.model.UpdateCollection(background, name, u))
 }
 
-func points(t *rapid.T, most int) []vectord.Point {
+// namedVectors are what some collections have beside the default vectors.
+var namedVectors = vectord.CollectionParams{
+	Vectors: vectord.VectorsParams{
+		"dense": {Size: 3, Distance: vectord.Manhattan},
+		"multi": {Size: 2, Distance: vectord.Euclid, Multi: &vectord.MultiParams{Comparator: vectord.MaxSim}}},
+	SparseVectors: map[string]vectord.SparseParams{"sparse": {}, "idf": {Modifier: vectord.ModifierIDF}},
+}
+
+// params returns what vectors a collection has.
+func (m *modelMachine) params(name string) vectord.CollectionParams {
+	info, err := m.model.CollectionInfo(name)
+	if err != nil {
+		return vectord.DefaultCollectionConfig(modelDim, vectord.Dot).Params
+	}
+	return info.Config.Params
+}
+
+// components draws small whole numbers: sums of their products are exact, so both sides compute the same scores.
+func components(t *rapid.T, n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(rapid.IntRange(-3, 3).Draw(t, "component"))
+	}
+	return v
+}
+
+// vector draws a vector of a name.
+func vector(t *rapid.T, params *vectord.CollectionParams, name string) vectord.Vector {
+	if _, ok := params.SparseVectors[name]; ok {
+		indices := rapid.SliceOfNDistinct(rapid.Uint32Range(0, 6), 0, 4, rapid.ID[uint32]).Draw(t, "indices")
+		return vectord.Sparse(indices, components(t, len(indices)))
+	}
+	v := params.Vectors[name]
+	if v.Multi != nil {
+		rows := rapid.IntRange(1, 3).Draw(t, "rows")
+		return vectord.Vector{Kind: vectord.MultiVector, Rows: rows, Values: components(t, rows*v.Size)}
+	}
+	return vectord.Dense(components(t, v.Size))
+}
+
+// allVectors draws the vectors of a point: nearly always the default one, and some of the others.
+func allVectors(t *rapid.T, params *vectord.CollectionParams) vectord.Vectors {
+	drawn := vectord.Vectors{}
+	if len(params.Vectors) == 1 || rapid.IntRange(0, 5).Draw(t, "default vector") > 0 {
+		drawn = append(drawn, vectord.NamedVector{Vector: vector(t, params, "")})
+	}
+	names := slices.Concat(slices.Collect(maps.Keys(params.Vectors)), slices.Collect(maps.Keys(params.SparseVectors)))
+	slices.Sort(names)
+	for _, name := range names[1:] {
+		if rapid.Bool().Draw(t, "has "+name) {
+			drawn = append(drawn, vectord.NamedVector{Name: name, Vector: vector(t, params, name)})
+		}
+	}
+	return drawn
+}
+
+func points(t *rapid.T, params *vectord.CollectionParams, most int) []vectord.Point {
 	n := rapid.IntRange(0, most).Draw(t, "points")
 	ids := rapid.SliceOfNDistinct(idsDrawn, n, n, rapid.ID[vectord.PointID]).Draw(t, "ids")
 	if n > 1 && rapid.IntRange(0, 30).Draw(t, "twice") == 0 {
@@ -292,38 +345,52 @@ func points(t *rapid.T, most int) []vectord.Point {
 	}
 	points := make([]vectord.Point, n)
 	for i, id := range ids {
-		points[i] = vectord.Point{ID: id, Vector: vectors.Draw(t, "vector"), Payload: []byte(payloads.Draw(t, "payload"))}
-		if rapid.IntRange(0, 200).Draw(t, "wrong dimension") == 0 {
-			points[i].Vector = points[i].Vector[:2]
+		points[i] = vectord.Point{ID: id, Vectors: allVectors(t, params), Payload: []byte(payloads.Draw(t, "payload"))}
+		switch rapid.IntRange(0, 200).Draw(t, "wrong") {
+		case 0:
+			points[i].Vectors = vectord.Unnamed([]float32{1, 2})
+		case 1:
+			points[i].Vectors = vectord.Vectors{{Name: "missing", Vector: vectord.Dense([]float32{1})}}
 		}
 	}
 	return points
 }
 
 func (m *modelMachine) upsert(t *rapid.T) {
-	m.write(t, []vectord.Operation{{Kind: vectord.OpUpsert, Points: points(t, 20)}})
+	m.write(t, func(params *vectord.CollectionParams) []vectord.Operation {
+		return []vectord.Operation{{Kind: vectord.OpUpsert, Points: points(t, params, 20)}}
+	})
 }
 
-func (m *modelMachine) change(t *rapid.T) { m.write(t, []vectord.Operation{operation(t)}) }
+func (m *modelMachine) change(t *rapid.T) {
+	m.write(t, func(params *vectord.CollectionParams) []vectord.Operation {
+		return []vectord.Operation{operation(t, params)}
+	})
+}
 
 func (m *modelMachine) batch(t *rapid.T) {
-	var ops []vectord.Operation
-	for range rapid.IntRange(2, 4).Draw(t, "operations") {
-		if op := operation(t); op.Kind != vectord.OpUpdateVectors {
-			ops = append(ops, op)
+	m.write(t, func(params *vectord.CollectionParams) (ops []vectord.Operation) {
+		for range rapid.IntRange(2, 4).Draw(t, "operations") {
+			if op := operation(t, params); op.Kind != vectord.OpUpdateVectors {
+				ops = append(ops, op)
+			}
 		}
-	}
-	m.write(t, ops)
+		return ops
+	})
 }
 
-func operation(t *rapid.T) vectord.Operation {
-	op := vectord.Operation{Kind: vectord.OperationKind(rapid.IntRange(1, 7).Draw(t, "kind"))}
+func operation(t *rapid.T, params *vectord.CollectionParams) vectord.Operation {
+	op := vectord.Operation{Kind: vectord.OperationKind(rapid.IntRange(1, 8).Draw(t, "kind"))}
 	switch op.Kind {
-	case vectord.OpUpsert:
-		op.Points = points(t, 5)
-		return op
-	case vectord.OpUpdateVectors:
-		op.Points = points(t, 3)
+	case vectord.OpUpsert, vectord.OpUpdateVectors:
+		if rapid.IntRange(0, 2).Draw(t, "conditional") == 0 {
+			op.UpdateFilter = filters.Draw(t, "update filter")
+		}
+		op.Points = points(t, params, 5)
+		if op.Kind == vectord.OpUpsert {
+			op.UpdateMode = vectord.UpdateMode(rapid.IntRange(0, 2).Draw(t, "mode"))
+			return op
+		}
 		for i := range op.Points {
 			op.Points[i].Payload = nil
 		}
@@ -335,6 +402,8 @@ func operation(t *rapid.T) vectord.Operation {
 		op.Payload = []byte(payloads.Draw(t, "payload"))
 	case vectord.OpDeletePayload:
 		op.Keys = rapid.SliceOfN(pathsDrawn, 1, 3).Draw(t, "keys")
+	case vectord.OpDeleteVectors:
+		op.Keys = rapid.SliceOfN(rapid.SampledFrom([]string{"", "dense", "multi", "sparse", "idf"}), 0, 2).Draw(t, "names")
 	}
 	if op.Filter = filters.Draw(t, "filter"); op.Filter == nil {
 		op.IDs = rapid.SliceOfN(idsDrawn, 1, 4).Draw(t, "ids")
@@ -347,7 +416,11 @@ func clonedOperations(ops []vectord.Operation) []vectord.Operation {
 	for i := range ops {
 		ops[i].Points = slices.Clone(ops[i].Points)
 		for j := range ops[i].Points {
-			ops[i].Points[j].Vector = slices.Clone(ops[i].Points[j].Vector)
+			p := &ops[i].Points[j]
+			p.Vectors = slices.Clone(p.Vectors)
+			for k := range p.Vectors {
+				p.Vectors[k].Vector = p.Vectors[k].Clone()
+			}
 		}
 	}
 	return ops
@@ -355,8 +428,10 @@ func clonedOperations(ops []vectord.Operation) []vectord.Operation {
 
 // write gives both sides the operations, sometimes twice under one idempotency key, of which the second must change
 // nothing.
-func (m *modelMachine) write(t *rapid.T, ops []vectord.Operation) {
+func (m *modelMachine) write(t *rapid.T, draw func(params *vectord.CollectionParams) []vectord.Operation) {
 	name := targets.Draw(t, "name")
+	params := m.params(name)
+	ops := draw(&params)
 	times := 1
 	var options vectord.WriteOptions
 	if rapid.IntRange(0, 5).Draw(t, "repeated") == 0 {
@@ -387,7 +462,8 @@ func (m *modelMachine) retrieve(t *rapid.T) {
 }
 
 func selection(t *rapid.T) vectord.Selection {
-	s := vectord.Selection{Vector: rapid.Bool().Draw(t, "with vector"), Payload: rapid.Bool().Draw(t, "with payload")}
+	s := vectord.Selection{Vectors: rapid.Bool().Draw(t, "with vector"),
+		VectorNames: rapid.SampledFrom([][]string{nil, nil, {"", "sparse"}, {"multi"}}).Draw(t, "vector names"), Payload: rapid.Bool().Draw(t, "with payload")}
 	if s.Payload {
 		switch rapid.IntRange(0, 3).Draw(t, "part") {
 		case 0:
@@ -409,8 +485,9 @@ func sameRecords(t *rapid.T, what string, got, want []vectord.Record) {
 }
 
 func sameRecord(t *rapid.T, what string, got, want vectord.Record) {
-	if got.ID != want.ID || !slices.Equal(got.Vector, want.Vector) || !sameJSON(got.Payload, want.Payload) {
-		t.Fatalf("%s: point %s %v %s, the model has %s %v %s", what, got.ID, got.Vector, got.Payload, want.ID, want.Vector, want.Payload)
+	sameVector := func(a, b vectord.NamedVector) bool { return a.Name == b.Name && a.Vector.Equal(b.Vector) }
+	if got.ID != want.ID || !slices.EqualFunc(got.Vectors, want.Vectors, sameVector) || !sameJSON(got.Payload, want.Payload) {
+		t.Fatalf("%s: point %s %v %s, the model has %s %v %s", what, got.ID, got.Vectors, got.Payload, want.ID, want.Vectors, want.Payload)
 	}
 }
 
@@ -486,17 +563,21 @@ func (m *modelMachine) search(t *rapid.T) {
 func (m *modelMachine) query(t *rapid.T, name string) vectord.Query {
 	q := vectord.Query{Filter: filters.Draw(t, "filter"), Limit: rapid.IntRange(1, 15).Draw(t, "limit"),
 		Offset: rapid.IntRange(0, 3).Draw(t, "offset"), Select: selection(t)}
+	params := m.params(name)
+	if len(params.Vectors) > 1 || rapid.IntRange(0, 30).Draw(t, "wrong name") == 0 {
+		q.Using = rapid.SampledFrom([]string{"", "", "dense", "multi", "sparse", "idf"}).Draw(t, "using")
+	}
 	switch rapid.IntRange(0, 9).Draw(t, "form") {
 	case 0: // a list
 	case 1:
 		id := idsDrawn.Draw(t, "query id")
-		q.ID = &id
+		q.Nearest = vectord.NearPoint(id)
 	case 2:
-		q.Vector = []float32{1, 2}
+		q.Nearest = vectord.Near([]float32{1, 2})
 	default:
-		q.Vector = vectors.Draw(t, "query")
+		q.Nearest = &vectord.Example{Vector: vector(t, &params, q.Using)}
 	}
-	if (q.Vector != nil || q.ID != nil) && rapid.IntRange(0, 4).Draw(t, "with threshold") == 0 {
+	if q.Nearest != nil && rapid.IntRange(0, 4).Draw(t, "with threshold") == 0 {
 		// Beside every score that small whole numbers give, since the last bit of a Cosine score may differ.
 		score := float32(rapid.IntRange(-4, 4).Draw(t, "threshold")) + 0.12345
 		q.ScoreThreshold = &score

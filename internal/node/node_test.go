@@ -48,7 +48,7 @@ func upsert(t testing.TB, db *engine.DB, first uint64, vectors [][]float32) {
 		op := vectord.Operation{Kind: vectord.OpUpsert}
 		for i, v := range vectors[:n] {
 			id := first + uint64(i)
-			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(id), Vector: v,
+			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(id), Vectors: vectord.Unnamed(v),
 				Payload: fmt.Appendf(nil, `{"tenth":%d}`, id%10)})
 		}
 		if _, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
@@ -96,7 +96,7 @@ func waitIndexed(t testing.TB, db *engine.DB, n int) {
 
 func exactIDs(t testing.TB, db *engine.DB, q []float32, exact bool) []vectord.PointID {
 	t.Helper()
-	hits, err := db.Search(background, "c", vectord.Query{Vector: q, Limit: 10, Params: vectord.SearchParams{Exact: exact, HNSWEf: 200}})
+	hits, err := db.Search(background, "c", vectord.Query{Nearest: vectord.Near(q), Limit: 10, Params: vectord.SearchParams{Exact: exact, HNSWEf: 200}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestDerivedFilesAreExpendable(t *testing.T) {
 	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	disk, vectors := indexed(t, seed, n)
-	const file = "data/index/shard-1.graph"
+	const file = "data/index/shard-1-0.graph"
 	intact := readFile(t, disk, file)
 	reference := open(t, disk)
 	want := make([][]vectord.PointID, 20)
@@ -259,7 +259,7 @@ func TestNoSearchMeetsHalfAnUpdate(t *testing.T) {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(100+i)))
 			for !done.Load() {
-				q := vectord.Query{Vector: clustered(rng, 1)[0], Limit: n + 5, Select: vectord.Selection{Vector: true, Payload: true}}
+				q := vectord.Query{Nearest: vectord.Near(clustered(rng, 1)[0]), Limit: n + 5, Select: vectord.Selection{Vectors: true, Payload: true}}
 				q.Params.Exact = i == 0
 				if i == 1 {
 					q.Filter = filter
@@ -276,8 +276,8 @@ func TestNoSearchMeetsHalfAnUpdate(t *testing.T) {
 					}
 					seen[h.ID] = true
 					var sum float64
-					for j, x := range h.Vector {
-						sum += float64(x-q.Vector[j]) * float64(x-q.Vector[j])
+					for j, x := range h.Vectors.Unnamed() {
+						sum += float64(x-q.Nearest.Vector.Values[j]) * float64(x-q.Nearest.Vector.Values[j])
 					}
 					if diff := float64(h.Score)*float64(h.Score) - sum; diff > 1e-3 || diff < -1e-3 {
 						t.Errorf("point %s has score %v, its vector is at squared distance %v", h.ID, h.Score, sum)
@@ -324,7 +324,7 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	add := func(id uint64) error {
 		v[0] = float32(id)
-		return write(vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(id), Vector: v}}})
+		return write(vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(id), Vectors: vectord.Unnamed(v)}}})
 	}
 	stored := uint64(0)
 	for err = nil; err == nil; stored++ {
@@ -337,7 +337,7 @@ func TestMemoryLimit(t *testing.T) {
 	if vectord.KindOf(err) != vectord.KindNoMemory {
 		t.Fatalf("after %d points: %v", stored, err)
 	}
-	if hits, err := db.Search(background, "c", vectord.Query{Vector: v, Limit: 1}); err != nil || len(hits) != 1 {
+	if hits, err := db.Search(background, "c", vectord.Query{Nearest: vectord.Near(v), Limit: 1}); err != nil || len(hits) != 1 {
 		t.Errorf("search in a full server: %v, %v", hits, err)
 	}
 	first := []vectord.PointID{vectord.NumberID(0)}
@@ -403,11 +403,11 @@ func TestDeadlinesEndScans(t *testing.T) {
 		}
 	}
 	f("exact search", func(ctx context.Context) error {
-		_, err := db.Search(ctx, "c", vectord.Query{Vector: vectors[0], Limit: 1, Params: vectord.SearchParams{Exact: true}})
+		_, err := db.Search(ctx, "c", vectord.Query{Nearest: vectord.Near(vectors[0]), Limit: 1, Params: vectord.SearchParams{Exact: true}})
 		return err
 	})
 	f("filtered search", func(ctx context.Context) error {
-		_, err := db.Search(ctx, "c", vectord.Query{Vector: vectors[0], Limit: 1, Filter: filter(1)})
+		_, err := db.Search(ctx, "c", vectord.Query{Nearest: vectord.Near(vectors[0]), Limit: 1, Filter: filter(1)})
 		return err
 	})
 	f("count", func(ctx context.Context) error {
@@ -447,7 +447,7 @@ func TestFilteredHitsMatch(t *testing.T) {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(200+i)))
 			for !done.Load() && !t.Failed() {
-				hits, err := db.Search(background, "c", vectord.Query{Vector: clustered(rng, 1)[0], Limit: n, Filter: filter,
+				hits, err := db.Search(background, "c", vectord.Query{Nearest: vectord.Near(clustered(rng, 1)[0]), Limit: n, Filter: filter,
 					Params: vectord.SearchParams{Exact: i == 0}, Select: vectord.Selection{Payload: true}})
 				if err != nil {
 					t.Error(err)
@@ -482,7 +482,7 @@ func TestBadVectorIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	op := vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{
-		{ID: vectord.NumberID(5), Vector: []float32{1, 2}}, {ID: vectord.NumberID(7), Vector: []float32{1}}}}
+		{ID: vectord.NumberID(5), Vectors: vectord.Unnamed([]float32{1, 2})}, {ID: vectord.NumberID(7), Vectors: vectord.Unnamed([]float32{1})}}}
 	_, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{})
 	if want := "Vector dimension error: expected dim: 2, got 1 (points[1], id 7)"; err == nil || err.Error() != want || vectord.KindOf(err) != vectord.KindInvalid {
 		t.Errorf("error %v, want %q", err, want)

@@ -79,7 +79,7 @@ func (h *cutHistory) next() vectord.Operation {
 	case k < 6 || len(h.points) < 20:
 		op.Kind = vectord.OpUpsert
 		for _, id := range h.rng.Perm(120)[:1+h.rng.IntN(30)] {
-			p := vectord.Point{ID: vectord.NumberID(uint64(id)), Vector: h.vector(),
+			p := vectord.Point{ID: vectord.NumberID(uint64(id)), Vectors: vectord.Unnamed(h.vector()),
 				Payload: fmt.Appendf(nil, `{"group":%d}`, h.rng.IntN(5))}
 			op.Points = append(op.Points, p)
 			h.points[uint64(id)] = p
@@ -101,14 +101,14 @@ func (h *cutHistory) next() vectord.Operation {
 		op.Kind = vectord.OpUpdateVectors
 		for _, id := range h.ids(1 + h.rng.IntN(10)) {
 			p := h.points[id.Number()]
-			p.Vector = h.vector()
+			p.Vectors = vectord.Unnamed(h.vector())
 			h.points[id.Number()] = p
-			op.Points = append(op.Points, vectord.Point{ID: id, Vector: p.Vector})
+			op.Points = append(op.Points, vectord.Point{ID: id, Vectors: vectord.Unnamed(p.Vectors.Unnamed())})
 		}
 	}
 	state := cutState{}
 	for id, p := range h.points {
-		state[id] = pointText(p.Vector, p.Payload)
+		state[id] = pointText(p.Vectors.Unnamed(), p.Payload)
 	}
 	h.states = append(h.states, state)
 	return op
@@ -207,13 +207,13 @@ func checkCut(t *testing.T, c cut, states []cutState) {
 		return
 	}
 	page, err := db.Scroll(ctx, "c", vectord.ScrollRequest{Limit: vectord.MaxLimit,
-		Select: vectord.Selection{Payload: true, Vector: true}})
+		Select: vectord.Selection{Payload: true, Vectors: true}})
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	found := cutState{}
 	for _, r := range page.Points {
-		found[r.ID.Number()] = pointText(r.Vector, r.Payload)
+		found[r.ID.Number()] = pointText(r.Vectors.Unnamed(), r.Payload)
 	}
 	if !slices.ContainsFunc(states[c.acked:c.begun+1], func(s cutState) bool { return maps.Equal(s, found) }) {
 		t.Errorf("%s: %d points are no state between operation %d, acknowledged, and %d, begun", name, len(found), c.acked, c.begun)
@@ -221,7 +221,7 @@ func checkCut(t *testing.T, c cut, states []cutState) {
 	}
 	// Whatever the graph's checkpoint remembered, the index must hold these points and no others.
 	for _, r := range page.Points {
-		hits, err := db.Search(ctx, "c", vectord.Query{Vector: r.Vector, Limit: 1, Params: vectord.SearchParams{HNSWEf: 200}})
+		hits, err := db.Search(ctx, "c", vectord.Query{Nearest: vectord.Near(r.Vectors.Unnamed()), Limit: 1, Params: vectord.SearchParams{HNSWEf: 200}})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -230,7 +230,7 @@ func checkCut(t *testing.T, c cut, states []cutState) {
 			return
 		}
 	}
-	hits, err := db.Search(ctx, "c", vectord.Query{Vector: make([]float32, cutDim), Limit: 1000, Params: vectord.SearchParams{HNSWEf: 1000}})
+	hits, err := db.Search(ctx, "c", vectord.Query{Nearest: vectord.Near(make([]float32, cutDim)), Limit: 1000, Params: vectord.SearchParams{HNSWEf: 1000}})
 	if err != nil || len(hits) != len(found) {
 		t.Errorf("%s: a search for all points found %d of %d (%v)", name, len(hits), len(found), err)
 	}

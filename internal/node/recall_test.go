@@ -46,7 +46,7 @@ func TestFilteredRecall(t *testing.T) {
 		op := vectord.Operation{Kind: vectord.OpUpsert}
 		for id := first; id < first+1000; id++ {
 			c := rng.IntN(clusters)
-			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(id)), Vector: near(c),
+			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(id)), Vectors: vectord.Unnamed(near(c)),
 				Payload: fmt.Appendf(nil, `{"cluster":%d,"thousandth":%d}`, c, rng.IntN(1000))})
 		}
 		if _, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
@@ -64,7 +64,7 @@ func TestFilteredRecall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			q := vectord.Query{Vector: near(c), Limit: 10, Filter: f}
+			q := vectord.Query{Nearest: vectord.Near(near(c)), Limit: 10, Filter: f}
 			hits := searchIDs(t, db, q)
 			q.Params.Exact = true
 			exact := searchIDs(t, db, q)
