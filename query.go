@@ -274,9 +274,3 @@ type Explanation struct {
 	Visited    int      `json:"visited"`    // compared by codes
 	Exact      bool     `json:"exact"`      // the answer is the exact one
 }
-
-// GeoPoint is a place on earth, in degrees.
-type GeoPoint struct {
-	Lon float64 `json:"lon"`
-	Lat float64 `json:"lat"`
-}

@@ -391,7 +391,7 @@ func (w *pointWriter) operation(op *vectord.Operation) (refusal, err error) {
 
 // points applies an operation that carries points.
 func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
-	condition, refusal := compileFilter(op.UpdateFilter)
+	condition, refusal := w.collection.compileFilter(op.UpdateFilter)
 	if refusal != nil {
 		return refusal, nil
 	}
@@ -418,7 +418,7 @@ func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
 		}
 		stays := existed && op.UpdateMode == vectord.WriteNew || !existed && op.UpdateMode == vectord.WriteExists
 		if existed && !stays {
-			holds, err := condition.matches(p.ID, row.Payload)
+			holds, err := condition.matches(viewOf(p.ID, row))
 			if err != nil {
 				return nil, err
 			}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/valyala/fastjson"
@@ -25,18 +26,15 @@ type matcher struct {
 
 // pointView is what a filter sees of a point.
 type pointView struct {
-	id        vectord.PointID
-	payload   []byte // what checkPayload accepted
-	hasVector func(name string) bool
+	id      vectord.PointID
+	payload []byte   // what checkPayload accepted
+	vectors []uint16 // the numbers of the vectors that it has
 }
 
 // viewOf returns what a filter sees of a stored point.
 func viewOf(id vectord.PointID, row storage.PointRow) pointView {
-	return pointView{id: id, payload: row.Payload, hasVector: isDefaultVector}
+	return pointView{id: id, payload: row.Payload, vectors: row.Vectors}
 }
-
-// isDefaultVector reports whether a point, which has one vector and that without a name, has the vector.
-func isDefaultVector(name string) bool { return name == "" }
 
 // test is one node of a compiled filter. v is the payload, or the element that a nested condition looks at; nil where no
 // test needs it. The view goes by value, as through a pointer each call of matches would allocate it.
@@ -54,15 +52,15 @@ type analyzer interface {
 type analyzers func(path string) analyzer
 
 // compileFilter returns the matcher of f; a nil f gives a nil matcher, which matches everything. Nil analyzers say that there
-// is no text index.
-func compileFilter(f *vectord.Filter, of analyzers) (*matcher, error) {
+// is no text index; numbers are those of the vectors' names.
+func compileFilter(f *vectord.Filter, of analyzers, numbers map[string]uint16) (*matcher, error) {
 	if f.Empty() {
 		return nil, nil
 	}
 	if err := f.Check(); err != nil { // not every filter came through ParseFilter
 		return nil, err
 	}
-	c := compiler{analyzers: of}
+	c := compiler{analyzers: of, numbers: numbers}
 	root, err := c.filter(f, "")
 	if err != nil {
 		return nil, err
@@ -97,6 +95,7 @@ func (m *matcher) matches(p pointView) (bool, error) {
 // not empty within nested ones.
 type compiler struct {
 	analyzers    analyzers
+	numbers      map[string]uint16
 	needsPayload bool
 }
 
@@ -177,7 +176,8 @@ func (c *compiler) condition(of *vectord.Condition, scope string) (test, error) 
 		}, nil
 	case of.HasVector != nil:
 		name := *of.HasVector
-		return func(p pointView, _ *fastjson.Value) bool { return p.hasVector(name) }, nil
+		number, ok := c.numbers[name]
+		return func(p pointView, _ *fastjson.Value) bool { return ok && slices.Contains(p.vectors, number) }, nil
 	case of.Slice != nil:
 		total, index := uint64(of.Slice.Total), uint64(of.Slice.Index)
 		return func(p pointView, _ *fastjson.Value) bool { return p.id.Hash()%total == index }, nil

@@ -21,11 +21,11 @@ func TestFilter(t *testing.T) {
 		if err != nil {
 			t.Fatalf("filter %s: %v", filter, err)
 		}
-		m, err := compileFilter(parsed, nil)
+		m, err := compileFilter(parsed, nil, unnamedOnly)
 		if err != nil {
 			t.Fatalf("filter %s: %v", filter, err)
 		}
-		got, err := m.matches(pointView{id: vectord.NumberID(7), payload: []byte(payload), hasVector: isDefaultVector})
+		got, err := m.matches(pointView{id: vectord.NumberID(7), payload: []byte(payload), vectors: []uint16{0}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +149,7 @@ func TestFilter(t *testing.T) {
 func TestFilterRefuses(t *testing.T) {
 	f := func(c vectord.Condition, want vectord.Kind) {
 		t.Helper()
-		if _, err := compileFilter(&vectord.Filter{MustNot: []vectord.Condition{c}}, nil); err == nil || vectord.KindOf(err) != want {
+		if _, err := compileFilter(&vectord.Filter{MustNot: []vectord.Condition{c}}, nil, nil); err == nil || vectord.KindOf(err) != want {
 			t.Errorf("%+v: error %v, want one of kind %v", c, err, want)
 		}
 	}
@@ -194,7 +194,7 @@ func TestSlices(t *testing.T) {
 
 func held(t testing.TB, f *vectord.Filter, p pointView) bool {
 	t.Helper()
-	m, err := compileFilter(f, nil)
+	m, err := compileFilter(f, nil, unnamedOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,16 +205,26 @@ func held(t testing.TB, f *vectord.Filter, p pointView) bool {
 	return got
 }
 
-// TestHasVector checks that the view of a point is what answers.
+// unnamedOnly has the number of the one name of most collections.
+var unnamedOnly = map[string]uint16{"": 0}
+
+// TestHasVector checks that the view of a point is what answers, and that a name nobody has matches nothing.
 func TestHasVector(t *testing.T) {
-	title := "title"
-	f := &vectord.Filter{Must: []vectord.Condition{{HasVector: &title}}}
-	if held(t, f, pointView{hasVector: isDefaultVector}) {
-		t.Error("a point without the vector passes")
+	f := func(name string, want bool, vectors ...uint16) {
+		t.Helper()
+		m, err := compileFilter(&vectord.Filter{Must: []vectord.Condition{{HasVector: &name}}}, nil, map[string]uint16{"": 0, "title": 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := m.matches(pointView{vectors: vectors}); err != nil || got != want {
+			t.Errorf("has_vector %q of %v: %v, %v", name, vectors, got, err)
+		}
 	}
-	if !held(t, f, pointView{hasVector: func(name string) bool { return name == title }}) {
-		t.Error("a point with the vector does not pass")
-	}
+	f("title", false, 0)
+	f("title", true, 0, 3)
+	f("", true, 0, 3)
+	f("", false, 3)
+	f("other", false, 0, 3)
 }
 
 // words cuts at blanks and ignores case; a query has no tokens of one letter.
@@ -242,7 +252,7 @@ func TestFilterAnalyzed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := compileFilter(filter, of)
+		m, err := compileFilter(filter, of, unnamedOnly)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -418,7 +428,7 @@ func TestFilterModel(t *testing.T) {
 		if err != nil {
 			t.Fatalf("filter %s: %v", text, err)
 		}
-		compiled, err := compileFilter(filter, nil)
+		compiled, err := compileFilter(filter, nil, unnamedOnly)
 		if err != nil {
 			t.Fatalf("filter %s: %v", text, err)
 		}
@@ -426,7 +436,7 @@ func TestFilterModel(t *testing.T) {
 		if filter == nil {
 			twice = nil
 		}
-		negated, err := compileFilter(twice, nil)
+		negated, err := compileFilter(twice, nil, unnamedOnly)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -438,7 +448,7 @@ func TestFilterModel(t *testing.T) {
 		for range 5 {
 			payload := randomObject(t, 3)
 			id := vectord.NumberID(1)
-			op := vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: id, Vector: []float32{1}, Payload: []byte(payload)}}}
+			op := vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: id, Vectors: vectord.Unnamed([]float32{1}), Payload: []byte(payload)}}}
 			if _, err := m.Write(ctx, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
 				t.Fatal(err)
 			}
@@ -446,7 +456,7 @@ func TestFilterModel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			view := pointView{id: id, payload: []byte(payload), hasVector: isDefaultVector}
+			view := pointView{id: id, payload: []byte(payload), vectors: []uint16{0}}
 			for _, m := range []*matcher{compiled, negated} {
 				if got, err := m.matches(view); err != nil || got != (want == 1) {
 					t.Fatalf("%s on %s is %v (%v), the model counts %d", text, payload, got, err, want)
@@ -473,7 +483,7 @@ func TestFilterSpellings(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", text, err)
 				}
-				m, err := compileFilter(f, nil)
+				m, err := compileFilter(f, nil, unnamedOnly)
 				if err != nil {
 					t.Fatalf("%s: %v", text, err)
 				}
@@ -529,11 +539,11 @@ func BenchmarkMatches(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			m, err := compileFilter(f, nil)
+			m, err := compileFilter(f, nil, unnamedOnly)
 			if err != nil {
 				b.Fatal(err)
 			}
-			view := pointView{id: vectord.NumberID(1), payload: []byte(payloadBench), hasVector: isDefaultVector}
+			view := pointView{id: vectord.NumberID(1), payload: []byte(payloadBench), vectors: []uint16{0}}
 			b.ReportAllocs()
 			for b.Loop() {
 				if holds, err := m.matches(view); err != nil || !holds {
@@ -554,7 +564,7 @@ func FuzzFilter(f *testing.F) {
 		if err != nil || parsed == nil {
 			return
 		}
-		m, err := compileFilter(parsed, nil)
+		m, err := compileFilter(parsed, nil, unnamedOnly)
 		if err != nil || checkPayload("payload", payload) != nil {
 			return
 		}
@@ -566,15 +576,15 @@ func FuzzFilter(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s was accepted and its encoding %s is not: %v", filter, encoded, err)
 		}
-		m2, err := compileFilter(again, nil)
+		m2, err := compileFilter(again, nil, unnamedOnly)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := m.matches(pointView{id: vectord.NumberID(1), payload: payload, hasVector: isDefaultVector})
+		a, err := m.matches(pointView{id: vectord.NumberID(1), payload: payload, vectors: []uint16{0}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := m2.matches(pointView{id: vectord.NumberID(1), payload: payload, hasVector: isDefaultVector}); err != nil || a != b {
+		if b, err := m2.matches(pointView{id: vectord.NumberID(1), payload: payload, vectors: []uint16{0}}); err != nil || a != b {
 			t.Fatalf("%s is %v on %s, its encoding %s is %v (%v)", filter, a, payload, encoded, b, err)
 		}
 	})

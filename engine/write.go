@@ -299,7 +299,7 @@ func (c *collection) checkOperation(op *vectord.Operation) error {
 		if op.UpdateMode > vectord.WriteExists {
 			return vectord.Errorf(vectord.KindInvalid, "update_mode: unknown mode %d", op.UpdateMode)
 		}
-		if _, err := compileFilter(op.UpdateFilter); err != nil {
+		if _, err := c.compileFilter(op.UpdateFilter); err != nil {
 			return err
 		}
 		return c.checkPoints(op.Points)
@@ -314,7 +314,7 @@ func (c *collection) checkOperation(op *vectord.Operation) error {
 	if len(op.IDs) > vectord.MaxBatchPoints {
 		return vectord.Errorf(vectord.KindInvalid, "points: %d ids in one operation, at most %d are accepted", len(op.IDs), vectord.MaxBatchPoints)
 	}
-	if _, err := compileFilter(op.Filter, nil); err != nil {
+	if _, err := c.compileFilter(op.Filter); err != nil {
 		return err
 	}
 	switch op.Kind {

@@ -20,9 +20,6 @@ type subject struct {
 	payload map[string]any
 }
 
-// unnamed are the names of the vectors of each point.
-var unnamed = []string{""}
-
 // matches reports whether a filter holds for a point.
 func matches(f *vectord.Filter, s subject) bool {
 	if f == nil {

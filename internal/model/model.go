@@ -387,7 +387,7 @@ func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation
 		old, exists := points[p.ID]
 		switch {
 		case exists && op.UpdateMode == vectord.WriteNew, !exists && op.UpdateMode == vectord.WriteExists,
-			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, p.ID, old.payload):
+			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, seen(p.ID, old)):
 			continue
 		}
 		kept := point{version: id, vectors: vectors, expires: p.Expires}
@@ -462,7 +462,7 @@ func selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist
 			return nil, err
 		}
 		for id, p := range points {
-			if matches(op.Filter, subject{id, unnamed, p.payload}) {
+			if matches(op.Filter, seen(id, p)) {
 				out = append(out, id)
 			}
 		}
@@ -529,6 +529,11 @@ func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, 
 	return out, nil
 }
 
+// seen returns what filters see of a point.
+func seen(id vectord.PointID, p point) subject {
+	return subject{id, slices.Collect(maps.Keys(p.vectors)), p.payload}
+}
+
 // picker returns the function that makes a record with the selected parts of a point.
 func (c *collection) picker(s vectord.Selection) (func(vectord.PointID, point) vectord.Record, error) {
 	for _, name := range s.VectorNames {
@@ -569,7 +574,7 @@ func (c *collection) picker(s vectord.Selection) (func(vectord.PointID, point) v
 func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	var out []vectord.PointID
 	for id, p := range c.points {
-		if matches(f, subject{id, unnamed, p.payload}) {
+		if matches(f, seen(id, p)) {
 			out = append(out, id)
 		}
 	}
@@ -650,14 +655,14 @@ func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vecto
 	if q.Nearest == nil {
 		return page(c, pick, c.matching(q.Filter), nil, &q), nil
 	}
+	if _, err := c.kind(q.Using); err != nil {
+		return nil, err
+	}
 	vector := q.Nearest.Vector
 	if id := q.Nearest.ID; id != nil {
 		p, ok := c.points[*id]
 		if !ok {
 			return nil, noPoint(*id)
-		}
-		if _, err := c.kind(q.Using); err != nil {
-			return nil, err
 		}
 		if vector, ok = p.vectors[q.Using]; !ok {
 			return nil, vectord.Errorf(vectord.KindNotFound, "point %s has no vector %q", *id, q.Using)
