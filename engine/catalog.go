@@ -36,11 +36,6 @@ func (c *collection) shardOf(id vectord.PointID) *shard {
 	return c.shards[id.Hash()%uint64(len(c.shards))]
 }
 
-// compileFilter returns the matcher of a filter over the collection's points.
-func (c *collection) compileFilter(f *vectord.Filter) (*matcher, error) {
-	return compileFilter(f, nil, c.numbers)
-}
-
 // catalog knows collections by name and aliases. Apply is its only writer.
 type catalog struct {
 	mu          sync.RWMutex // guards what is below

@@ -121,12 +121,13 @@ func (c *collection) analyzer(name string) analyzer {
 	return nil
 }
 
-// compileFilter is compileFilter with the text indexes of the collection.
+// compileFilter is compileFilter with the text indexes and the names of vectors that the collection has.
 func (c *collection) compileFilter(f *vectord.Filter) (*matcher, error) {
-	m, err := compileFilter(f, c.analyzer)
+	m, err := compileFilter(f, c.analyzer, c.numbers)
 	if m != nil {
 		m.fields = c.fields
-		m.schema = fmt.Sprintf("%d of %d ", len(c.fields), c.nextField) // no two schemas of a collection have the same
+		// No two schemas of a collection have the same counts.
+		m.schema = fmt.Sprintf("%d of %d, %d of %d", len(c.fields), c.nextField, len(c.numbers), c.nextNumber)
 	}
 	return m, err
 }

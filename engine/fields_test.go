@@ -88,7 +88,7 @@ func TestFieldBounds(t *testing.T) {
 				exact++
 			}
 			for slot, payload := range payloads {
-				want, err := m.matches(pointView{id: vectord.NumberID(uint64(slot)), payload: []byte(payload), hasVector: isDefaultVector})
+				want, err := m.matches(pointView{id: vectord.NumberID(uint64(slot)), payload: []byte(payload), vectors: []uint16{0}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -403,10 +403,10 @@ func (b *fieldBench) randomWrite(rng *rand.Rand, ids int) {
 		id := vectord.NumberID(uint64(n))
 		switch op.Kind {
 		case vectord.OpUpsert:
-			op.Points = append(op.Points, vectord.Point{ID: id, Vector: []float32{rng.Float32(), 1}, Payload: randomPayload(rng)})
+			op.Points = append(op.Points, vectord.Point{ID: id, Vectors: vectord.Unnamed([]float32{rng.Float32(), 1}), Payload: randomPayload(rng)})
 		case vectord.OpUpdateVectors:
 			if _, ok, _ := b.store.Point(b.collection().shardOf(id).id, id); ok {
-				op.Points = append(op.Points, vectord.Point{ID: id, Vector: []float32{rng.Float32(), 1}})
+				op.Points = append(op.Points, vectord.Point{ID: id, Vectors: vectord.Unnamed([]float32{rng.Float32(), 1})})
 			}
 		default:
 			if _, ok, _ := b.store.Point(b.collection().shardOf(id).id, id); ok {
@@ -481,7 +481,7 @@ func TestFieldIndexBuiltUnderWrites(t *testing.T) {
 	for first := 0; first < points; first += 500 {
 		op := vectord.Operation{Kind: vectord.OpUpsert}
 		for id := first; id < min(first+500, points); id++ {
-			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(id)), Vector: []float32{1, 2}, Payload: randomPayload(rng)})
+			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(id)), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: randomPayload(rng)})
 		}
 		b.write(op)
 	}
@@ -503,7 +503,7 @@ func TestFieldIndexBuiltUnderWrites(t *testing.T) {
 				op := vectord.Operation{Kind: vectord.OpUpsert}
 				for range 5 {
 					id := uint64(rng.IntN(points/2))*2 + worker // each its own ids
-					op.Points = append(op.Points[:0], vectord.Point{ID: vectord.NumberID(id), Vector: []float32{1, 2}, Payload: randomPayload(rng)})
+					op.Points = append(op.Points[:0], vectord.Point{ID: vectord.NumberID(id), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: randomPayload(rng)})
 				}
 				b.write(op)
 			}
@@ -519,7 +519,7 @@ func TestFieldIndexBuiltUnderWrites(t *testing.T) {
 			if _, err := b.db.Count(context.Background(), "c", filter); err != nil {
 				t.Error(err)
 			}
-			if _, err := b.db.Search(context.Background(), "c", vectord.Query{Vector: []float32{1, 2}, Limit: 5, Filter: filter}); err != nil {
+			if _, err := b.db.Search(context.Background(), "c", vectord.Query{Nearest: vectord.Near([]float32{1, 2}), Limit: 5, Filter: filter}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -545,7 +545,7 @@ func TestIndexedSearchMeetsNoHalf(t *testing.T) {
 	upsert := func(rng *rand.Rand, ids ...int) {
 		op := vectord.Operation{Kind: vectord.OpUpsert}
 		for _, id := range ids {
-			p := vectord.Point{ID: vectord.NumberID(uint64(id)), Vector: []float32{rng.Float32(), 1}, Payload: []byte(`{"k":"red"}`)}
+			p := vectord.Point{ID: vectord.NumberID(uint64(id)), Vectors: vectord.Unnamed([]float32{rng.Float32(), 1}), Payload: []byte(`{"k":"red"}`)}
 			if id >= points {
 				p.Payload = []byte(`{"k":"blue"}`) // others, so that a scan of all is dearer
 			}
@@ -577,7 +577,7 @@ func TestIndexedSearchMeetsNoHalf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hits, err := b.db.Search(ctx, "c", vectord.Query{Vector: []float32{1, 2}, Limit: points + i%5, Filter: filter})
+		hits, err := b.db.Search(ctx, "c", vectord.Query{Nearest: vectord.Near([]float32{1, 2}), Limit: points + i%5, Filter: filter})
 		if err != nil || len(hits) != points {
 			t.Errorf("seed %d: search %d found %d of %d points: %v", seed, i, len(hits), points, err)
 			break
@@ -610,7 +610,7 @@ func TestFieldIndexCommands(t *testing.T) {
 			t.Errorf("indexes %v, want %v", got, want)
 		}
 	}
-	b.write(vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(1), Vector: []float32{1, 2}, Payload: []byte(`{"k":"x","n":1}`)}}})
+	b.write(vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: []byte(`{"k":"x","n":1}`)}}})
 	b.index("k", keyword, true)
 	b.index("k", keyword, true)
 	expect(0)
@@ -658,9 +658,9 @@ func TestTextIndexDecides(t *testing.T) {
 	b := newFieldBench(t, 1)
 	defer b.stop()
 	b.write(vectord.Operation{Kind: vectord.OpUpsert, Points: []vectord.Point{
-		{ID: vectord.NumberID(1), Vector: []float32{1, 2}, Payload: []byte(`{"t":"Quick brown foxes"}`)},
-		{ID: vectord.NumberID(2), Vector: []float32{1, 2}, Payload: []byte(`{"t":"brown quick"}`)},
-		{ID: vectord.NumberID(3), Vector: []float32{1, 2}, Payload: []byte(`{"t":["quick","brown"]}`)},
+		{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: []byte(`{"t":"Quick brown foxes"}`)},
+		{ID: vectord.NumberID(2), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: []byte(`{"t":"brown quick"}`)},
+		{ID: vectord.NumberID(3), Vectors: vectord.Unnamed([]float32{1, 2}), Payload: []byte(`{"t":["quick","brown"]}`)},
 	}})
 	count := func(match string, want int) {
 		t.Helper()

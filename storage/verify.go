@@ -141,7 +141,7 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 		if err := decodePosting(value); err != nil {
 			return err
 		}
-		return v.expectSlot(k.shard, k.slot, nil)
+		return v.expectInUse(k.shard, k.slot)
 	default:
 		v.report.Changes++
 		_, err := decodeChange(nil, value)
@@ -161,6 +161,14 @@ func (v *verifier) expectSlot(shard, slot uint32, id vectord.PointID) error {
 		return fmt.Errorf("slot %d belongs to point %s", slot, owner.ID)
 	}
 	return nil
+}
+
+func (v *verifier) expectInUse(shard, slot uint32) error {
+	_, ok, err := v.r.Slot(shard, slot)
+	if err == nil && !ok {
+		err = fmt.Errorf("slot %d is free", slot)
+	}
+	return err
 }
 
 // expectVector returns an error unless there is a vector at the slot, or none in the whole set: its name was dropped then,
