@@ -29,6 +29,10 @@ const (
 	commandUpdateAliases    commandKind = 4
 	commandWrite            commandKind = 5
 	commandExpire           commandKind = 6
+	commandCreateField      commandKind = 7
+	commandDeleteField      commandKind = 8
+	commandFillField        commandKind = 9
+	commandFieldReady       commandKind = 10
 )
 
 type createCollection struct {
