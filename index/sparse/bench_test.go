@@ -71,7 +71,7 @@ func exhaustive(x *Index, top *index.Top, sums []float32, seen []bool, q Vector,
 			continue
 		}
 		weight := q.Values[i] * idf(x.n, l.n)
-		for c := (cursor{list: *l}); c.current() != nil; c.next() {
+		for c := (cursor{list: l}); c.current() != nil; c.next() {
 			for _, p := range c.current().postings {
 				sums[p.slot] += float32(weight * p.weight)
 				seen[p.slot] = true

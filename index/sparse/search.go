@@ -70,24 +70,26 @@ const (
 //
 // In each window the most that a list can add to a score is known from its blocks. The lists that add the least, as many
 // of them as together stay below the worst of the k best so far, are set aside: a vector that is in no other list is
-// not among the best. The others are added up list by list, and where the sum and what the lists set aside could add reach
-// the worst of the best, the score is computed anew from all lists in the order of their dimensions.
+// not among the best. The others are added up list by list. Where the sum and what the lists set aside could add reach
+// the worst of the best, these are looked at too, from the one that adds most to the one that adds least, and after each
+// there are fewer sums left.
 //
-// Sums of float32 depend on their order, so bounds have a margin for what rounding can do, and scores are never made of
-// sums in another order than that of the dimensions.
+// Sums of float32 depend on their order, so bounds have a margin for what rounding can do, and what has lists set aside in
+// its sum is computed anew in the order of dimensions before it is offered.
 type searcher struct {
-	cursors  []cursor // in the order of dimensions
-	postings int      // in all their lists
+	lists    []list   // those of the query's dimensions, as they were when the search began
+	cursors  []cursor // one for each list
+	postings int      // in all lists
 	top      index.Top
 
-	order []int                    // of the cursors, by how much they can add in the window
+	order []int                    // the cursors, by the most that they can add in the window
 	sums  [windowSlots]float32     // of the window; zero between windows
-	seen  [windowSlots / 64]uint64 // slots of the window that have a sum; zero between windows
+	seen  [windowSlots / 64]uint64 // slots of the window whose sums may lead to the best; zero between windows
 }
 
 // cursor is a place in the list of one of the query's dimensions.
 type cursor struct {
-	list   list
+	list   *list
 	weight float32 // the query's
 
 	// The next posting. The tail counts as a page of one block behind the pages, and behind it is the end.
@@ -95,12 +97,12 @@ type cursor struct {
 
 	most      float64 // what the list can add to a score in the window, not below zero
 	magnitude float64 // the largest absolute value that it can add
-	aside     bool    // in the window: not among those added up
+	blocks    int     // that the list has in the window
 }
 
 // begin takes the snapshot that the search is about.
 func (s *searcher) begin(x *Index, q Vector, p Params) {
-	s.cursors, s.postings = s.cursors[:0], 0
+	s.lists, s.cursors, s.postings = s.lists[:0], s.cursors[:0], 0
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for i, dim := range q.Indices {
@@ -112,14 +114,18 @@ func (s *searcher) begin(x *Index, q Vector, p Params) {
 		if p.IDF {
 			weight *= idf(x.n, l.n)
 		}
-		s.cursors = append(s.cursors, cursor{list: *l, weight: weight})
+		s.lists = append(s.lists, *l)
+		s.cursors = append(s.cursors, cursor{weight: weight})
 		s.postings += l.n
+	}
+	for i := range s.cursors {
+		s.cursors[i].list = &s.lists[i]
 	}
 	s.top.Reset(min(p.K, x.n))
 }
 
 // release lets go of the lists, which would live on in the pool.
-func (s *searcher) release() { clear(s.cursors) }
+func (s *searcher) release() { clear(s.lists) }
 
 // seekAll scores the slots of a set one by one.
 func (s *searcher) seekAll(slots index.Bitset) {
@@ -189,27 +195,35 @@ func (f *Filter) window(start uint64) []uint64 {
 
 // window offers what is among the best of a window to which all cursors have been moved.
 func (s *searcher) window(start uint32, allowed []uint64) {
-	added, aside, margin := s.setAside(start + (windowSlots - 1))
-	if added == 0 {
+	aside, margin := s.setAside(start + (windowSlots - 1))
+	if aside == len(s.cursors) {
 		return
 	}
-	for i := range s.cursors {
-		if c := &s.cursors[i]; !c.aside {
-			s.add(*c, start)
+	if aside == 0 {
+		for i := range s.cursors { // in the order of dimensions: these are the scores
+			s.add(s.cursors[i], start)
+		}
+	} else {
+		for _, i := range s.order[aside:] {
+			s.add(s.cursors[i], start)
 		}
 	}
-	for w, word := range s.seen {
-		if allowed != nil {
-			if w >= len(allowed) {
-				break
-			}
-			word &= allowed[w]
+	if allowed != nil {
+		n := len(allowed)
+		for w := range s.seen[:n] {
+			s.seen[w] &= allowed[w]
 		}
+		clear(s.seen[n:])
+	}
+	if aside > 0 {
+		s.narrow(start, s.order[:aside], margin)
+	}
+	for w, word := range s.seen {
 		for ; word != 0; word &= word - 1 {
 			i := w*64 + bits.TrailingZeros64(word)
-			if added == len(s.cursors) {
+			if aside == 0 {
 				s.offer(start+uint32(i), s.sums[i])
-			} else if !(float64(s.sums[i])+aside+margin < s.worst()) { // NaN reaches everything
+			} else if !(float64(s.sums[i])+margin < s.worst()) { // NaN reaches everything
 				s.score(start + uint32(i))
 			}
 		}
@@ -218,9 +232,9 @@ func (s *searcher) window(start uint32, allowed []uint64) {
 	clear(s.seen[:])
 }
 
-// setAside decides which lists are set aside in the window that ends with slot last. It returns the number of the others,
-// what those set aside can add together, and by how much rounding can make a score differ from its bound.
-func (s *searcher) setAside(last uint32) (added int, aside, margin float64) {
+// setAside orders the lists by what they can add in the window that ends with slot last. It returns how many of the first
+// are set aside, and by how much rounding can make a score differ from its bound.
+func (s *searcher) setAside(last uint32) (aside int, margin float64) {
 	s.order = s.order[:0]
 	magnitude := 0.0
 	for i := range s.cursors {
@@ -228,28 +242,59 @@ func (s *searcher) setAside(last uint32) (added int, aside, margin float64) {
 		magnitude += s.cursors[i].magnitude
 		s.order = append(s.order, i)
 	}
-	added = len(s.cursors)
 	if !(magnitude <= math.MaxFloat32/2) {
-		return added, 0, 0 // sums may overflow, which bounds know nothing of
+		return 0, 0 // sums may overflow, which bounds know nothing of
 	}
 	// A product and each sum round by half a unit in the last place, or by a tiny number if they underflow: once in the sum
 	// of some lists, and once more in the score.
 	margin = float64(len(s.cursors)+1) * (magnitude*0x1p-22 + math.SmallestNonzeroFloat32)
 	slices.SortFunc(s.order, func(i, j int) int { return cmp.Compare(s.cursors[i].most, s.cursors[j].most) })
-	worst := s.worst()
+	worst, most := s.worst(), 0.0
 	for _, i := range s.order {
-		c := &s.cursors[i]
-		if !(aside+c.most+margin < worst) {
+		if most += s.cursors[i].most; !(most+margin < worst) {
 			break
 		}
-		c.aside = true
-		aside += c.most
-		added--
+		aside++
 	}
-	return added, aside, margin
+	return aside, margin
 }
 
-// add adds up what a list has in the window.
+// narrow adds the lists set aside, of which the last can add most, to the sums of the window that may still lead to the best.
+func (s *searcher) narrow(start uint32, aside []int, margin float64) {
+	for ; len(aside) > 0; aside = aside[:len(aside)-1] {
+		most := margin
+		for _, i := range aside {
+			most += s.cursors[i].most
+		}
+		left := s.drop(s.worst() - most)
+		if left == 0 {
+			return
+		}
+		c := s.cursors[aside[len(aside)-1]] // a copy: the cursor itself stays for score
+		if left*seekPostings < c.blocks*postingsMax {
+			s.addSeeking(c, start)
+		} else {
+			s.addSeen(c, start)
+		}
+	}
+}
+
+// drop forgets the slots whose sums are below a bound, and returns how many are left.
+func (s *searcher) drop(bound float64) (left int) {
+	for w, word := range s.seen {
+		for rest := word; rest != 0; rest &= rest - 1 {
+			i := bits.TrailingZeros64(rest)
+			if float64(s.sums[w*64+i]) < bound {
+				word &^= 1 << i
+			}
+		}
+		s.seen[w] = word
+		left += bits.OnesCount64(word)
+	}
+	return left
+}
+
+// add adds what a list has in the window.
 func (s *searcher) add(c cursor, start uint32) {
 	for b := c.current(); b != nil; b = c.next() {
 		for _, p := range b.postings[c.at:] {
@@ -263,14 +308,46 @@ func (s *searcher) add(c cursor, start uint32) {
 	}
 }
 
+// addSeen adds what a list has in the window for the slots that are seen.
+func (s *searcher) addSeen(c cursor, start uint32) {
+	for b := c.current(); b != nil; b = c.next() {
+		for _, p := range b.postings[c.at:] {
+			i := p.slot - start
+			if i >= windowSlots {
+				return
+			}
+			if s.seen[i/64]>>(i%64)&1 != 0 {
+				s.sums[i] += float32(c.weight * p.weight)
+			}
+		}
+	}
+}
+
+// addSeeking is addSeen for few slots.
+func (s *searcher) addSeeking(c cursor, start uint32) {
+	for w, word := range s.seen {
+		for ; word != 0; word &= word - 1 {
+			i := w*64 + bits.TrailingZeros64(word)
+			b := c.seek(start + uint32(i))
+			if b == nil {
+				return
+			}
+			if p := b.postings[c.at]; p.slot == start+uint32(i) {
+				s.sums[i] += float32(c.weight * p.weight)
+			}
+		}
+	}
+}
+
 // bound computes what the list can add up to slot last.
 func (c *cursor) bound(last uint32) {
-	c.aside = false
-	c.most, c.magnitude = 0, 0
-	for at, b := *c, c.current(); b != nil; b = at.next() {
+	c.most, c.magnitude, c.blocks = 0, 0, 0
+	at := *c
+	for b := at.current(); b != nil; b = at.next() {
 		low, high := float64(c.weight)*float64(b.min), float64(c.weight)*float64(b.max)
 		c.most = max(c.most, low, high)
 		c.magnitude = max(c.magnitude, math.Abs(low), math.Abs(high))
+		c.blocks++
 		if b.last >= last {
 			return
 		}

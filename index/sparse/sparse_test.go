@@ -351,7 +351,7 @@ func TestSnapshotOfList(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	all := func(l list) (found []posting) {
-		for c := (cursor{list: l}); c.current() != nil; c.next() {
+		for c := (cursor{list: &l}); c.current() != nil; c.next() {
 			found = append(found, c.current().postings...)
 		}
 		return found
