@@ -14,18 +14,19 @@ import (
 )
 
 const (
-	corpusDocuments  = 100_000
 	corpusTerms      = 60
 	corpusVocabulary = 50_000
 	corpusQueries    = 200
 )
 
-// corpus has documents whose terms are distributed after Zipf and weighted after BM25, and queries of terms that each
-// occur in a random document, the more frequent ones as often as the others, as stop words are left out of queries.
-var corpus = sync.OnceValue(func() (c struct{ documents, queries []Vector }) {
+// corpus has documents whose terms are distributed after Zipf's law and weighted after BM25, and queries whose terms are
+// each taken from a random document.
+type corpus struct{ documents, queries []Vector }
+
+func newCorpus(documents int) (c corpus) {
 	r := rand.New(rand.NewPCG(1, 2))
 	zipf := rand.NewZipf(r, 1.05, 10, corpusVocabulary-1)
-	for range corpusDocuments {
+	for range documents {
 		length := corpusTerms/2 + r.IntN(corpusTerms)
 		counts := map[uint32]int{}
 		for range length * 5 / 4 { // some terms come twice
@@ -51,15 +52,18 @@ var corpus = sync.OnceValue(func() (c struct{ documents, queries []Vector }) {
 		c.queries = append(c.queries, q)
 	}
 	return c
-})
+}
 
-var corpusIndex = sync.OnceValue(func() *Index {
+func (c corpus) index() *Index {
 	x := New()
-	for slot, v := range corpus().documents {
+	for slot, v := range c.documents {
 		x.Add(uint32(slot), v)
 	}
 	return x
-})
+}
+
+// large is the corpus of the benchmarks.
+var large = sync.OnceValue(func() corpus { return newCorpus(100_000) })
 
 // exhaustive adds up the lists of the query in an array with a place for each slot, and looks at all of it.
 func exhaustive(x *Index, top *index.Top, sums []float32, seen []bool, q Vector, k int) []index.Neighbor {
@@ -89,14 +93,12 @@ func exhaustive(x *Index, top *index.Top, sums []float32, seen []bool, q Vector,
 
 // TestCorpus compares pruned searches with exhaustive ones on data whose lists are long enough to be pruned.
 func TestCorpus(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes 100,000 documents")
-	}
-	x := corpusIndex()
+	c := newCorpus(20_000)
+	x := c.index()
 	checkLists(t, x)
 	var top index.Top
-	sums, seen := make([]float32, corpusDocuments), make([]bool, corpusDocuments)
-	for i, q := range corpus().queries {
+	sums, seen := make([]float32, len(c.documents)), make([]bool, len(c.documents))
+	for i, q := range c.queries {
 		k := 1 + i*i%1000
 		if got, want := x.Search(nil, q, Params{K: k, IDF: true}), exhaustive(x, &top, sums, seen, q, k); !slices.Equal(got, want) {
 			t.Fatalf("query %d, k %d: got %v, want %v", i, k, got, want)
@@ -105,7 +107,8 @@ func TestCorpus(t *testing.T) {
 }
 
 func BenchmarkSearch(b *testing.B) {
-	x, queries := corpusIndex(), corpus().queries
+	queries, documents := large().queries, len(large().documents)
+	x := large().index()
 	for _, k := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprintf("pruned/k=%d", k), func(b *testing.B) {
 			var found []index.Neighbor
@@ -116,7 +119,7 @@ func BenchmarkSearch(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("exhaustive/k=%d", k), func(b *testing.B) {
 			var top index.Top
-			sums, seen := make([]float32, corpusDocuments), make([]bool, corpusDocuments)
+			sums, seen := make([]float32, documents), make([]bool, documents)
 			for i := 0; b.Loop(); i++ {
 				exhaustive(x, &top, sums, seen, queries[i%len(queries)], k)
 			}
@@ -125,7 +128,7 @@ func BenchmarkSearch(b *testing.B) {
 	for _, every := range []int{2, 100, 1000, 10_000} {
 		b.Run(fmt.Sprintf("filtered/1of%d", every), func(b *testing.B) {
 			f := &Filter{}
-			for slot := 0; slot < corpusDocuments; slot += every {
+			for slot := 0; slot < documents; slot += every {
 				f.Slots = f.Slots.Set(uint32(slot))
 			}
 			f.Count = f.Slots.Count()
@@ -138,7 +141,7 @@ func BenchmarkSearch(b *testing.B) {
 }
 
 func BenchmarkAdd(b *testing.B) {
-	documents := corpus().documents
+	documents := large().documents
 	x := New()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -149,11 +152,7 @@ func BenchmarkAdd(b *testing.B) {
 
 // BenchmarkReplace changes vectors in the middle of the lists.
 func BenchmarkReplace(b *testing.B) {
-	documents := corpus().documents
-	x := New()
-	for slot, v := range documents {
-		x.Add(uint32(slot), v)
-	}
+	documents, x := large().documents, large().index()
 	r := rand.New(rand.NewPCG(3, 4))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -163,10 +162,7 @@ func BenchmarkReplace(b *testing.B) {
 
 // TestMemoryBytes compares what the index says with what the heap grew by, after loading and after many changes.
 func TestMemoryBytes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes 100,000 documents")
-	}
-	documents := corpus().documents
+	documents := newCorpus(20_000).documents
 	heap := func() int64 {
 		runtime.GC()
 		runtime.GC()
@@ -194,4 +190,5 @@ func TestMemoryBytes(t *testing.T) {
 	}
 	check("changed")
 	runtime.KeepAlive(x)
+	runtime.KeepAlive(documents)
 }

@@ -163,7 +163,7 @@ func (x *Index) DF(dim uint32) int {
 // What MemoryBytes counts for a posting, with its share of the block and what the block has to spare; for a list with its
 // place in the map; and for a slot.
 const (
-	postingBytes = 11
+	postingBytes = 10
 	listBytes    = 136
 	slotBytes    = 24
 )

@@ -95,7 +95,7 @@ func randomParams(r *rand.Rand, slots uint32) Params {
 	return p
 }
 
-// checkLists panics if a list breaks what list and block say of themselves.
+// checkLists fails the test if a list breaks what list and block say of themselves.
 func checkLists(t *testing.T, x *Index) {
 	t.Helper()
 	postings := 0
@@ -124,7 +124,7 @@ func checkLists(t *testing.T, x *Index) {
 			for _, b := range p.blocks {
 				checkBlock(b)
 			}
-			if i > 0 && len(p.blocks)+len(l.pages[i-1].blocks) < blocksMax/4 {
+			if i > 0 && len(p.blocks)+len(l.pages[i-1].blocks) <= blocksMerged {
 				t.Fatalf("dimension %d: two pages of %d and %d blocks", dim, len(l.pages[i-1].blocks), len(p.blocks))
 			}
 		}
@@ -156,7 +156,7 @@ func TestHistories(t *testing.T) {
 		t.Run(fmt.Sprintf("slots=%d/seed=%d", c.slots, seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			x, o := New(), oracle{}
-			growing := true
+			growing, pages := true, 0
 			for change := range c.changes {
 				if r.IntN(c.changes/6) == 0 {
 					growing = !growing
@@ -178,6 +178,9 @@ func TestHistories(t *testing.T) {
 				}
 				if change%(c.changes/40) == 0 {
 					checkLists(t, x)
+					for _, l := range x.lists {
+						pages = max(pages, len(l.pages))
+					}
 					if x.Len() != len(o) {
 						t.Fatalf("%d vectors, want %d", x.Len(), len(o))
 					}
@@ -191,6 +194,9 @@ func TestHistories(t *testing.T) {
 						}
 					}
 				}
+			}
+			if c.slots > 100*blocksMax && pages < 3 {
+				t.Errorf("no list had more than %d pages", pages)
 			}
 			for slot := range o {
 				x.Remove(slot)
@@ -256,6 +262,79 @@ func TestOverflow(t *testing.T) {
 		q, p := randomVector(r, 6, 10), Params{K: 1 << r.IntN(14)}
 		if got, want := x.Search(nil, q, p), o.search(q, p); !slices.EqualFunc(got, want, same) {
 			t.Fatalf("seed %d, query %v k %d: got %v, want %v", seed, q, p.K, got, want)
+		}
+	}
+}
+
+// TestBounds has searches for the best of two vectors in windows of their own, of which the second is the best by what bounds
+// could miss. A third is in the window of the second.
+func TestBounds(t *testing.T) {
+	f := func(what string, first, second float32, vectors ...Vector) {
+		t.Helper()
+		x := New()
+		var q Vector
+		for i, v := range vectors {
+			x.Add(uint32(min(i, 1)*windowSlots+i/2), v)
+		}
+		for dim := range uint32(10) {
+			q.Indices, q.Values = append(q.Indices, dim), append(q.Values, 1)
+		}
+		for i, score := range []float32{first, second} {
+			one := &Filter{Slots: index.Bitset(nil).Set(uint32(i) * windowSlots), Count: 1}
+			if got := x.Search(nil, q, Params{K: 1, Filter: one}); len(got) != 1 || got[0].Distance != -score {
+				t.Errorf("%s: vector %d is found as %v, want score %v", what, i, got, score)
+			}
+		}
+		if got := x.Search(nil, q, Params{K: 1}); len(got) != 1 || got[0].Slot != windowSlots {
+			t.Errorf("%s: got %v", what, got)
+		}
+	}
+	f("just above", 10, 10.05,
+		Vector{[]uint32{0}, []float32{10}},
+		Vector{[]uint32{1, 2}, []float32{5, 5.05}})
+	f("rounded up three times", 1<<24+4, 1<<24+6,
+		Vector{[]uint32{0}, []float32{1<<24 + 4}},
+		Vector{[]uint32{1, 2, 3, 4}, []float32{1 << 24, 1.0000001, 1.0000001, 1.0000001}})
+	f("overflow", 3e38, float32(math.Inf(1)),
+		Vector{[]uint32{0}, []float32{3e38}},
+		Vector{[]uint32{1, 2, 3}, []float32{2.9e38, 2.9e38, -3.3e38}},
+		Vector{[]uint32{3, 4}, []float32{3.4e38, -3.4e38}}) // behind the second: the list of 3 can add much
+}
+
+// TestShrinking checks that what is left of a list is merged.
+func TestShrinking(t *testing.T) {
+	const slots = 30_000
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	x := New()
+	for slot := range uint32(slots) {
+		x.Add(slot, Vector{[]uint32{1}, []float32{1}})
+	}
+	for i, slot := range r.Perm(slots)[:slots-1] {
+		x.Remove(uint32(slot))
+		if i%500 != 0 && i < slots-500 {
+			continue
+		}
+		checkLists(t, x)
+		l := x.lists[1]
+		blocks := 0
+		for _, p := range l.pages {
+			blocks += len(p.blocks)
+		}
+		// Neighbors in a page have more than postingsMerged together. Where two pages became one they may have less.
+		if most := 2*l.n/postingsMerged + slots/postingsMax/blocksMax + len(l.pages) + 1; blocks > most {
+			t.Fatalf("seed %d: %d blocks of %d postings, want at most %d", seed, blocks, l.n, most)
+		}
+	}
+
+	var l list
+	for slot := range uint32(3 * postingsMax) {
+		l.insert(posting{slot, 1})
+	}
+	for i := range uint32(2*postingsMax - postingsMerged + 8) { // of the second block and of the first by turns
+		l.remove(i/2 + postingsMax*(1-i%2))
+		if blocks := l.pages[0].blocks; len(blocks) == 2 && len(blocks[0].postings)+len(blocks[1].postings) <= postingsMerged {
+			t.Fatalf("blocks of %d and %d postings", len(blocks[0].postings), len(blocks[1].postings))
 		}
 	}
 }
