@@ -215,18 +215,10 @@ func (s *searcher) window(start uint32, allowed []uint64) {
 		}
 		clear(s.seen[n:])
 	}
-	if aside > 0 {
-		s.narrow(start, s.order[:aside], margin)
-	}
-	for w, word := range s.seen {
-		for ; word != 0; word &= word - 1 {
-			i := w*64 + bits.TrailingZeros64(word)
-			if aside == 0 {
-				s.offer(start+uint32(i), s.sums[i])
-			} else if !(float64(s.sums[i])+margin < s.worst()) { // NaN reaches everything
-				s.score(start + uint32(i))
-			}
-		}
+	if aside == 0 || s.narrow(start, s.order[:aside], margin) {
+		s.offerSums(start)
+	} else {
+		s.scoreSeen(start, margin)
 	}
 	clear(s.sums[:])
 	clear(s.seen[:])
@@ -260,7 +252,8 @@ func (s *searcher) setAside(last uint32) (aside int, margin float64) {
 }
 
 // narrow adds the lists set aside, of which the last can add most, to the sums of the window that may still lead to the best.
-func (s *searcher) narrow(start uint32, aside []int, margin float64) {
+// If many are left it sums them anew and reports that they are the scores.
+func (s *searcher) narrow(start uint32, aside []int, margin float64) (scores bool) {
 	for ; len(aside) > 0; aside = aside[:len(aside)-1] {
 		most := margin
 		for _, i := range aside {
@@ -268,13 +261,47 @@ func (s *searcher) narrow(start uint32, aside []int, margin float64) {
 		}
 		left := s.drop(s.worst() - most)
 		if left == 0 {
-			return
+			return true
 		}
-		c := s.cursors[aside[len(aside)-1]] // a copy: the cursor itself stays for score
+		c := s.cursors[aside[len(aside)-1]] // a copy: the cursor itself stays for the scores
 		if left*seekPostings < c.blocks*postingsMax {
 			s.addSeeking(c, start)
 		} else {
 			s.addSeen(c, start)
+		}
+	}
+	blocks := 0
+	for i := range s.cursors {
+		blocks += s.cursors[i].blocks
+	}
+	if s.drop(s.worst()-margin)*len(s.cursors)*seekPostings < blocks*postingsMax {
+		return false
+	}
+	clear(s.sums[:])
+	for _, c := range s.cursors {
+		s.addSeen(c, start)
+	}
+	return true
+}
+
+// offerSums offers the sums of the window, which are scores.
+func (s *searcher) offerSums(start uint32) {
+	for w, word := range s.seen {
+		for ; word != 0; word &= word - 1 {
+			i := w*64 + bits.TrailingZeros64(word)
+			s.offer(start+uint32(i), s.sums[i])
+		}
+	}
+}
+
+// scoreSeen offers the scores of what is seen in the window and may be among the best by its sum.
+func (s *searcher) scoreSeen(start uint32, margin float64) {
+	for w, word := range s.seen {
+		for ; word != 0; word &= word - 1 {
+			i := w*64 + bits.TrailingZeros64(word)
+			if !(float64(s.sums[i])+margin < s.worst()) { // NaN reaches everything
+				s.score(start + uint32(i))
+			}
 		}
 	}
 }

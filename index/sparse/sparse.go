@@ -8,11 +8,9 @@
 // list), so that a search copies the roots of its lists under a read lock, a few words for each dimension of the query,
 // and then reads without any lock what the vectors were at that moment: all of each vector's weights or none, and
 // document frequencies that belong to them. A change therefore waits for copying only, never for a search; and a search
-// waits for one vector's change at most. What was replaced lives until the last search that knows it ends.
-//
-// Removed postings are cut out at once. Marking them instead would save copying a path, and cost each search a look
-// at the mark of everything it meets, and a clock to tell marks of before its snapshot from later ones; the path is some
-// kilobytes at any length of the list, so a change is bounded work either way.
+// waits for one vector's change at most. What was replaced lives until the last search that knows it ends. Removed
+// postings are cut out at once, which takes no longer than adding them; docs/decisions/sparse-snapshots.md says why they
+// are not just marked.
 package sparse
 
 import (
