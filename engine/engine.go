@@ -357,7 +357,7 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.expiry.memoryBytes() + s.fields.memoryBytes() })
 	db.eachVectors(func(v *shardVectors) {
 		if v.sparse != nil {
-			heap += v.sparse.memoryBytes()
+			heap += v.sparse.MemoryBytes()
 			return
 		}
 		heap += v.dense.fresh.MemoryBytes()
