@@ -1,0 +1,160 @@
+package quant
+
+import (
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vectord/vectord"
+)
+
+// productRounds bounds the rounds of k-means. Most of what they gain they gain in the first few.
+const productRounds = 12
+
+// TrainProduct returns a Product for vectors of length dim compared by d, fitted to a sample of at least one. Some ten
+// thousand vectors are enough; of more, or of very long ones, it looks at an even choice. compression is one of
+// vectord.Compressions: how many times smaller than float32 the codes are. The same sample gives the same Product. The vectors
+// of Cosine must be normalised. It returns an error of kind KindInvalid if d, dim, compression or the sample is not usable.
+//
+// The centroids of a piece are those of k-means by Euclid's distance, whatever d is, from a start by k-means++ (Arthur and
+// Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007). It uses all processors.
+func TrainProduct(d vectord.Distance, dim int, sample [][]float32, compression int) (*Product, error) {
+	if err := checkProduct(d, dim, compression); err != nil {
+		return nil, vectord.Errorf(vectord.KindInvalid, "product quantizer: %v", err)
+	}
+	sample, err := checkSample(dim, sample)
+	if err != nil {
+		return nil, err
+	}
+	p := newProduct(d, dim, compression)
+	for i := range dim {
+		p.low[i], p.high[i] = math.MaxFloat32, -math.MaxFloat32
+	}
+	for _, v := range sample {
+		for i, x := range v {
+			p.low[i], p.high[i] = min(p.low[i], x), max(p.high[i], x)
+		}
+	}
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), p.pieces()) {
+		workers.Go(func() {
+			k := newKMeans(len(sample), p.width)
+			for {
+				piece := int(next.Add(1) - 1)
+				if piece >= p.pieces() {
+					return
+				}
+				for i, v := range sample {
+					point := k.points[i*p.width:][:p.width]
+					clear(point)
+					for j, x := range v[p.starts[piece]:p.starts[piece+1]] {
+						point[j] = clamp(x, productMax)
+					}
+				}
+				k.run(p.of(piece), uint64(piece))
+			}
+		})
+	}
+	workers.Wait()
+	return p, nil
+}
+
+// kMeans finds centroids of points. It is used again for one piece after the other.
+type kMeans struct {
+	width   int
+	points  []float32 // width components each
+	codes   []byte    // of the nearest centroid
+	squares []float32 // of the distance to it
+	sums    []float64 // of the points of each centroid
+	counts  []int     // of these points
+}
+
+func newKMeans(points, width int) *kMeans {
+	return &kMeans{width, make([]float32, points*width), make([]byte, points), make([]float32, points),
+		make([]float64, productCentroids*width), make([]int, productCentroids)}
+}
+
+// point returns a point.
+func (k *kMeans) point(i int) []float32 { return k.points[i*k.width:][:k.width] }
+
+// run sets centroids.
+func (k *kMeans) run(centroids []float32, seed uint64) {
+	k.start(centroids, rand.New(rand.NewPCG(seed, productCentroids)))
+	for range productRounds {
+		if !k.assign(centroids) {
+			return
+		}
+		k.move(centroids)
+	}
+}
+
+// start chooses points as the first centroids, each further one by a chance in proportion to the square of its distance from
+// those before. Where there are no more different points, those left are as the first.
+func (k *kMeans) start(centroids []float32, random *rand.Rand) {
+	n := len(k.squares)
+	for i := range k.squares {
+		k.squares[i] = math.MaxFloat32
+	}
+	chosen := random.IntN(n)
+	for c := range productCentroids {
+		centroid := centroids[c*k.width:][:k.width]
+		copy(centroid, k.point(chosen))
+		total := 0.0
+		for i := range n {
+			square := float32(0)
+			for j, x := range k.point(i) {
+				d := x - centroid[j]
+				square += float32(d * d)
+			}
+			k.squares[i] = min(k.squares[i], square)
+			total += float64(k.squares[i])
+		}
+		if total == 0 {
+			for c++; c < productCentroids; c++ {
+				copy(centroids[c*k.width:], centroids[:k.width])
+			}
+			return
+		}
+		left := random.Float64() * total
+		for i, square := range k.squares {
+			if square > 0 {
+				chosen = i // the last one that can be if rounding leaves something of left
+				if left -= float64(square); left < 0 {
+					break
+				}
+			}
+		}
+	}
+}
+
+// assign sets codes and reports whether one changed, or may have.
+func (k *kMeans) assign(centroids []float32) (changed bool) {
+	for i, old := range k.codes {
+		k.codes[i], k.squares[i] = nearest(k.point(i), centroids)
+		changed = changed || k.codes[i] != old
+	}
+	return changed
+}
+
+// move sets each centroid to the mean of its points. One that has none stays.
+func (k *kMeans) move(centroids []float32) {
+	clear(k.sums)
+	clear(k.counts)
+	for i, code := range k.codes {
+		k.counts[code]++
+		sum := k.sums[int(code)*k.width:][:k.width]
+		for j, x := range k.point(i) {
+			sum[j] += float64(x)
+		}
+	}
+	for c, count := range k.counts {
+		for j := range k.width {
+			if count > 0 {
+				centroids[c*k.width+j] = float32(k.sums[c*k.width+j] / float64(count))
+			}
+		}
+	}
+}
