@@ -196,12 +196,15 @@ func DecodeProduct(b []byte) (*Product, error) {
 	if err := errors.Join(next(p.low, math.MaxFloat32), next(p.high, math.MaxFloat32)); err != nil {
 		return nil, err
 	}
+	centroids := make([]float32, productCentroids*p.width)
 	for piece := range p.pieces() {
 		for c := range productCentroids {
-			if err := next(p.centroid(piece, c)[:p.starts[piece+1]-p.starts[piece]], productMax); err != nil {
+			if err := next(centroids[c*p.width:][:p.starts[piece+1]-p.starts[piece]], productMax); err != nil {
 				return nil, err
 			}
 		}
+		p.setCentroids(piece, centroids)
+		clear(centroids)
 	}
 	return p, nil
 }

@@ -27,7 +27,11 @@ type Product struct {
 	rowSize     int
 	starts      []int     // where each piece begins in a vector, and at the end the dimension
 	low, high   []float32 // of the sample, by component
-	centroids   []float32 // those of the first piece, then those of the next; width components each
+
+	// centroids are those of the first piece, then those of the next, of width components each. What is beyond the pieces, as
+	// far as the kernels go, is 0. columns are the same the other way round: the first components of the centroids of the
+	// first piece, then the second ones, and so on.
+	centroids, columns []float32
 }
 
 const (
@@ -36,6 +40,9 @@ const (
 
 	// productTables bounds the tables of a query to 4 MiB. Vectors of more pieces are compared by the centroids.
 	productTables = 4096
+
+	// productLanes is what the length of a padded vector is a multiple of.
+	productLanes = 8
 
 	// productMax bounds a component, of a centroid too, so that no sum overflows. No real data comes near.
 	productMax = 0x1p+50
@@ -51,8 +58,27 @@ func newProduct(d vectord.Distance, dim, compression int) *Product {
 	}
 	p.rowSize = alignRow(pieces)
 	p.low, p.high = make([]float32, dim), make([]float32, dim)
-	p.centroids = make([]float32, pieces*productCentroids*p.width)
+	p.centroids = make([]float32, p.padded()*productCentroids)
+	p.columns = make([]float32, pieces*p.width*productCentroids)
 	return p
+}
+
+// padded returns the length of a padded vector.
+func (p *Product) padded() int {
+	return (p.pieces()*p.width + productLanes - 1) / productLanes * productLanes
+}
+
+// setCentroids sets the centroids of a piece , of width components each.
+func (p *Product) setCentroids(piece int, centroids []float32) {
+	copy(p.centroids[piece*productCentroids*p.width:], centroids)
+	transpose(p.of(piece), centroids, p.width)
+}
+
+// transpose writes centroids to columns.
+func transpose(columns, centroids []float32, width int) {
+	for i, x := range centroids {
+		columns[i%width*productCentroids+i/width] = x
+	}
 }
 
 // checkProduct returns an error unless there are product codes for d, dim and compression.
@@ -84,14 +110,16 @@ func (p *Product) RowSize() int { return p.rowSize }
 // pieces returns the number of pieces of a vector, which is that of the codes of a row.
 func (p *Product) pieces() int { return len(p.starts) - 1 }
 
-// of returns the centroids of a piece.
+// of returns the columns of a piece.
 func (p *Product) of(piece int) []float32 {
 	size := productCentroids * p.width
-	return p.centroids[piece*size:][:size]
+	return p.columns[piece*size:][:size]
 }
 
 // centroid returns a centroid of a piece.
-func (p *Product) centroid(piece, c int) []float32 { return p.of(piece)[c*p.width:][:p.width] }
+func (p *Product) centroid(piece, c int) []float32 {
+	return p.centroids[(piece*productCentroids+c)*p.width:][:p.width]
+}
 
 // Clipped returns how many components of v are beyond those of the sample, which no centroid was chosen for. It panics unless v
 // has the Product's dimension.
@@ -115,7 +143,7 @@ func (p *Product) check(v []float32) {
 // pad sets q.vector to the pieces of v, each of the same width.
 func (p *Product) pad(q *Query, v []float32) {
 	p.check(v)
-	q.vector = slices.Grow(q.vector[:0], p.pieces()*p.width)[:p.pieces()*p.width]
+	q.vector = slices.Grow(q.vector[:0], p.padded())[:p.padded()]
 	clear(q.vector)
 	for i := range p.pieces() {
 		piece := q.vector[i*p.width:][:p.width]
@@ -149,58 +177,54 @@ func (p *Product) EncodeQuery(q *Query, v []float32) {
 	q.tables = slices.Grow(q.tables, size)[:size]
 	for i := range p.pieces() {
 		table := (*[productCentroids]float32)(q.tables[i*productCentroids:])
-		piece, centroids := q.vector[i*p.width:][:p.width], p.of(i)
-		switch p.distance {
-		case vectord.Euclid:
-			tableSquares(table, piece, centroids)
-		case vectord.Manhattan:
-			tableDifferences(table, piece, centroids)
-		default:
-			tableProducts(table, piece, centroids)
-		}
+		tabulate(p.distance, table, q.vector[i*p.width:][:p.width], p.of(i))
 	}
 }
 
 // QueryFromRow prepares a stored row as a query, whose distances are those of the rows. It panics if row is too short.
 func (p *Product) QueryFromRow(q *Query, row []byte) {
 	q.tables = q.tables[:0]
-	q.vector = q.vector[:0]
+	q.vector = slices.Grow(q.vector[:0], p.padded())[:p.padded()]
 	for i, code := range row[:p.rowSize][:p.pieces()] {
-		q.vector = append(q.vector, p.centroid(i, int(code))...)
+		copy(q.vector[i*p.width:], p.centroid(i, int(code)))
 	}
+	clear(q.vector[p.pieces()*p.width:])
 }
 
 // Distances sets dst[i] to the distance from the query to row slots[i] of rows, as Codec says.
 func (p *Product) Distances(dst []int32, q *Query, rows []byte, slots []uint32) {
 	dst = dst[:len(slots)]
-	for i, slot := range slots {
-		dst[i] = p.measure(q, rows[int(slot)*p.rowSize:])
+	for n := p.callRows(); len(slots) > 0; {
+		n = min(n, len(slots))
+		p.measure(dst[:n], q, rows, slots[:n])
+		dst, slots = dst[n:], slots[n:]
 	}
 }
 
 // Scan sets dst[i] to the distance from the query to row i of rows, as Codec says.
 func (p *Product) Scan(dst []int32, q *Query, rows []byte) {
 	dst = dst[:len(rows)/p.rowSize]
-	for i := range dst {
-		dst[i] = p.measure(q, rows[i*p.rowSize:])
+	for n := min(p.callRows(), len(ascending)); len(dst) > 0; {
+		n = min(n, len(dst))
+		p.measure(dst[:n], q, rows, ascending[:n])
+		dst, rows = dst[n:], rows[n*p.rowSize:]
 	}
 }
 
-// measure returns the distance from the query to a row.
-func (p *Product) measure(q *Query, row []byte) int32 {
-	row = row[:p.pieces()]
-	var sum float32
-	switch {
-	case len(q.tables) > 0:
-		sum = sumEntries(q.tables, row)
-	case p.distance == vectord.Euclid:
-		sum = sumSquares(q.vector, p.centroids, row, p.width)
-	case p.distance == vectord.Manhattan:
-		sum = sumDifferences(q.vector, p.centroids, row, p.width)
-	default:
-		sum = sumProducts(q.vector, p.centroids, row, p.width)
+// callRows returns how many rows one call of a kernel may compare, at least 1.
+func (p *Product) callRows() int { return max(callBytes/(float32Bytes*p.padded()), 1) }
+
+// measure sets dst to the distances of some rows.
+func (p *Product) measure(dst []int32, q *Query, rows []byte, slots []uint32) {
+	sums := measured(dst)
+	if len(q.tables) == 0 {
+		p.compare(sums, q.vector, rows, slots)
+	} else {
+		for i, slot := range slots {
+			sums[i] = sumEntries(q.tables, rows[int(slot)*p.rowSize:][:p.pieces()])
+		}
 	}
-	return orderOf(sum)
+	toOrder(dst)
 }
 
 // Float returns the distance that d stands for, in terms of index.DistanceFunc.
@@ -228,9 +252,9 @@ func sumEntries(tables []float32, codes []byte) float32 {
 }
 
 // nearest returns the number of the centroid that is nearest to a piece, the first of equals, and the square of its distance.
-func nearest(piece, centroids []float32) (code byte, square float32) {
+func nearest(piece, columns []float32) (code byte, square float32) {
 	var table [productCentroids]float32
-	tableSquares(&table, piece, centroids)
+	tabulate(vectord.Euclid, &table, piece, columns)
 	square = table[0]
 	for c, x := range table {
 		if x < square {
@@ -239,83 +263,3 @@ func nearest(piece, centroids []float32) (code byte, square float32) {
 	}
 	return code, square
 }
-
-// tableSquares sets table to the squares of the distances from a piece to each centroid. This and the functions after it
-// convert each product, which forbids fused multiply-adds.
-func tableSquares(table *[productCentroids]float32, piece, centroids []float32) {
-	for c := range table {
-		var sum float32
-		for j, y := range centroids[c*len(piece):][:len(piece)] {
-			d := piece[j] - y
-			sum += float32(d * d)
-		}
-		table[c] = sum
-	}
-}
-
-// tableDifferences sets table to the sums of the differences between a piece and each centroid.
-func tableDifferences(table *[productCentroids]float32, piece, centroids []float32) {
-	for c := range table {
-		var sum float32
-		for j, y := range centroids[c*len(piece):][:len(piece)] {
-			sum += abs(piece[j] - y)
-		}
-		table[c] = sum
-	}
-}
-
-// tableProducts sets table to the negative products of a piece with each centroid.
-func tableProducts(table *[productCentroids]float32, piece, centroids []float32) {
-	for c := range table {
-		var sum float32
-		for j, y := range centroids[c*len(piece):][:len(piece)] {
-			sum -= float32(piece[j] * y)
-		}
-		table[c] = sum
-	}
-}
-
-// sumSquares returns the square of the distance from a padded vector to the centroids that the codes choose.
-func sumSquares(vector, centroids []float32, codes []byte, width int) (total float32) {
-	for _, code := range codes {
-		var sum float32
-		piece := vector[:width]
-		for j, y := range centroids[int(code)*width:][:len(piece)] {
-			d := piece[j] - y
-			sum += float32(d * d)
-		}
-		total += sum
-		vector, centroids = vector[width:], centroids[productCentroids*width:]
-	}
-	return total
-}
-
-// sumDifferences returns the sum of the differences between a padded vector and the centroids that the codes choose.
-func sumDifferences(vector, centroids []float32, codes []byte, width int) (total float32) {
-	for _, code := range codes {
-		var sum float32
-		piece := vector[:width]
-		for j, y := range centroids[int(code)*width:][:len(piece)] {
-			sum += abs(piece[j] - y)
-		}
-		total += sum
-		vector, centroids = vector[width:], centroids[productCentroids*width:]
-	}
-	return total
-}
-
-// sumProducts returns the negative product of a padded vector with the centroids that the codes choose.
-func sumProducts(vector, centroids []float32, codes []byte, width int) (total float32) {
-	for _, code := range codes {
-		var sum float32
-		piece := vector[:width]
-		for j, y := range centroids[int(code)*width:][:len(piece)] {
-			sum -= float32(piece[j] * y)
-		}
-		total += sum
-		vector, centroids = vector[width:], centroids[productCentroids*width:]
-	}
-	return total
-}
-
-func abs(x float32) float32 { return max(x, -x) }

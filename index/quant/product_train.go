@@ -54,7 +54,7 @@ func TrainProduct(d vectord.Distance, dim int, sample [][]float32, compression i
 						point[j] = clamp(x, productMax)
 					}
 				}
-				k.run(p.of(piece), uint64(piece))
+				p.setCentroids(piece, k.run(uint64(piece)))
 			}
 		})
 	}
@@ -67,28 +67,34 @@ type kMeans struct {
 	width   int
 	points  []float32 // width components each
 	codes   []byte    // of the nearest centroid
-	squares []float32 // of the distance to it
+	squares []float32 // of the distance to it, or to the nearest of those chosen
 	sums    []float64 // of the points of each centroid
 	counts  []int     // of these points
+
+	centroids, columns []float32 // see Product
 }
 
 func newKMeans(points, width int) *kMeans {
 	return &kMeans{width, make([]float32, points*width), make([]byte, points), make([]float32, points),
-		make([]float64, productCentroids*width), make([]int, productCentroids)}
+		make([]float64, productCentroids*width), make([]int, productCentroids),
+		make([]float32, productCentroids*width), make([]float32, productCentroids*width)}
 }
 
 // point returns a point.
 func (k *kMeans) point(i int) []float32 { return k.points[i*k.width:][:k.width] }
 
-// run sets centroids.
-func (k *kMeans) run(centroids []float32, seed uint64) {
-	k.start(centroids, rand.New(rand.NewPCG(seed, productCentroids)))
+// run returns centroids, which are valid until the next run.
+func (k *kMeans) run(seed uint64) []float32 {
+	k.start(k.centroids, rand.New(rand.NewPCG(seed, productCentroids)))
+	clear(k.codes)
 	for range productRounds {
-		if !k.assign(centroids) {
-			return
+		transpose(k.columns, k.centroids, k.width)
+		if !k.assign() {
+			break
 		}
-		k.move(centroids)
+		k.move(k.centroids)
 	}
+	return k.centroids
 }
 
 // start chooses points as the first centroids, each further one by a chance in proportion to the square of its distance from
@@ -130,10 +136,10 @@ func (k *kMeans) start(centroids []float32, random *rand.Rand) {
 	}
 }
 
-// assign sets codes and reports whether one changed, or may have.
-func (k *kMeans) assign(centroids []float32) (changed bool) {
+// assign sets codes and reports whether one changed. At first all are 0, and if they stay, all points are equal.
+func (k *kMeans) assign() (changed bool) {
 	for i, old := range k.codes {
-		k.codes[i], k.squares[i] = nearest(k.point(i), centroids)
+		k.codes[i], k.squares[i] = nearest(k.point(i), k.columns)
 		changed = changed || k.codes[i] != old
 	}
 	return changed
