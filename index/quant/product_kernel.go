@@ -56,6 +56,20 @@ func tabulate(d vectord.Distance, table *[productCentroids]float32, piece, colum
 	tabulateAt(simd.Chosen, d, table, piece, columns)
 }
 
+// leastOf returns the place of the least entry, the first of equals. There is no NaN.
+func leastOf(table *[productCentroids]float32) byte { return leastOfAt(simd.Chosen, table) }
+
+// leastOfPortable is the kernel in Go.
+func leastOfPortable(table *[productCentroids]float32) (place byte) {
+	least := table[0]
+	for i, x := range table {
+		if x < least {
+			place, least = byte(i), x
+		}
+	}
+	return place
+}
+
 // tabulatePortable is the kernels in Go.
 func tabulatePortable(d vectord.Distance, table *[productCentroids]float32, piece, columns []float32) {
 	clear(table[:])

@@ -91,3 +91,8 @@ func tableDifferencesAVX2(table *float32, piece *float32, width int, columns *fl
 //
 //go:noescape
 func tableProductsAVX2(table *float32, piece *float32, width int, columns *float32)
+
+// leastAVX2 returns the place of the first of the least entries of a table.
+//
+//go:noescape
+func leastAVX2(table *float32) int

@@ -37,6 +37,7 @@ func main() {
 	for _, distance := range []string{"Squares", "Differences", "Products"} {
 		table(distance, signs)
 	}
+	least()
 	Generate()
 }
 
@@ -230,6 +231,50 @@ func table(distance string, signs Mem) {
 	ADDQ(U32(registers*lanes*floatBytes), columns)
 	DECQ(blocks)
 	JNZ(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}
+
+// least writes the function that finds the least entry of a table: the least of each lane, of all lanes, and then the first
+// register that has it.
+func least() {
+	TEXT("leastAVX2", NOSPLIT, "func(table *float32) int")
+	Pragma("noescape")
+	Doc("leastAVX2 returns the place of the first of the least entries of a table.")
+	table := Load(Param("table"), GP64())
+	const chains = 4
+	var mins [chains]VecVirtual
+	for i := range centroids / lanes {
+		entries := Mem{Base: table, Disp: i * lanes * floatBytes}
+		if i < chains {
+			mins[i] = YMM()
+			VMOVUPS(entries, mins[i])
+		} else {
+			VMINPS(entries, mins[i%chains], mins[i%chains])
+		}
+	}
+	VMINPS(mins[1], mins[0], mins[0])
+	VMINPS(mins[3], mins[2], mins[2])
+	VMINPS(mins[2], mins[0], mins[0])
+	all, other := mins[0], YMM()
+	VPERM2F128(Imm(1), all, all, other)
+	VMINPS(other, all, all)
+	VPERMILPS(Imm(0b01_00_11_10), all, other)
+	VMINPS(other, all, all)
+	VPERMILPS(Imm(0b10_11_00_01), all, other)
+	VMINPS(other, all, all)
+	place, equal := GP64(), GP64()
+	XORL(place.As32(), place.As32())
+	Label("search")
+	found := YMM()
+	VCMPPS(Imm(0), Mem{Base: table, Index: place, Scale: floatBytes}, all, found)
+	ADDQ(Imm(lanes), place)
+	VMOVMSKPS(found, equal.As32())
+	TESTL(equal.As32(), equal.As32())
+	JZ(LabelRef("search"))
+	BSFL(equal.As32(), equal.As32())
+	LEAQ(Mem{Base: place, Index: equal, Scale: 1, Disp: -lanes}, place)
+	Store(place, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
 }
