@@ -18,7 +18,9 @@ var Codecs = func() []string {
 	return names
 }()
 
-func productName(compression int) string { return fmt.Sprintf("%s-x%d", vectord.CodecProduct, compression) }
+func productName(compression int) string {
+	return fmt.Sprintf("%s-x%d", vectord.CodecProduct, compression)
+}
 
 // codecName names a codec as Codecs does.
 func codecName(c quant.Codec) string {

@@ -197,8 +197,20 @@ func (p *Product) EncodeQuery(q *Query, v []float32) {
 func (p *Product) QueryFromRow(q *Query, row []byte) {
 	q.tables = q.tables[:0]
 	q.vector = slices.Grow(q.vector[:0], p.padded())[:p.padded()]
-	for i, code := range row[:p.rowSize][:p.pieces()] {
-		copy(q.vector[i*p.width:], p.centroid(i, int(code)))
+	vector, centroids := q.vector, p.centroids
+	for _, code := range row[:p.rowSize][:p.pieces()] {
+		from := int(code) * p.width
+		switch p.width { // short pieces without the cost of a call
+		case 1:
+			vector[0] = centroids[from]
+		case 2:
+			*(*[2]float32)(vector) = *(*[2]float32)(centroids[from:])
+		case 4:
+			*(*[4]float32)(vector) = *(*[4]float32)(centroids[from:])
+		default:
+			copy(vector, centroids[from:][:p.width])
+		}
+		vector, centroids = vector[p.width:], centroids[productCentroids*p.width:]
 	}
 	clear(q.vector[p.pieces()*p.width:])
 }
