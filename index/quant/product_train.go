@@ -10,8 +10,13 @@ import (
 	"github.com/vectord/vectord"
 )
 
-// productRounds bounds the rounds of k-means. Most of what they gain they gain in the first few.
-const productRounds = 12
+const (
+	// productRounds bounds the rounds of k-means. Most of what they gain they gain in the first few.
+	productRounds = 12
+
+	// productStarts is from how many of the points the first centroids are chosen.
+	productStarts = 10 * productCentroids
+)
 
 // TrainProduct returns a Product for vectors of length dim compared by d, fitted to a sample of at least one. Some ten
 // thousand vectors are enough; of more, or of very long ones, it looks at an even choice. compression is one of
@@ -100,16 +105,16 @@ func (k *kMeans) run(seed uint64) []float32 {
 // start chooses points as the first centroids, each further one by a chance in proportion to the square of its distance from
 // those before. Where there are no more different points, those left are as the first.
 func (k *kMeans) start(centroids []float32, random *rand.Rand) {
-	n := len(k.squares)
+	step := max(len(k.squares)/productStarts, 1)
 	for i := range k.squares {
 		k.squares[i] = math.MaxFloat32
 	}
-	chosen := random.IntN(n)
+	chosen := random.IntN(len(k.squares))
 	for c := range productCentroids {
 		centroid := centroids[c*k.width:][:k.width]
 		copy(centroid, k.point(chosen))
 		total := 0.0
-		for i := range n {
+		for i := 0; i < len(k.squares); i += step {
 			square := float32(0)
 			for j, x := range k.point(i) {
 				d := x - centroid[j]
@@ -125,12 +130,10 @@ func (k *kMeans) start(centroids []float32, random *rand.Rand) {
 			return
 		}
 		left := random.Float64() * total
-		for i, square := range k.squares {
-			if square > 0 {
+		for i := 0; i < len(k.squares) && left >= 0; i += step {
+			if k.squares[i] > 0 {
 				chosen = i // the last one that can be if rounding leaves something of left
-				if left -= float64(square); left < 0 {
-					break
-				}
+				left -= float64(k.squares[i])
 			}
 		}
 	}

@@ -320,6 +320,39 @@ func TestCodesFollowTheData(t *testing.T) {
 	}
 }
 
+// TestProductCodesOfFewVectors lets vectors come that are like those before, of which there were too few to train codes on.
+func TestProductCodesOfFewVectors(t *testing.T) {
+	const few, many = 200, 10_500 // of which 10,000 are looked at together
+	seed := seedOf(t)
+	disk := storagetest.NewCrashFS(nil)
+	node := open(t, disk)
+	config := vectord.DefaultCollectionConfig(nodeDim, vectord.Euclid)
+	config.Optimizer.IndexingThreshold = 1
+	config.Quantization = json.RawMessage(`{"product":{"compression":"x8"}}`)
+	if err := node.Engine().CreateCollection(background, "c", config); err != nil {
+		t.Fatal(err)
+	}
+	vectors := clustered(rand.New(rand.NewPCG(seed, 9)), few+many)
+	upsert(t, node.Engine(), 0, vectors[:few])
+	waitIndexed(t, node.Engine(), few)
+	if err := node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	node, metrics := openMeasured(t, disk)
+	defer node.Close()
+	upsert(t, node.Engine(), few, vectors[few:])
+	for retrainings(t, metrics, "drift") == 0 {
+		yield()
+	}
+	waitGreen(t, node.Engine())
+	if n := retrainings(t, metrics, "drift"); n != 1 {
+		t.Errorf("the codes were trained again %v times, want once", n)
+	}
+	if r := recall(t, node.Engine(), vectors[few:few+100]); r < 0.97 {
+		t.Errorf("recall is %v", r)
+	}
+}
+
 func gauge(t *testing.T, r *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := r.Gather()
