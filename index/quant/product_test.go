@@ -48,7 +48,7 @@ func TestProductDistancesFollowTheCodes(t *testing.T) {
 	const seed = 3
 	for _, d := range distances {
 		exact := index.DistanceFunc(d)
-		for _, dim := range []int{1, 2, 3, 15, 16, 17, 33, 100, 130} {
+		for _, dim := range []int{1, 3, 16, 17, 100} {
 			r := rand.New(rand.NewPCG(seed, uint64(dim)))
 			vectors := clusters(r, d, 300, dim)
 			query := clusters(r, d, 1, dim)[0]
@@ -127,7 +127,7 @@ func TestProductCodesAreTheNearest(t *testing.T) {
 // TestProductRanking measures how many of the true ten nearest are among the thirty nearest by the codes, of vectors without
 // clusters whose components vary less and less.
 func TestProductRanking(t *testing.T) {
-	const seed, count, queries, dim = 11, 3000, 50, 100
+	const seed, count, queries, dim = 11, 2000, 20, 100
 	for _, d := range distances {
 		r := rand.New(rand.NewPCG(seed, uint64(d)))
 		vectors := make([][]float32, count+queries)
