@@ -32,6 +32,9 @@ const (
 	commandDeleteCollection commandKind = 3
 	commandUpdateAliases    commandKind = 4
 	commandWrite            commandKind = 5
+
+	commandReserveShards      commandKind = 6
+	commandReplaceCollections commandKind = 7
 )
 
 type createCollection struct {
@@ -50,6 +53,16 @@ type deleteCollection struct {
 
 type updateAliases struct {
 	Actions []vectord.AliasAction `json:"actions"`
+}
+
+type reserveShards struct {
+	Count int `json:"count"`
+}
+
+// replaceCollections names collections without their ids, which Apply gives them. The rows of their shards are in storage.
+type replaceCollections struct {
+	Collections []collectionMeta `json:"collections"`
+	Aliases     []vectord.Alias  `json:"aliases,omitempty"`
 }
 
 // write changes points of one shard. Session, if it is not zero, is the hash of the client's idempotency key, and

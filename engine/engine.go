@@ -6,7 +6,7 @@
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
 // Lock order: shard.applying before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody holds together;
-// catalog.mu is held alone.
+// catalog.mu and snapshots.mu are held alone.
 package engine
 
 import (
@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -42,6 +43,10 @@ type Options struct {
 	IndexWorkers int                   // goroutines that build graphs; 0: one a core
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
+
+	SnapshotDir string // where snapshots are kept, created with the first; empty: none are
+	// FetchSnapshot reads a snapshot from a http: or https: URL that a request names; nil: that is refused.
+	FetchSnapshot func(ctx context.Context, location, apiKey string) (io.ReadCloser, error)
 }
 
 // maintenanceInterval is how often memory is measured and idle shards are looked after.
@@ -57,6 +62,8 @@ type DB struct {
 	budget  *budget
 	workers *workerTokens
 	metrics *metrics
+
+	snapshots snapshots
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
@@ -79,7 +86,9 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
 	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
-		workers: newWorkerTokens(o.IndexWorkers)}
+		workers: newWorkerTokens(o.IndexWorkers),
+		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),
+			imported: map[uint32]*shard{}}}
 	db.stop, db.cancel = context.WithCancel(context.Background())
 	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
 	db.metrics = newMetrics(db, o.Metrics)
@@ -124,33 +133,44 @@ func (db *DB) load() error {
 	if db.applied[metaGroup], err = db.store.Applied(metaGroup); err != nil {
 		return err
 	}
-	return db.removeOrphans()
+	if err := db.removeOrphans(); err != nil {
+		return err
+	}
+	return db.snapshots.dir.clean()
 }
 
 func (db *DB) loadCollection(m collectionMeta) error {
 	if _, err := vectord.ParseQuantization(m.Config.Quantization); err != nil {
 		return fmt.Errorf("collection %q: %w", m.Name, err)
 	}
-	c := &collection{id: m.ID, name: m.Name, config: m.Config}
-	for _, sm := range m.Shards {
-		s := db.newShard(sm, &c.config)
-		if err := db.loadShard(s); err != nil {
+	c := db.newCollection(m)
+	for _, s := range c.shards {
+		applied, err := db.store.Applied(s.group)
+		if err == nil {
+			db.applied[s.group] = applied
+			err = db.loadShard(s, applied.Index)
+		}
+		if err != nil {
 			return fmt.Errorf("load shard %d of collection %q: %w", s.id, c.name, err)
 		}
-		c.shards = append(c.shards, s)
 	}
 	db.catalog.put(c)
 	return nil
 }
 
-func (db *DB) loadShard(s *shard) error {
-	applied, err := db.store.Applied(s.group)
-	if err != nil {
-		return err
+// newCollection makes a collection whose shards are still to be loaded.
+func (db *DB) newCollection(m collectionMeta) *collection {
+	c := &collection{id: m.ID, name: m.Name, config: m.Config}
+	for _, sm := range m.Shards {
+		c.shards = append(c.shards, db.newShard(sm, &c.config))
 	}
-	db.applied[s.group] = applied
+	return c
+}
+
+// loadShard brings up a shard of which the log has been applied up to an index.
+func (db *DB) loadShard(s *shard, applied uint64) error {
 	live := roaring.New()
-	err = db.store.ScanSlots(s.id, func(slot uint32, row storage.SlotRow) error {
+	err := db.store.ScanSlots(s.id, func(slot uint32, row storage.SlotRow) error {
 		s.slots.set(slot, slotPoint{row.ID, row.Version})
 		s.allocator.load(slot)
 		live.Add(slot)
@@ -160,13 +180,13 @@ func (db *DB) loadShard(s *shard) error {
 		return err
 	}
 	s.points.Store(int64(live.GetCardinality()))
-	s.filters.from = applied.Index
+	s.filters.from = applied
 	ef, err := loadEf(s.index.files, s.id)
 	if err != nil {
 		db.logger.Warn("the number of candidates chosen for a shard cannot be read and is measured again", "shard", s.id, "error", err)
 	}
 	s.recall.ef.Store(int32(ef))
-	return s.index.load(live, applied.Index)
+	return s.index.load(live, applied)
 }
 
 // newShard makes a shard without points.
@@ -181,7 +201,8 @@ func (db *DB) newShard(m shardMeta, config *vectord.CollectionConfig) *shard {
 	return &shard{id: m.ID, group: m.Group, allocator: newAllocator(), index: x}
 }
 
-// removeOrphans removes derived files of shards that are no more.
+// removeOrphans removes derived files of shards that are no more, and rows of those that a recovery added, or replaced,
+// when it was interrupted.
 func (db *DB) removeOrphans() error {
 	names, err := db.store.ListFiles()
 	if err != nil {
@@ -196,7 +217,17 @@ func (db *DB) removeOrphans() error {
 			}
 		}
 	}
-	return nil
+	var orphans []uint32
+	err = db.store.ShardsWithRows(func(shard uint32) error {
+		if !known[shard] {
+			orphans = append(orphans, shard)
+		}
+		return nil
+	})
+	for _, shard := range orphans {
+		err = errors.Join(err, db.dropRows(shard, 1))
+	}
+	return err
 }
 
 // storeFiles adds to the store what a checkpoint needs of the log of commits.
@@ -241,6 +272,7 @@ func (db *DB) Ready() error {
 func (db *DB) Close() error {
 	db.cancel()
 	db.background.Wait()
+	db.closeSnapshots()
 	var errs []error
 	db.eachShard(func(s *shard) {
 		s.index.halt()
@@ -263,6 +295,9 @@ func (db *DB) maintain() {
 		select {
 		case <-tick.C:
 			db.budget.refresh()
+			if err := db.releaseRetired(time.Now()); err != nil {
+				db.logger.Error("drop what was replaced by a snapshot", "error", err)
+			}
 			db.eachShard(func(s *shard) { s.index.kick() })
 		case <-db.stop.Done():
 			return
@@ -278,10 +313,12 @@ func (db *DB) eachShard(fn func(*shard)) {
 
 // memoryBytes returns what the shards hold on the Go heap and outside of it.
 func (db *DB) memoryBytes() (heap, outside int64) {
-	db.eachShard(func(s *shard) {
+	count := func(s *shard) {
 		heap += s.index.fresh.MemoryBytes() + s.slots.memoryBytes()
 		outside += s.index.graphBytes()
-	})
+	}
+	db.eachShard(count)
+	db.eachRetired(count)
 	return heap + db.sampled.Load(), outside
 }
 
