@@ -16,7 +16,7 @@ type route struct {
 	handle handler
 }
 
-// routes is the whole API. {name} is a collection or an alias, {id} a point.
+// routes is the whole API. {name} is a collection or an alias, {id} a point, {snapshot} a file.
 var routes = []route{
 	{"GET", "/", permissionOpen, (*Server).getRoot},
 	{"GET", "/healthz", permissionOpen, (*Server).getHealth},
@@ -52,6 +52,17 @@ var routes = []route{
 	{"POST", "/collections/{name}/points/query/batch", permissionRead, (*Server).queryBatch},
 	{"POST", "/collections/{name}/points/search", permissionRead, (*Server).search},
 	{"POST", "/collections/{name}/points/search/batch", permissionRead, (*Server).searchBatch},
+
+	{"GET", "/collections/{name}/snapshots", permissionRead, (*Server).listSnapshots},
+	{"POST", "/collections/{name}/snapshots", permissionWrite, (*Server).createSnapshot},
+	{"GET", "/collections/{name}/snapshots/{snapshot}", permissionRead, (*Server).getSnapshot},
+	{"DELETE", "/collections/{name}/snapshots/{snapshot}", permissionWrite, (*Server).deleteSnapshot},
+	{"PUT", "/collections/{name}/snapshots/recover", permissionManage, (*Server).recoverSnapshot},
+	{"POST", "/collections/{name}" + uploadPath, permissionManage, (*Server).uploadSnapshot},
+	{"GET", "/snapshots", permissionManage, (*Server).listSnapshots},
+	{"POST", "/snapshots", permissionManage, (*Server).createSnapshot},
+	{"GET", "/snapshots/{snapshot}", permissionManage, (*Server).getSnapshot},
+	{"DELETE", "/snapshots/{snapshot}", permissionManage, (*Server).deleteSnapshot},
 }
 
 // The routes of requests that match none of the table. They ask for the permission to read, so that a stranger learns

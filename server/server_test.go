@@ -564,7 +564,7 @@ func TestPermissions(t *testing.T) {
 			readRoutes[rt.method+" "+rt.path] = true
 		}
 	}
-	if len(readRoutes) != 18 || readRoutes["PUT /collections/{name}/points"] {
+	if len(readRoutes) != 20 || readRoutes["PUT /collections/{name}/points"] {
 		t.Errorf("the read-only key opens %d routes: %v", len(readRoutes), readRoutes)
 	}
 	if status, _, _ := h.send("GET", "/nothing", nil); status != 401 {
