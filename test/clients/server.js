@@ -1,4 +1,4 @@
-// Runs the real server for the tests, and holds what the tests of both clients share.
+// Runs the real server for the tests, and holds what the tests of the clients share.
 
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
@@ -116,4 +116,25 @@ export function assertHits(hits, expected) {
         const error = Math.abs(hit.score - expected[i].score);
         assert.ok(error <= 1e-5 * Math.max(1, Math.abs(expected[i].score)), `score of ${hit.id}: ${hit.score}, expected ${expected[i].score}`);
     });
+}
+
+/**
+ * Returns the ids of k points, each chosen as the one with the most (1 − diversity) · similarity to the vector −
+ * diversity · similarity to the nearest that is chosen already, among the candidates nearest to the vector; the first is
+ * the nearest of all. Carbonell and Goldstein (1998).
+ */
+export function chosenByMMR(points, distance, vector, {k, diversity, candidates}) {
+    const sign = distance === 'Cosine' || distance === 'Dot' ? 1 : -1;
+    const similarity = (a, b) => sign * score[distance](a, b);
+    const byId = new Map(points.map((point) => [point.id, point.vector]));
+    const left = nearest(points, distance, vector, candidates).map(({id}) => id);
+    const chosen = left.splice(0, 1);
+    const worth = (id) =>
+        (1 - diversity) * similarity(byId.get(id), vector) - diversity * Math.max(...chosen.map((other) => similarity(byId.get(id), byId.get(other))));
+    while (chosen.length < k && left.length > 0) {
+        const best = left.reduce((a, b) => (worth(b) > worth(a) ? b : a));
+        left.splice(left.indexOf(best), 1);
+        chosen.push(best);
+    }
+    return chosen;
 }
