@@ -6,7 +6,7 @@ import {readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import {QdrantClient} from '@qdrant/js-client-rest';
-import {assertHits, nearest, randomNumbers, randomVector, startServer} from './server.js';
+import {assertHits, nearest, randomNumbers, randomVector, refused, startServer} from './server.js';
 
 const size = 16;
 const colours = ['red', 'green', 'blue'];
@@ -26,16 +26,6 @@ function somePoints(seed, count) {
             ...(i % 10 === 0 ? {rare: null} : {}),
         },
     }));
-}
-
-/** Fails unless the promise is rejected with the status, and with a text that the pattern matches. */
-async function refused(promise, status, pattern) {
-    await assert.rejects(promise, (error) => {
-        assert.equal(error.status, status, `${error}`);
-        const text = typeof error.data === 'string' ? error.data : error.data?.status?.error;
-        assert.match(text ?? '', pattern);
-        return true;
-    });
 }
 
 /** Returns records as the points that were sent: numbers of vectors come back with as few digits as float32 needs. */

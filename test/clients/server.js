@@ -138,3 +138,29 @@ export function chosenByMMR(points, distance, vector, {k, diversity, candidates}
     }
     return chosen;
 }
+
+/**
+ * Fails unless the hits are k of the points with the best scores (or all, if there are less) in their order, each with the
+ * score that it has in the map. Which of several points with equal scores are there does not matter.
+ */
+export function assertScored(hits, scores, k, best = 'greatest') {
+    const wanted = [...scores.values()].sort((a, b) => (best === 'greatest' ? b - a : a - b)).slice(0, k);
+    assert.equal(hits.length, wanted.length);
+    assert.equal(new Set(hits.map((hit) => hit.id)).size, hits.length);
+    hits.forEach((hit, i) => {
+        for (const expected of [wanted[i], scores.get(hit.id)]) {
+            const error = Math.abs(hit.score - expected);
+            assert.ok(error <= 1e-5 * Math.max(1, Math.abs(expected)), `score of ${hit.id} at ${i}: ${hit.score}, expected ${expected}`);
+        }
+    });
+}
+
+/** Fails unless the promise is rejected with the status, and with a text that the pattern matches. */
+export async function refused(promise, status, pattern) {
+    await assert.rejects(promise, (error) => {
+        assert.equal(error.status, status, `${error}`);
+        const text = typeof error.data === 'string' ? error.data : error.data?.status?.error;
+        assert.match(text ?? '', pattern);
+        return true;
+    });
+}
