@@ -590,13 +590,19 @@ func (p searchPlan) String() string {
 	return [...]string{"exact", "list", "sparse", "fresh"}[p]
 }
 
-// list answers a query without a vector: points by ascending id, with score 0.
+// list answers a query without a vector: points by ascending id, or in the order of a payload value, with score 0.
 func (s *search) list(ctx context.Context) ([]vectord.Hit, error) {
 	q := s.query
 	if q.ScoreThreshold != nil {
 		return nil, vectord.Errorf(vectord.KindInvalid, "score_threshold is given without a query to score by")
 	}
-	records, err := s.db.page(ctx, s.collection, nil, q.Limit+q.Offset, s.filter, s.selection)
+	var records []vectord.Record
+	var err error
+	if q.OrderBy != nil {
+		records, err = s.db.ordered(ctx, s.collection, q.OrderBy, q.Limit+q.Offset, s.filter, s.selection)
+	} else {
+		records, err = s.db.page(ctx, s.collection, nil, q.Limit+q.Offset, s.filter, s.selection)
+	}
 	if err != nil {
 		return nil, err
 	}
