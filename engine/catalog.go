@@ -117,6 +117,15 @@ func (c *catalog) lookup(name string) *collection {
 	return c.collections[name]
 }
 
+func (c *catalog) resolveAlias(name string) string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if target, ok := c.aliases[name]; ok {
+		return target
+	}
+	return name
+}
+
 func noCollection(name string) error {
 	return vectord.Errorf(vectord.KindNotFound, "Collection `%s` doesn't exist!", name)
 }

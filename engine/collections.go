@@ -92,6 +92,10 @@ func (db *DB) CollectionExists(name string) bool {
 // Aliases returns all aliases, sorted by name.
 func (db *DB) Aliases() []vectord.Alias { return db.catalog.allAliases() }
 
+// ResolveAlias returns the collection that an alias stands for. Any other name stands for itself, whether or not a
+// collection has it.
+func (db *DB) ResolveAlias(name string) string { return db.catalog.resolveAlias(name) }
+
 // CollectionInfo returns the configuration and state of a collection.
 func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	c, err := db.catalog.resolve(name)

@@ -15,8 +15,14 @@ import (
 // handler. A client that sends it refuses its own request.
 const refusedHeader = "Vectord-Body-Refused"
 
+// What refusedHeader says: why the body was cut off.
+const (
+	refusedForSize       = "size"
+	refusedForCredential = "credential"
+)
+
 // headerReceived runs before anything of a body is read or waited for. It cuts the body off a request that is going to be
-// refused by its header alone: one without a valid key, or with a body over the limit. The handler then says so, a
+// refused by its header alone: one without a valid key or token, or with a body over the limit. The handler then says so, a
 // missing key first; the connection cannot be used again, as the body is still on the wire.
 //
 // The permission of the route is looked at by the handler: by then at most fasthttp's read-ahead of 8 KiB has come in.
@@ -26,8 +32,10 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) (unchanged fasthttp.R
 		return unchanged
 	}
 	if n > s.options.MaxBodyBytes {
-		h.Set(refusedHeader, "1")
-	} else if s.keys.grant(h) > permissionOpen {
+		h.Set(refusedHeader, refusedForSize)
+	} else if _, err := s.authorizer.authenticate(credential(h)); err != nil {
+		h.Set(refusedHeader, refusedForCredential)
+	} else {
 		return unchanged
 	}
 	h.SetContentLength(0)

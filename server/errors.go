@@ -32,8 +32,7 @@ const (
 	inPath  = "path parameters"
 )
 
-// refusal is the answer to a request that was not admitted. Credentials have no vectord.Kind: no other door than HTTP
-// asks for them in this way.
+// refusal is the answer to a request that was not admitted.
 type refusal struct {
 	status int
 	text   string

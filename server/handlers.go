@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,8 +79,12 @@ func (r *request) ok() { r.out = append(r.out, "true"...) }
 
 func (s *Server) listCollections(r *request) error {
 	r.out = append(r.out, `{"collections":[`...)
-	for i, name := range s.engine.Collections() {
-		if i > 0 {
+	listed := 0
+	for _, name := range s.engine.Collections() {
+		if !r.caller.may(permissionRead, name) {
+			continue
+		}
+		if listed++; listed > 1 {
 			r.out = append(r.out, ',')
 		}
 		r.out = append(r.out, `{"name":`...)
@@ -139,7 +144,8 @@ func (s *Server) deleteCollection(r *request) error {
 }
 
 func (s *Server) listAliases(r *request) error {
-	r.out = appendAliases(r.out, s.engine.Aliases())
+	aliases := slices.DeleteFunc(s.engine.Aliases(), func(a vectord.Alias) bool { return !r.caller.may(permissionRead, a.Collection) })
+	r.out = appendAliases(r.out, aliases)
 	return nil
 }
 

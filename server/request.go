@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"runtime/debug"
@@ -22,7 +23,8 @@ type request struct {
 	http   *fasthttp.RequestCtx
 	ctx    context.Context // ends with the request's deadline
 
-	collection     string // {name} of the path
+	caller         caller // who asks; the zero value where the route is open
+	collection     string // {name} of the path, an alias at most if the caller may do the same with every collection
 	wait           bool
 	idempotencyKey string
 
@@ -46,7 +48,12 @@ func (s *Server) serveRoute(rt *route, m *routeMetrics, ctx *fasthttp.RequestCtx
 		s.writeAnswer(r, start)
 	}
 	r.release()
-	m.answered(ctx.Response.StatusCode(), time.Since(start))
+	status, took := ctx.Response.StatusCode(), time.Since(start)
+	m.answered(status, took)
+	if s.log.Enabled(ctx, slog.LevelDebug) {
+		s.log.Debug("request", "method", rt.method, "route", rt.path, "collection", r.collection, "status", status,
+			"took", took, "credential", r.caller.credential, "subject", r.caller.subject)
+	}
 }
 
 // admitAndRun checks what is to be checked before the body is read, in its fixed order, and then calls the handler. A
@@ -64,15 +71,17 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 			return vectord.Errorf(vectord.KindOverloaded, "more than %d requests at the same time", s.options.MaxConcurrentCalls)
 		}
 	}
-	h := &r.http.Request.Header
-	if err := s.authorize(h, rt.needs); err != nil {
+	if err := r.admit(rt); err != nil {
 		return err
 	}
-	if len(h.Peek(refusedHeader)) > 0 {
+	switch string(r.http.Request.Header.Peek(refusedHeader)) {
+	case "":
+	case refusedForCredential: // a token that has become valid since the header came in; the body is lost
+		if rt.needs != permissionOpen {
+			return vectord.Errorf(vectord.KindOverloaded, "the token has only just become valid, send the request again")
+		}
+	default:
 		return bodyTooLarge(s.options.MaxBodyBytes)
-	}
-	if err := r.parsePath(); err != nil {
-		return err
 	}
 	timeout, err := r.parseQuery()
 	if err != nil {
@@ -220,7 +229,10 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 		lingerOnClose(r.http.Conn())
 	}
 	var refused *refusal
-	if errors.As(err, &refused) {
+	if denied := (*denial)(nil); errors.As(err, &denied) {
+		refused = denied.refusal()
+	}
+	if refused != nil || errors.As(err, &refused) {
 		if refused.reason != "" {
 			s.metrics.rejected.WithLabelValues(refused.reason).Inc()
 		}

@@ -13,56 +13,58 @@ type route struct {
 	method string
 	path   string
 	needs  permission
+	scope  scope // what for
 	handle handler
 }
 
-// routes is the whole API. {name} is a collection or an alias, {id} a point.
+// routes is the whole API. {name} is a collection or an alias, {id} a point. Each line says which permission a caller needs,
+// and for what. A handler whose body names further collections asks request.authorize for each of them.
 var routes = []route{
-	{"GET", "/", permissionOpen, (*Server).getRoot},
-	{"GET", "/healthz", permissionOpen, (*Server).getHealth},
-	{"GET", "/livez", permissionOpen, (*Server).getHealth},
-	{"GET", "/readyz", permissionOpen, (*Server).getReady},
-	{"GET", "/metrics", permissionRead, (*Server).getMetrics},
+	{"GET", "/", permissionOpen, scopeServer, (*Server).getRoot},
+	{"GET", "/healthz", permissionOpen, scopeServer, (*Server).getHealth},
+	{"GET", "/livez", permissionOpen, scopeServer, (*Server).getHealth},
+	{"GET", "/readyz", permissionOpen, scopeServer, (*Server).getReady},
+	{"GET", "/metrics", permissionRead, scopeServer, (*Server).getMetrics},
 
-	{"GET", "/collections", permissionRead, (*Server).listCollections},
-	{"GET", "/collections/{name}", permissionRead, (*Server).getCollection},
-	{"GET", "/collections/{name}/exists", permissionRead, (*Server).collectionExists},
-	{"PUT", "/collections/{name}", permissionManage, (*Server).createCollection},
-	{"PATCH", "/collections/{name}", permissionManage, (*Server).updateCollection},
-	{"DELETE", "/collections/{name}", permissionManage, (*Server).deleteCollection},
+	{"GET", "/collections", permissionRead, scopeListed, (*Server).listCollections},
+	{"GET", "/collections/{name}", permissionRead, scopeCollection, (*Server).getCollection},
+	{"GET", "/collections/{name}/exists", permissionRead, scopeCollection, (*Server).collectionExists},
+	{"PUT", "/collections/{name}", permissionManage, scopeCollection, (*Server).createCollection},
+	{"PATCH", "/collections/{name}", permissionManage, scopeCollection, (*Server).updateCollection},
+	{"DELETE", "/collections/{name}", permissionManage, scopeCollection, (*Server).deleteCollection},
 
-	{"GET", "/aliases", permissionRead, (*Server).listAliases},
-	{"GET", "/collections/{name}/aliases", permissionRead, (*Server).listCollectionAliases},
-	{"POST", "/collections/aliases", permissionManage, (*Server).updateAliases},
+	{"GET", "/aliases", permissionRead, scopeListed, (*Server).listAliases},
+	{"GET", "/collections/{name}/aliases", permissionRead, scopeCollection, (*Server).listCollectionAliases},
+	{"POST", "/collections/aliases", permissionManage, scopeServer, (*Server).updateAliases},
 
-	{"PUT", "/collections/{name}/index", permissionWrite, (*Server).createFieldIndex},
-	{"DELETE", "/collections/{name}/index/{field}", permissionWrite, (*Server).deleteFieldIndex},
+	{"PUT", "/collections/{name}/index", permissionMaintain, scopeCollection, (*Server).createFieldIndex},
+	{"DELETE", "/collections/{name}/index/{field}", permissionMaintain, scopeCollection, (*Server).deleteFieldIndex},
 
-	{"PUT", "/collections/{name}/points", permissionWrite, write(decodeUpsert)},
-	{"PUT", "/collections/{name}/points/vectors", permissionWrite, write(decodeUpdateVectors)},
-	{"POST", "/collections/{name}/points/vectors/delete", permissionWrite, write(decodeDeleteVectors)},
-	{"POST", "/collections/{name}/points/delete", permissionWrite, write(decodeDelete)},
-	{"POST", "/collections/{name}/points/payload", permissionWrite, write(decodeSetPayload)},
-	{"PUT", "/collections/{name}/points/payload", permissionWrite, write(decodeOverwritePayload)},
-	{"POST", "/collections/{name}/points/payload/delete", permissionWrite, write(decodeDeletePayload)},
-	{"POST", "/collections/{name}/points/payload/clear", permissionWrite, write(decodeClearPayload)},
-	{"POST", "/collections/{name}/points/batch", permissionWrite, (*Server).writeBatch},
+	{"PUT", "/collections/{name}/points", permissionWrite, scopeCollection, write(decodeUpsert)},
+	{"PUT", "/collections/{name}/points/vectors", permissionWrite, scopeCollection, write(decodeUpdateVectors)},
+	{"POST", "/collections/{name}/points/vectors/delete", permissionWrite, scopeCollection, write(decodeDeleteVectors)},
+	{"POST", "/collections/{name}/points/delete", permissionWrite, scopeCollection, write(decodeDelete)},
+	{"POST", "/collections/{name}/points/payload", permissionWrite, scopeCollection, write(decodeSetPayload)},
+	{"PUT", "/collections/{name}/points/payload", permissionWrite, scopeCollection, write(decodeOverwritePayload)},
+	{"POST", "/collections/{name}/points/payload/delete", permissionWrite, scopeCollection, write(decodeDeletePayload)},
+	{"POST", "/collections/{name}/points/payload/clear", permissionWrite, scopeCollection, write(decodeClearPayload)},
+	{"POST", "/collections/{name}/points/batch", permissionWrite, scopeCollection, (*Server).writeBatch},
 
-	{"POST", "/collections/{name}/points", permissionRead, (*Server).retrieve},
-	{"GET", "/collections/{name}/points/{id}", permissionRead, (*Server).getPoint},
-	{"POST", "/collections/{name}/points/scroll", permissionRead, (*Server).scroll},
-	{"POST", "/collections/{name}/points/count", permissionRead, (*Server).count},
-	{"POST", "/collections/{name}/points/query", permissionRead, (*Server).query},
-	{"POST", "/collections/{name}/points/query/batch", permissionRead, (*Server).queryBatch},
-	{"POST", "/collections/{name}/points/search", permissionRead, (*Server).search},
-	{"POST", "/collections/{name}/points/search/batch", permissionRead, (*Server).searchBatch},
+	{"POST", "/collections/{name}/points", permissionRead, scopeCollection, (*Server).retrieve},
+	{"GET", "/collections/{name}/points/{id}", permissionRead, scopeCollection, (*Server).getPoint},
+	{"POST", "/collections/{name}/points/scroll", permissionRead, scopeCollection, (*Server).scroll},
+	{"POST", "/collections/{name}/points/count", permissionRead, scopeCollection, (*Server).count},
+	{"POST", "/collections/{name}/points/query", permissionRead, scopeCollection, (*Server).query},
+	{"POST", "/collections/{name}/points/query/batch", permissionRead, scopeCollection, (*Server).queryBatch},
+	{"POST", "/collections/{name}/points/search", permissionRead, scopeCollection, (*Server).search},
+	{"POST", "/collections/{name}/points/search/batch", permissionRead, scopeCollection, (*Server).searchBatch},
 }
 
-// The routes of requests that match none of the table. They ask for the permission to read, so that a stranger learns
-// nothing, not even what is missing.
+// The routes of requests that match none of the table. They ask for the permission to read something, so that a
+// stranger learns nothing, not even what is missing.
 var (
-	noSuchRoute  = route{"other", "other", permissionRead, (*Server).notFound}
-	noSuchMethod = route{"other", "other", permissionRead, (*Server).methodNotAllowed}
+	noSuchRoute  = route{"other", "other", permissionRead, scopeListed, (*Server).notFound}
+	noSuchMethod = route{"other", "other", permissionRead, scopeListed, (*Server).methodNotAllowed}
 )
 
 func (s *Server) newRouter() *router.Router {

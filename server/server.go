@@ -2,7 +2,7 @@
 // Qdrant's REST API.
 //
 // Every request takes the same way, in this order: the limits on connections, headers and concurrency; who asks (the
-// key); whether they may (the permission that the route declares); and only then the body, beginning with its declared
+// key or token); whether they may (the permission that the route declares, and for what); and only then the body, beginning with its declared
 // size, the call, the answer. The route table in routes.go is the only list of routes.
 //
 // Bytes of a request are fasthttp's and are reused after the handler: what is handed to the Engine is a copy.
@@ -38,7 +38,8 @@ type Engine interface {
 	CollectionInfo(name string) (vectord.CollectionInfo, error)
 	CollectionExists(name string) bool
 	UpdateAliases(ctx context.Context, actions []vectord.AliasAction) error
-	Aliases() []vectord.Alias // sorted by name
+	Aliases() []vectord.Alias        // sorted by name
+	ResolveAlias(name string) string // the collection that an alias stands for; any other name as it is
 	// CreateFieldIndex waits, if wait is set, until the index is built or ctx ends, when the result is pending.
 	CreateFieldIndex(ctx context.Context, collection, field string, schema vectord.FieldSchema, wait bool) (vectord.UpdateResult, error)
 	DeleteFieldIndex(ctx context.Context, collection, field string) (vectord.UpdateResult, error)
@@ -67,8 +68,10 @@ const (
 
 // Options tune a Server. The zero value serves everyone, without a key.
 type Options struct {
-	APIKey         string // opens every route; if both keys are empty no key is asked for
+	APIKey         string // opens every route; if all keys are empty none is asked for
+	AltAPIKey      string // opens every route too, so that keys can be changed one after the other
 	ReadOnlyAPIKey string // opens the routes that read
+	JWTRBAC        bool   // tokens open what they say (see package token); they are signed with APIKey, which must be given
 
 	RequestTimeout     time.Duration // of a request, from its first byte to the answer; 0 means DefaultRequestTimeout
 	IdleTimeout        time.Duration // of a connection between requests; 0 means DefaultIdleTimeout
@@ -109,13 +112,13 @@ func setDefault[T comparable](v *T, otherwise T) {
 
 // Server serves an Engine over HTTP. Its methods may be called at the same time.
 type Server struct {
-	engine  Engine
-	options Options
-	keys    keys
-	http    *fasthttp.Server
-	router  *router.Router
-	metrics *metrics
-	log     *slog.Logger
+	engine     Engine
+	options    Options
+	authorizer authorizer
+	http       *fasthttp.Server
+	router     *router.Router
+	metrics    *metrics
+	log        *slog.Logger
 
 	calls    atomic.Int64 // requests being served, open routes not counted
 	bodies   atomic.Int64 // bytes reserved for bodies in memory
@@ -125,10 +128,11 @@ type Server struct {
 	gunzip  sync.Pool // of *gzip.Reader
 }
 
-// New returns a server of e. It panics if the metrics are registered already, that is, if o.Metrics serves two Servers.
+// New returns a server of e. It panics if the metrics are registered already, that is, if o.Metrics serves two Servers, and
+// if o.JWTRBAC is set without o.APIKey.
 func New(e Engine, o Options) *Server {
 	o.setDefaults()
-	s := &Server{engine: e, options: o, keys: newKeys(o.APIKey, o.ReadOnlyAPIKey), log: o.Logger}
+	s := &Server{engine: e, options: o, authorizer: newAuthorizer(&o, e), log: o.Logger}
 	s.metrics = newMetrics(&s.options)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{

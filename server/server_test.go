@@ -16,6 +16,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/model"
+	"github.com/vectord/vectord/internal/token"
 )
 
 var _ Engine = (*model.Model)(nil)
@@ -26,6 +27,7 @@ type harness struct {
 	addr string
 	srv  *Server
 	http *http.Client
+	key  string // sent with each request that brings none, if not empty
 }
 
 func start(t *testing.T, e Engine, o Options) *harness {
@@ -61,6 +63,9 @@ func (h *harness) send(method, path string, body io.Reader, header ...string) (s
 	req, err := http.NewRequest(method, "http://"+h.addr+path, body)
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	if h.key != "" {
+		req.Header.Set("api-key", h.key)
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -507,7 +512,12 @@ func readAll(t *testing.T, r io.Reader) string {
 
 // TestRefusedWithoutTheBody sends headers only: an answer that waits for one byte of the body never comes.
 func TestRefusedWithoutTheBody(t *testing.T) {
-	h := start(t, model.New(), Options{APIKey: "secret", ReadOnlyAPIKey: "look", RequestTimeout: 20 * time.Second})
+	h := start(t, model.New(), Options{APIKey: "secret", ReadOnlyAPIKey: "look", JWTRBAC: true, RequestTimeout: 20 * time.Second})
+	bearer := func(c token.Claims) string { return "Authorization: Bearer " + signed(t, "secret", c) + "\r\n" }
+	forged := "Authorization: Bearer " + signed(t, "guess", token.Claims{Access: token.Manage}) + "\r\n"
+	expired := bearer(token.Claims{Access: token.Manage, Expires: time.Unix(1, 0)})
+	revoked := bearer(token.Claims{Access: token.Manage, Exists: &token.Exists{Collection: "users", Matches: []token.Match{{Key: "a", Value: []byte("1")}}}})
+	elsewhere := bearer(token.Claims{Collections: []token.Collection{{Name: "other", Access: token.Write}}})
 	f := func(status int, header, want string) {
 		t.Helper()
 		resp := h.rawRequest("PUT /collections/c/points HTTP/1.1\r\nHost: x\r\n" + header + "\r\n\r\n")
@@ -522,16 +532,23 @@ func TestRefusedWithoutTheBody(t *testing.T) {
 		"Content-Length: 30000000\r\nExpect: 100-continue"} {
 		f(401, length, "Must provide an API key or an Authorization bearer token")
 		f(401, "api-key: wrong\r\n"+length, "Invalid API key or token")
+		f(403, forged+length, "the token is not one that was signed")
+		f(403, expired+length, "the token has expired")
+		f(403, revoked+length, "the token is not valid any more")
 	}
 	// The key comes before the size: a stranger does not even learn the limit.
 	for _, length := range []string{"Content-Length: 33554433", "Content-Length: 33554433\r\nExpect: 100-continue"} {
 		f(401, length, "Must provide an API key or an Authorization bearer token")
 		f(401, "api-key: wrong\r\n"+length, "Invalid API key or token")
 		f(403, "api-key: look\r\n"+length, "Forbidden: the key does not permit to write")
+		f(403, forged+length, "the token is not one that was signed")
+		f(403, expired+length, "the token has expired")
+		f(403, elsewhere+length, "Forbidden: the token does not permit to write collection `c`")
 	}
 	f(413, "api-key: secret\r\nContent-Length: 33554433", "the body is larger than 33554432 bytes")
 	f(413, "api-key: secret\r\nContent-Length: 9000000000000000000\r\nExpect: 100-continue", "the body is larger than 33554432 bytes")
 	f(403, "api-key: look\r\nTransfer-Encoding: chunked", "Forbidden: the key does not permit to write")
+	f(403, elsewhere+"Transfer-Encoding: chunked", "Forbidden: the token does not permit to write collection `c`")
 }
 
 // TestRefusalReachesABusyClient checks that a client which is still sending gets the answer and not a reset.
@@ -545,59 +562,5 @@ func TestRefusalReachesABusyClient(t *testing.T) {
 				t.Errorf("key %q: %d %s, want %d", key, status, answer, want)
 			}
 		}
-	}
-}
-
-func TestPermissions(t *testing.T) {
-	h := start(t, model.New(), Options{APIKey: "secret", ReadOnlyAPIKey: "look"})
-	readRoutes := map[string]bool{}
-	for _, rt := range routes {
-		if rt.needs < permissionOpen || rt.needs > permissionManage {
-			t.Errorf("%s %s declares no permission", rt.method, rt.path)
-		}
-		path := strings.NewReplacer("{name}", "c", "{id}", "1").Replace(rt.path)
-		try := func(header ...string) (int, string, http.Header) {
-			return h.send(rt.method, path, strings.NewReader("{}"), header...)
-		}
-		if status, _, _ := try("api-key", "secret"); status == 401 || status == 403 {
-			t.Errorf("%s %s: the full key gets %d", rt.method, rt.path, status)
-		}
-		if status, _, _ := try("Authorization", "bearer secret"); status == 401 || status == 403 {
-			t.Errorf("%s %s: the full key as a bearer token gets %d", rt.method, rt.path, status)
-		}
-		for _, header := range [][]string{nil, {"api-key", "no"}, {"api-key", ""}, {"Authorization", "Bearer "}, {"Authorization", "Basic secret"}} {
-			status, answer, got := try(header...)
-			if open := rt.needs == permissionOpen; (status != 401) != open {
-				t.Errorf("%s %s with %q: %d %s", rt.method, rt.path, header, status, answer)
-			} else if !open && !strings.HasPrefix(got.Get("Content-Type"), "text/plain") {
-				t.Errorf("%s %s with %q: content type %q", rt.method, rt.path, header, got.Get("Content-Type"))
-			}
-		}
-		status, answer, _ := try("api-key", "look")
-		if (status != 403) != (rt.needs <= permissionRead) {
-			t.Errorf("%s %s: the read-only key gets %d %s", rt.method, rt.path, status, answer)
-		}
-		if status != 403 {
-			readRoutes[rt.method+" "+rt.path] = true
-		}
-	}
-	if len(readRoutes) != 18 || readRoutes["PUT /collections/{name}/points"] {
-		t.Errorf("the read-only key opens %d routes: %v", len(readRoutes), readRoutes)
-	}
-	if status, _, _ := h.send("GET", "/nothing", nil); status != 401 {
-		t.Errorf("an unknown route without a key: %d", status)
-	}
-	if status, _, got := h.send("DELETE", "/collections/c/points", nil); status != 401 || got.Get("Allow") != "" {
-		t.Errorf("another method without a key: %d, Allow %q", status, got.Get("Allow"))
-	}
-}
-
-func TestOnlyAReadOnlyKey(t *testing.T) {
-	h := start(t, model.New(), Options{ReadOnlyAPIKey: "look"})
-	if status, _, _ := h.send("DELETE", "/collections/c", nil); status != 401 {
-		t.Errorf("without a key: %d", status)
-	}
-	if status, _, _ := h.send("DELETE", "/collections/c", nil, "api-key", "look"); status != 403 {
-		t.Errorf("with the read-only key: %d", status)
 	}
 }

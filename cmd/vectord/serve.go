@@ -23,6 +23,9 @@ const (
 	exitWithin  = 10 * time.Second
 	drainWithin = 6 * time.Second
 
+	// signingKeyBytesMin is the length of key that HS256 asks for (RFC 7518, section 3.2).
+	signingKeyBytesMin = 32
+
 	// memoryShare is the part of the machine's or container's memory that a server takes unless told otherwise.
 	memoryShare = 0.75
 
@@ -35,8 +38,11 @@ type serveCmd struct {
 	HTTP               string   `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:""`
 	APIKey             string   `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
 	APIKeyFile         string   `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
+	AltAPIKey          string   `help:"Second key that is as good, so that clients can change to a new one in turn." name:"alt-api-key" setting:"" placeholder:"KEY"`
+	AltAPIKeyFile      string   `help:"File with that key in its first line." name:"alt-api-key-file" setting:"" placeholder:"FILE"`
 	ReadOnlyAPIKey     string   `help:"Key that permits reading only." name:"read-only-api-key" setting:"" placeholder:"KEY"`
 	ReadOnlyAPIKeyFile string   `help:"File with that key in its first line." name:"read-only-api-key-file" setting:"" placeholder:"FILE"`
+	JWTRBAC            bool     `help:"Accept tokens that are signed with --api-key and open what they say; see vectord token." name:"jwt-rbac" setting:""`
 	TLSCert            string   `help:"PEM file with the certificate; read again when it changes." name:"tls-cert" setting:"" placeholder:"FILE"`
 	TLSKey             string   `help:"PEM file with the certificate's key." name:"tls-key" setting:"" placeholder:"FILE"`
 	MemoryLimit        byteSize `help:"Memory to use, such as 2GiB; three quarters of what there is unless given." setting:"" placeholder:"SIZE"`
@@ -75,17 +81,22 @@ type opener func(o serviceOptions) (service, io.Closer, error)
 
 // serviceOptions are the settings in the form in which the service wants them.
 type serviceOptions struct {
-	dataDir                string
-	memoryLimit            int64
-	apiKey, readOnlyAPIKey string
-	logger                 *slog.Logger
+	dataDir           string
+	memoryLimit       int64
+	apiKey, altAPIKey string
+	readOnlyAPIKey    string
+	jwtRBAC           bool
+	logger            *slog.Logger
 }
 
 func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	logger := c.logger(s.stderr)
-	options := serviceOptions{dataDir: c.DataDir, logger: logger}
+	options := serviceOptions{dataDir: c.DataDir, jwtRBAC: c.JWTRBAC, logger: logger}
 	var err error
 	if options.apiKey, err = secret("api-key", c.APIKey, c.APIKeyFile); err != nil {
+		return err
+	}
+	if options.altAPIKey, err = secret("alt-api-key", c.AltAPIKey, c.AltAPIKeyFile); err != nil {
 		return err
 	}
 	if options.readOnlyAPIKey, err = secret("read-only-api-key", c.ReadOnlyAPIKey, c.ReadOnlyAPIKeyFile); err != nil {
@@ -93,6 +104,10 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	}
 	if err := c.checkExposure(options); err != nil {
 		return err
+	}
+	if options.jwtRBAC && len(options.apiKey) < signingKeyBytesMin {
+		logger.Warn("tokens are signed with a short --api-key: whoever has a token can guess at the key without the server",
+			"bytes", len(options.apiKey), "recommended", signingKeyBytesMin)
 	}
 	if options.memoryLimit, err = c.memoryLimit(); err != nil {
 		return err
@@ -171,11 +186,20 @@ func (c *serveCmd) logger(w io.Writer) *slog.Logger {
 
 // checkExposure refuses to open the data to the network by oversight.
 func (c *serveCmd) checkExposure(o serviceOptions) error {
-	if o.apiKey == "" && o.readOnlyAPIKey != "" {
+	switch {
+	case o.apiKey != "":
+	case o.readOnlyAPIKey != "":
 		return errors.New("--read-only-api-key without --api-key would leave writing open to everybody")
+	case o.altAPIKey != "":
+		return errors.New("--alt-api-key without --api-key, which it is the alternative to")
+	case o.jwtRBAC:
+		return errors.New("--jwt-rbac without --api-key, which tokens are signed with")
 	}
-	if o.apiKey != "" && o.apiKey == o.readOnlyAPIKey {
-		return errors.New("--api-key and --read-only-api-key are the same")
+	if o.readOnlyAPIKey != "" && (o.readOnlyAPIKey == o.apiKey || o.readOnlyAPIKey == o.altAPIKey) {
+		return errors.New("--read-only-api-key is the same as a key that permits everything")
+	}
+	if o.altAPIKey != "" && o.altAPIKey == o.apiKey {
+		return errors.New("--api-key and --alt-api-key are the same")
 	}
 	if o.apiKey != "" || c.Insecure {
 		return nil

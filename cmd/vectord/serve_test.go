@@ -273,7 +273,11 @@ func TestServeRefuses(t *testing.T) {
 	f("can be reached from other machines", "--http", ":0")
 	f("can be reached from other machines", "--http", "[::]:0")
 	f("would leave writing open", "--read-only-api-key", "r")
-	f("are the same", "--api-key", "k", "--read-only-api-key", "k")
+	f("is the same as a key that permits everything", "--api-key", "k", "--read-only-api-key", "k")
+	f("is the same as a key that permits everything", "--api-key", "k", "--alt-api-key", "a", "--read-only-api-key", "a")
+	f("are the same", "--api-key", "k", "--alt-api-key", "k")
+	f("--alt-api-key without --api-key", "--alt-api-key", "k")
+	f("--jwt-rbac without --api-key", "--jwt-rbac")
 	f("both given", "--api-key", "k", "--api-key-file", key)
 	f("no such file", "--api-key-file", filepath.Join(dir, "absent"))
 	f("belong together", "--tls-cert", cert)
@@ -372,7 +376,8 @@ func TestTLSAndKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--memory-limit", "256MiB",
-		"--tls-cert", certFile, "--tls-key", keyFile, "--api-key-file", secretFile, "--read-only-api-key", "reader")
+		"--tls-cert", certFile, "--tls-key", keyFile, "--api-key-file", secretFile, "--alt-api-key", "spare", "--read-only-api-key", "reader",
+		"--jwt-rbac", "--log-level", "debug")
 	url := strings.Replace(p.url(), "127.0.0.1", "localhost", 1)
 	roots := x509.NewCertPool()
 	pemBytes, err := os.ReadFile(certFile)
@@ -381,10 +386,15 @@ func TestTLSAndKeys(t *testing.T) {
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer web.CloseIdleConnections()
+	code, made, stderr := invoke(t, nil, "token", "--api-key-file", secretFile, "--access", "r", "--subject", "someone")
+	if code != exitOK {
+		t.Fatal(stderr)
+	}
+	made = strings.TrimSpace(made)
 	for _, c := range []struct {
 		key  string
 		want int
-	}{{"", 401}, {"wrong", 401}, {"reader", 200}, {"full", 200}} {
+	}{{"", 401}, {"wrong", 401}, {"reader", 200}, {"full", 200}, {"spare", 200}, {made, 200}, {made + "x", 403}} {
 		if status, body := get(t, web, url+"/collections", "api-key", c.key); status != c.want {
 			t.Errorf("key %q: %d %s, want %d", c.key, status, body, c.want)
 		}
@@ -394,7 +404,14 @@ func TestTLSAndKeys(t *testing.T) {
 	if code := p.wait(exitWithin + time.Second); code != exitOK {
 		t.Errorf("exit code %d\n%s", code, p.output())
 	}
-	if strings.Contains(p.output(), "full") || strings.Contains(p.output(), "reader") {
-		t.Errorf("a key is in the log:\n%s", p.output())
+	for _, secret := range []string{"full", "reader", "spare", made} {
+		if strings.Contains(p.output(), secret) {
+			t.Errorf("%s is in the log:\n%s", secret, p.output())
+		}
+	}
+	for _, want := range []string{"credential=token subject=someone", "tokens are signed with a short --api-key"} {
+		if !strings.Contains(p.output(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, p.output())
+		}
 	}
 }

@@ -20,7 +20,8 @@ func openService(o serviceOptions) (service, io.Closer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return server.New(n.Engine(), server.Options{APIKey: o.apiKey, ReadOnlyAPIKey: o.readOnlyAPIKey, Commit: commit(),
+	return server.New(n.Engine(), server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
+		JWTRBAC: o.jwtRBAC, Commit: commit(),
 		MaxBodiesBytes: bodiesBytes(o.memoryLimit), Logger: o.logger, Metrics: metrics}), n, nil
 }
 

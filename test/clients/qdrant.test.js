@@ -1,6 +1,7 @@
 // @qdrant/js-client-rest against a real server. What is found is compared with what a look at every point finds.
 
 import assert from 'node:assert/strict';
+import {createHmac} from 'node:crypto';
 import {after, before, describe, test} from 'node:test';
 import {QdrantClient} from '@qdrant/js-client-rest';
 import {assertHits, nearest, randomNumbers, randomVector, startServer} from './server.js';
@@ -410,5 +411,60 @@ describe('@qdrant/js-client-rest with keys', () => {
         assert.deepEqual(await writer.count('kept'), {count: 10});
         assert.deepEqual((await writer.getCollections()).collections, [{name: 'kept'}]);
         assert.equal((await fetch(`${server.url}/readyz`)).status, 200);
+    });
+});
+
+describe('@qdrant/js-client-rest with tokens', () => {
+    const key = 'all-of-it, and long enough to sign';
+    let server;
+    const open = (apiKey) => new QdrantClient({url: server.url, apiKey, checkCompatibility: false});
+
+    /** Returns a token that says these claims. */
+    const token = (claims) => {
+        const text = [{alg: 'HS256', typ: 'JWT'}, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+        return `${text}.${createHmac('sha256', key).update(text).digest('base64url')}`;
+    };
+
+    before(async () => {
+        server = await startServer('--api-key', key, '--jwt-rbac');
+    });
+    after(() => server?.stop());
+
+    test('a token opens the collections that it names', async (t) => {
+        t.mock.method(console, 'warn', () => {}); // of a key on a connection without TLS, which is this test's own
+        const points = somePoints(23, 10);
+        const everything = open(token({}));
+        for (const name of ['mine', 'theirs']) {
+            await everything.createCollection(name, {vectors: {size, distance: 'Dot'}});
+            await everything.upsert(name, {points, wait: true});
+        }
+        await everything.updateCollectionAliases({actions: [{create_alias: {collection_name: 'mine', alias_name: 'also-mine'}}]});
+
+        const exp = Math.floor(Date.now() / 1000) + 3600;
+        const writer = open(token({exp, access: [{collection: 'mine', access: 'prw'}]}));
+        const query = points[3].vector;
+        assert.deepEqual((await writer.getCollections()).collections, [{name: 'mine'}]);
+        assertHits((await writer.query('also-mine', {query, limit: 3})).points, nearest(points, 'Dot', query, 3));
+        await writer.delete('mine', {points: [1], wait: true});
+        assert.deepEqual(await writer.count('mine'), {count: 9});
+        await refused(writer.count('theirs'), 403, /does not permit to read collection `theirs`/);
+        await refused(writer.deleteCollection('mine'), 403, /does not permit to manage/);
+
+        const reader = open(token({access: 'r'}));
+        assert.deepEqual(await reader.count('theirs'), {count: 10});
+        await refused(reader.delete('theirs', {points: [1]}), 403, /does not permit to write/);
+
+        await refused(open(token({exp: exp - 7200})).count('mine'), 403, /expired/);
+        await refused(open(`${token({})}x`).count('mine'), 403, /signed/);
+    });
+
+    test('a token is valid while a point exists', async (t) => {
+        t.mock.method(console, 'warn', () => {});
+        const client = open(key);
+        await client.createCollection('users', {vectors: {size: 1, distance: 'Dot'}});
+        await client.upsert('users', {points: [{id: 1, vector: [1], payload: {name: 'bob'}}], wait: true});
+        const depending = (name) => open(token({value_exists: {collection: 'users', matches: [{key: 'name', value: name}]}}));
+        assert.ok((await depending('bob').getCollections()).collections.length > 0);
+        await refused(depending('ann').getCollections(), 403, /not valid any more/);
     });
 });
