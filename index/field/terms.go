@@ -46,6 +46,11 @@ func Bool(b bool) string {
 	return string([]byte{tagBool, 0})
 }
 
+// BoolOf returns the bool of a term; ok is false if it is no bool's.
+func BoolOf(term string) (b, ok bool) {
+	return term == Bool(true), term == Bool(true) || term == Bool(false)
+}
+
 // The ranges of terms of one kind.
 var (
 	Bools   = Range{string(rune(tagBool)), string(rune(tagBool + 1))}
