@@ -2,9 +2,9 @@ package engine
 
 import (
 	"context"
+	"math"
 
 	"github.com/vectord/vectord"
-	"github.com/vectord/vectord/storage"
 )
 
 // indexOn returns a payload index of one of the types on a path, when it is built. It returns nil if there is none.
@@ -32,24 +32,26 @@ func (db *DB) indexOn(ctx context.Context, col *collection, key string, types ..
 	return nil, nil
 }
 
-// withIndex calls fn with a payload index of the shard and the slots that match, nil for all of them, while no writer of the
-// shard is at work: index, matches, slots and storage are of one moment. It returns false if the index was dropped.
-func (s *shard) withIndex(ctx context.Context, store *storage.Store, number uint16, filter *matcher, fn func(x *fieldIndex, found *matches) error) (bool, error) {
+// settled calls fn with the slots of a shard that match, nil for all of them, while no writer of the shard is at work: matches,
+// payload indexes, slots and storage are of one moment. What has expired does not match.
+func (db *DB) settled(ctx context.Context, s *shard, filter *matcher, fn func(found *matches) error) error {
 	// Before, so that little is left to evaluate with writers kept out.
-	if _, err := s.matches(ctx, store, filter, false); err != nil {
-		return false, err
+	if _, err := s.matches(ctx, db.store, filter, false); err != nil {
+		return err
 	}
 	s.applying.RLock()
 	defer s.applying.RUnlock()
-	found, err := s.matches(ctx, store, filter, true)
+	found, err := s.matches(ctx, db.store, filter, true)
 	if err != nil {
-		return false, err
+		return err
 	}
-	s.fields.mu.RLock()
-	defer s.fields.mu.RUnlock()
-	x := s.fields.byNumber(number)
-	if x == nil || !x.ready {
-		return false, nil
+	return fn(s.unexpired(found, db.now()))
+}
+
+// unexpired returns what of the matches has not expired.
+func (s *shard) unexpired(found *matches, now int64) *matches {
+	if expired := s.expiry.expired(now, math.MaxInt); len(expired) > 0 {
+		return s.without(found, expired)
 	}
-	return true, fn(x, found)
+	return found
 }

@@ -133,14 +133,6 @@ func (c *collection) ranking(q *vectord.Query) (func(a, b *vectord.Hit) int, err
 	return byID, nil
 }
 
-// numberOfValue returns the number that a value is compared as.
-func numberOfValue(v *vectord.OrderValue) vectord.Number {
-	if v.Kind == vectord.OrderFloat {
-		return vectord.FloatNumber(v.Float)
-	}
-	return vectord.IntNumber(v.Int)
-}
-
 // fill searches until the groups have what the answer needs.
 func (g *grouping) fill(search func(vectord.Query) ([]vectord.Hit, error)) error {
 	q := g.of.Query

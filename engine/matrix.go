@@ -107,7 +107,7 @@ func (db *DB) sampleVectors(ctx context.Context, col *collection, spec *vectorSp
 			return nil, err
 		}
 		asOf[i] = found.asOf
-		for _, slot := range found.slots.appendTo(nil) {
+		for _, slot := range s.unexpired(found, db.now()).slots.appendTo(nil) {
 			places = append(places, place{i, slot})
 		}
 	}

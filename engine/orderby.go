@@ -3,10 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/vectord/vectord"
-	"github.com/vectord/vectord/index/field"
 	"github.com/vectord/vectord/storage"
 )
 
@@ -20,12 +20,8 @@ type orderedPoint struct {
 // ordering is a vectord.OrderBy made ready.
 type ordering struct {
 	def        *fieldDef
-	terms      field.Range
+	from       *vectord.Number // nil: from the end
 	descending bool
-}
-
-func noRangeIndex(key string) error {
-	return vectord.Errorf(vectord.KindInvalid, "No range index for `order_by` key: `%s`. Create one of type integer, float or datetime on this field", key)
 }
 
 // newOrdering returns the ordering by a payload path. It waits for the index to be built.
@@ -35,67 +31,44 @@ func (db *DB) newOrdering(ctx context.Context, col *collection, by *vectord.Orde
 		return nil, err
 	}
 	if def == nil {
-		return nil, noRangeIndex(by.Key)
+		return nil, vectord.Errorf(vectord.KindInvalid,
+			"No range index for `order_by` key: `%s`. Create one of type integer, float or datetime on this field", by.Key)
 	}
 	o := &ordering{def: def, descending: by.Descending}
-	if def.Schema.Type == vectord.FieldDatetime {
-		o.terms, err = timesFrom(by)
-	} else {
-		o.terms, err = numbersFrom(by)
-	}
-	return o, err
-}
-
-// timesFrom returns the terms of times to go through. A number says the microseconds, as the values in answers do.
-func timesFrom(by *vectord.OrderBy) (field.Range, error) {
 	if by.StartFrom == nil {
-		return field.Times, nil
+		return o, nil
 	}
-	at := vectord.Datetime(by.StartFrom.Int)
-	if by.StartFrom.Kind == vectord.OrderFloat {
-		var ok bool
-		if at, ok = wholeMicros(by.StartFrom.Float, by.Descending); !ok {
-			return field.Range{}, vectord.Errorf(vectord.KindInvalid, "start_from: %v microseconds are no time", by.StartFrom.Float)
-		}
+	times := def.Schema.Type == vectord.FieldDatetime
+	if by.StartFrom.Kind == vectord.OrderTime && !times {
+		return nil, vectord.Errorf(vectord.KindInvalid, "start_from: a time, but the index on `%s` is of numbers", by.Key)
 	}
-	if by.Descending {
-		return field.TimesIn(&vectord.DatetimeRange{LTE: &at}), nil
+	from := numberOfValue(by.StartFrom)
+	if times { // numbers say the microseconds, as the values in answers do
+		from = wholeMicros(from, by.Descending)
 	}
-	return field.TimesIn(&vectord.DatetimeRange{GTE: &at}), nil
+	o.from = &from
+	return o, nil
 }
 
-// wholeMicros returns the first whole number from x on, in the direction of the order.
-func wholeMicros(x float64, descending bool) (vectord.Datetime, bool) {
-	if !(x >= -1<<62 && x <= 1<<62) {
-		return 0, false
+// numberOfValue returns the number that a value is compared as.
+func numberOfValue(v *vectord.OrderValue) vectord.Number {
+	if v.Kind == vectord.OrderFloat {
+		return vectord.FloatNumber(v.Float)
 	}
-	at := vectord.Datetime(x) // towards 0
-	if !descending && float64(at) < x {
-		at++
-	}
-	if descending && float64(at) > x {
-		at--
-	}
-	return at, true
+	return vectord.IntNumber(v.Int)
 }
 
-func numbersFrom(by *vectord.OrderBy) (field.Range, error) {
-	if by.StartFrom == nil {
-		return field.Numbers, nil
+// wholeMicros returns the first whole number from n on, in the direction of an order.
+func wholeMicros(n vectord.Number, descending bool) vectord.Number {
+	if _, ok := n.Int64(); ok {
+		return n
 	}
-	var at vectord.Number
-	switch by.StartFrom.Kind {
-	case vectord.OrderInt:
-		at = vectord.IntNumber(by.StartFrom.Int)
-	case vectord.OrderFloat:
-		at = vectord.FloatNumber(by.StartFrom.Float)
-	case vectord.OrderTime:
-		return field.Range{}, vectord.Errorf(vectord.KindInvalid, "start_from: a time, but the index on `%s` is of numbers", by.Key)
+	x := math.Ceil(n.Float64())
+	if descending {
+		x = math.Floor(n.Float64())
 	}
-	if by.Descending {
-		return field.NumbersIn(&vectord.Range{LTE: &at}), nil
-	}
-	return field.NumbersIn(&vectord.Range{GTE: &at}), nil
+	// No time is beyond these.
+	return vectord.FloatNumber(max(min(x, 1<<62), -1<<62))
 }
 
 func (o *ordering) compare(a, b orderedPoint) int {
@@ -109,7 +82,7 @@ func (o *ordering) compare(a, b orderedPoint) int {
 	return order
 }
 
-// orderValue returns the value for the client.
+// orderValue returns a value for the client.
 func (o *ordering) orderValue(n vectord.Number) *vectord.OrderValue {
 	i, ok := n.Int64()
 	switch {
@@ -130,29 +103,29 @@ func (db *DB) ordered(ctx context.Context, col *collection, by *vectord.OrderBy,
 	}
 	var found []orderedPoint
 	snapshots := make([]*storage.Snapshot, len(col.shards))
-	for i, s := range col.shards {
-		ok, err := s.withIndex(ctx, db.store, o.def.Number, filter, func(x *fieldIndex, m *matches) error {
-			snapshots[i] = db.store.NewSnapshot()
-			points, err := o.first(ctx, s, x, m, limit)
-			for j := range points {
-				points[j].shard = i
+	defer func() {
+		for _, snapshot := range snapshots {
+			if snapshot != nil {
+				snapshot.Close()
 			}
-			found = append(found, points...)
+		}
+	}()
+	for i, s := range col.shards {
+		err := db.settled(ctx, s, filter, func(m *matches) error {
+			snapshots[i] = db.store.NewSnapshot()
+			slots, err := s.inOrder(o.def, m, o.descending, o.from, limit)
+			for _, slot := range slots {
+				if p, ok := s.slots.get(slot.slot); ok {
+					found = append(found, orderedPoint{slot.value, p.id, i})
+				}
+			}
 			return err
 		})
-		if snapshots[i] != nil {
-			defer snapshots[i].Close()
-		}
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
-			return nil, noRangeIndex(by.Key)
-		}
 	}
-	if len(col.shards) > 1 {
-		slices.SortFunc(found, o.compare)
-	}
+	slices.SortFunc(found, o.compare)
 	found = found[:min(len(found), limit)]
 	records := make([]vectord.Record, len(found))
 	for i, p := range found {
@@ -173,75 +146,4 @@ func (db *DB) ordered(ctx context.Context, col *collection, by *vectord.OrderBy,
 		records[i].Order = o.orderValue(p.value)
 	}
 	return records, nil
-}
-
-// first returns the first matching points of a shard, in order.
-func (o *ordering) first(ctx context.Context, s *shard, x *fieldIndex, m *matches, limit int) (points []orderedPoint, err error) {
-	// The points of one value, which may be that of two terms, as 1 and 1.0 are.
-	var ids []vectord.PointID
-	var value vectord.Number
-	cut := func() {
-		slices.SortFunc(ids, vectord.PointID.Compare)
-		ids = slices.Compact(ids)
-		ids = ids[:min(len(ids), limit-len(points))]
-	}
-	flush := func() {
-		cut()
-		for _, id := range ids {
-			points = append(points, orderedPoint{value: value, id: id})
-		}
-		ids = ids[:0]
-	}
-	var slots []uint32
-	terms := 0
-	each := func(term string, postings field.Slots) bool {
-		if terms++; terms%cancelCheckRows == 0 {
-			if err = ctx.Err(); err != nil {
-				return false
-			}
-		}
-		v := numberOfTerm(term)
-		if v != value {
-			flush()
-		}
-		if len(points) == limit {
-			return false
-		}
-		value = v
-		slots = postings.AppendTo(slots[:0])
-		for _, slot := range slots {
-			if m != nil && !m.slots.bits.Contains(slot) {
-				continue
-			}
-			if p, ok := s.slots.get(slot); ok {
-				ids = append(ids, p.id)
-			}
-		}
-		if len(ids) > 2*limit+idsKept {
-			cut()
-		}
-		return true
-	}
-	if o.descending {
-		x.postings.Descend(o.terms.From, o.terms.To, each)
-	} else {
-		x.postings.Ascend(o.terms.From, o.terms.To, each)
-	}
-	if err != nil {
-		return nil, err
-	}
-	flush()
-	return points, nil
-}
-
-// idsKept is how many ids of one value are gathered, beyond twice the limit, before they are cut to it.
-const idsKept = 1024
-
-// numberOfTerm returns the number of a term, or the microseconds of its time.
-func numberOfTerm(term string) vectord.Number {
-	if at, ok := field.TimeOf(term); ok {
-		return vectord.IntNumber(int64(at))
-	}
-	n, _, _ := field.NumberOf(term)
-	return n
 }
