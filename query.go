@@ -180,7 +180,7 @@ type Expression struct {
 	Time      int64        // of ExprTime: microseconds since the Unix epoch
 	Condition *Condition   // of ExprCondition
 	Args      []Expression // operands; of the decays the value and, if there are two, the target
-	Midpoint   *float64     // of the decays: the outcome at one scale from the target; nil: DefaultMidpoint
+	Midpoint  *float64     // of the decays: the outcome at one scale from the target; nil: DefaultMidpoint
 }
 
 // The midpoint and the scale of decays that do not say.
