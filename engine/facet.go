@@ -32,7 +32,7 @@ func (db *DB) Facet(ctx context.Context, name string, f vectord.Facet) ([]vector
 	}
 	var counts []valueCount
 	for _, s := range col.shards {
-		err := db.settled(ctx, s, filter, func(found *matches) error {
+		err := s.settled(ctx, db.store, filter, db.now(), func(found *matches) error {
 			some, err := s.valueCounts(db.store, def, found)
 			counts = append(counts, some...)
 			return err

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/storage"
 )
 
 // indexOn returns a payload index of one of the types on a path, when it is built. It returns nil if there is none.
@@ -32,26 +33,21 @@ func (db *DB) indexOn(ctx context.Context, col *collection, key string, types ..
 	return nil, nil
 }
 
-// settled calls fn with the slots of a shard that match, nil for all of them, while no writer of the shard is at work: matches,
-// payload indexes, slots and storage are of one moment. What has expired does not match.
-func (db *DB) settled(ctx context.Context, s *shard, filter *matcher, fn func(found *matches) error) error {
+// settled calls fn with the slots that match, nil for all of them, while no writer of the shard is at work: matches, payload
+// indexes, slots and storage are of one moment. What has expired by now does not match.
+func (s *shard) settled(ctx context.Context, store *storage.Store, filter *matcher, now int64, fn func(found *matches) error) error {
 	// Before, so that little is left to evaluate with writers kept out.
-	if _, err := s.matches(ctx, db.store, filter, false); err != nil {
+	if _, err := s.matches(ctx, store, filter, false); err != nil {
 		return err
 	}
 	s.applying.RLock()
 	defer s.applying.RUnlock()
-	found, err := s.matches(ctx, db.store, filter, true)
+	found, err := s.matches(ctx, store, filter, true)
 	if err != nil {
 		return err
 	}
-	return fn(s.unexpired(found, db.now()))
-}
-
-// unexpired returns what of the matches has not expired.
-func (s *shard) unexpired(found *matches, now int64) *matches {
 	if expired := s.expiry.expired(now, math.MaxInt); len(expired) > 0 {
-		return s.without(found, expired)
+		found = s.without(found, expired)
 	}
-	return found
+	return fn(found)
 }

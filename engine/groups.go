@@ -68,7 +68,9 @@ type grouping struct {
 }
 
 func newGrouping(col *collection, of *vectord.Groups) (g *grouping, err error) {
-	unprocessable := func(format string, args ...any) error { return vectord.Errorf(vectord.KindUnprocessable, format, args...) }
+	unprocessable := func(format string, args ...any) error {
+		return vectord.Errorf(vectord.KindUnprocessable, format, args...)
+	}
 	switch {
 	case of.Size < 1 || of.Size > vectord.MaxGroupSize:
 		return nil, unprocessable("group_size: value %d invalid, must be from 1 to %d", of.Size, vectord.MaxGroupSize)
@@ -138,11 +140,6 @@ func (g *grouping) fill(search func(vectord.Query) ([]vectord.Hit, error)) error
 	q := g.of.Query
 	q.Select = g.needed()
 	q.Limit = g.firstLimit()
-	if q.MMR != nil && q.MMR.Candidates == 0 {
-		mmr := *q.MMR
-		mmr.Candidates = min(q.Limit, vectord.MaxMMRCandidates)
-		q.MMR = &mmr
-	}
 	for round := 0; ; round++ {
 		if round >= groupRoundsPlain {
 			q.Filter = g.narrowed()
@@ -213,12 +210,8 @@ func (g *grouping) narrowed() *vectord.Filter {
 	if g.chosen {
 		match = vectord.Match{Any: &values}
 	}
-	var f vectord.Filter
-	if g.of.Filter != nil {
-		f = *g.of.Filter
-	}
-	f.Must = append(slices.Clone(f.Must), vectord.Condition{Field: &vectord.FieldCondition{Key: g.of.By, Match: &match}})
-	return &f
+	f := &vectord.Filter{Must: []vectord.Condition{{Field: &vectord.FieldCondition{Key: g.of.By, Match: &match}}}}
+	return bothFilters(g.of.Filter, f)
 }
 
 func (g *grouping) isFull(group *vectord.Group) bool { return len(group.Hits) == g.of.Size }

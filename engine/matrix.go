@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 
 	"github.com/vectord/vectord"
@@ -83,64 +82,31 @@ type sampledVector struct {
 	vector vectord.Vector
 }
 
-// sampleVectors returns up to n matching points that have a vector of the name, each set of n as likely as any other, by
-// ascending id.
+// sampleVectors returns up to n matching points that have a vector of the name, at random, by ascending id.
 func (db *DB) sampleVectors(ctx context.Context, col *collection, spec *vectorSpec, f *vectord.Filter, n int) ([]sampledVector, error) {
-	var with vectord.Filter
-	if f != nil {
-		with = *f
-	}
-	with.Must = append(slices.Clone(with.Must), vectord.Condition{HasVector: &spec.name})
-	filter, err := col.compileFilter(&with)
+	with := vectord.Filter{Must: []vectord.Condition{{HasVector: &spec.name}}}
+	hits, err := db.Search(ctx, col.name, vectord.Query{Sample: true, Filter: bothFilters(&with, f), Limit: n})
 	if err != nil {
 		return nil, err
 	}
-	type place struct {
-		shard int
-		slot  uint32
-	}
-	var places []place
-	asOf := make([]uint64, len(col.shards))
-	for i, s := range col.shards {
-		found, err := s.matches(ctx, db.store, filter, false)
-		if err != nil {
-			return nil, err
-		}
-		asOf[i] = found.asOf
-		for _, slot := range s.unexpired(found, db.now()).slots.appendTo(nil) {
-			places = append(places, place{i, slot})
-		}
-	}
-	snapshot := db.store.NewSnapshot()
-	defer snapshot.Close()
-	var sample []sampledVector
+	slices.SortFunc(hits, func(a, b vectord.Hit) int { return a.ID.Compare(b.ID) })
+	sample := make([]sampledVector, 0, len(hits))
 	floats := 0
-	for ; len(places) > 0 && len(sample) < n; places = places[1:] {
+	for i := range hits {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		drawn := rand.IntN(len(places))
-		places[0], places[drawn] = places[drawn], places[0]
-		s := col.shards[places[0].shard]
-		row, ok, err := snapshot.Slot(s.id, places[0].slot)
+		v, err := db.vectorOf(col, spec, hits[i].ID)
+		if vectord.KindOf(err) == vectord.KindNotFound {
+			continue // gone a moment ago
+		}
 		if err != nil {
 			return nil, err
-		}
-		if !ok || row.Version > asOf[places[0].shard] {
-			continue // changed a moment ago, and perhaps matches no longer
-		}
-		v, ok, err := spec.read(snapshot.Reader, s.id, places[0].slot)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue
 		}
 		if floats += len(v.Values); floats > matrixFloatsMax {
 			return nil, vectord.Errorf(vectord.KindTooLarge, "sample: the vectors of %d points have more than %d components together", n, matrixFloatsMax)
 		}
-		sample = append(sample, sampledVector{row.ID, v})
+		sample = append(sample, sampledVector{hits[i].ID, v})
 	}
-	slices.SortFunc(sample, func(a, b sampledVector) int { return a.id.Compare(b.id) })
 	return sample, nil
 }

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 
+	"github.com/valyala/fastjson"
+
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/storage"
 )
@@ -94,6 +96,42 @@ func (o *ordering) orderValue(n vectord.Number) *vectord.OrderValue {
 	return &vectord.OrderValue{Kind: vectord.OrderFloat, Float: n.Float64()}
 }
 
+// ordered returns the hits of a query that orders by a payload value, all that are wanted, with what it selects and score 0.
+func (s *search) ordered(ctx context.Context) ([]vectord.Hit, error) {
+	filter := s.filter
+	if len(s.prefetch) > 0 {
+		lists, err := s.prefetched(ctx)
+		if err != nil {
+			return nil, err
+		}
+		filter = s.filter.among(idsIn(lists))
+	}
+	records, err := s.db.ordered(ctx, s.collection, s.query.OrderBy, s.wanted, filter, s.selection)
+	hits := make([]vectord.Hit, len(records))
+	for i := range records {
+		hits[i].Record = records[i]
+	}
+	return hits, err
+}
+
+// among returns the matcher of those of the points that pass.
+func (m *matcher) among(ids []vectord.PointID) *matcher {
+	if m == nil {
+		return &matcher{ids: ids, root: func(pointView, *fastjson.Value) bool { return true }}
+	}
+	return &matcher{ids: ids, root: m.root, needsPayload: m.needsPayload}
+}
+
+// onceEach returns the hits without those of points that came before.
+func onceEach(hits []vectord.Hit) []vectord.Hit {
+	seen := make(map[vectord.PointID]struct{}, len(hits))
+	return slices.DeleteFunc(hits, func(h vectord.Hit) bool {
+		_, before := seen[h.ID]
+		seen[h.ID] = struct{}{}
+		return before
+	})
+}
+
 // ordered returns up to limit matching points in the order of their values, a point with several values in several places,
 // and those at equal values by ascending id.
 func (db *DB) ordered(ctx context.Context, col *collection, by *vectord.OrderBy, limit int, filter *matcher, sel selection) ([]vectord.Record, error) {
@@ -111,7 +149,7 @@ func (db *DB) ordered(ctx context.Context, col *collection, by *vectord.OrderBy,
 		}
 	}()
 	for i, s := range col.shards {
-		err := db.settled(ctx, s, filter, func(m *matches) error {
+		err := s.settled(ctx, db.store, filter, db.now(), func(m *matches) error {
 			snapshots[i] = db.store.NewSnapshot()
 			slots, err := s.inOrder(o.def, m, o.descending, o.from, limit)
 			for _, slot := range slots {
