@@ -6,7 +6,6 @@
 package model
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -661,81 +660,6 @@ func (m *Model) SearchBatch(ctx context.Context, name string, queries []vectord.
 		}
 	}
 	return answers, nil
-}
-
-// Search compares the query with every matching point. Points of equal score are in ascending order of id.
-func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c, err := m.find(name)
-	if err != nil {
-		return nil, err
-	}
-	pick, err := c.picker(q.Select)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPaths(q.Filter); err != nil {
-		return nil, err
-	}
-	if q.Nearest == nil {
-		return page(c, pick, c.matching(q.Filter), nil, &q), nil
-	}
-	if _, err := c.kind(q.Using); err != nil {
-		return nil, err
-	}
-	vector := q.Nearest.Vector
-	if id := q.Nearest.ID; id != nil {
-		p, ok := c.points[*id]
-		if !ok {
-			return nil, noPoint(*id)
-		}
-		if vector, ok = p.vectors[q.Using]; !ok {
-			return nil, vectord.Errorf(vectord.KindNotFound, "point %s has no vector %q", *id, q.Using)
-		}
-	}
-	if vector, err = c.vector(q.Using, vector); err != nil {
-		return nil, err
-	}
-	distance := vectord.Dot
-	if v, ok := c.config.Params.Vectors[q.Using]; ok {
-		distance = v.Distance
-	}
-	var found []vectord.PointID
-	scores := map[vectord.PointID]float32{}
-	for _, id := range c.matching(q.Filter) {
-		if q.Nearest.ID != nil && id == *q.Nearest.ID {
-			continue
-		}
-		stored, ok := c.points[id].vectors[q.Using]
-		if !ok {
-			continue
-		}
-		value, overlap := c.score(q.Using, distance, &vector, &stored)
-		if !overlap || q.ScoreThreshold != nil && !distance.Nearer(float32(value), *q.ScoreThreshold) {
-			continue
-		}
-		found = append(found, id)
-		scores[id] = float32(value)
-	}
-	slices.SortStableFunc(found, func(a, b vectord.PointID) int {
-		if distance.LargerIsNearer() {
-			return cmp.Compare(scores[b], scores[a])
-		}
-		return cmp.Compare(scores[a], scores[b])
-	})
-	return page(c, pick, found, scores, &q), nil
-}
-
-// page returns the hits of a page.
-func page(c *collection, pick func(vectord.PointID, point) vectord.Record, ids []vectord.PointID, scores map[vectord.PointID]float32,
-	q *vectord.Query) []vectord.Hit {
-	ids = ids[min(q.Offset, len(ids)):]
-	var hits []vectord.Hit
-	for _, id := range ids[:min(q.Limit, len(ids))] {
-		hits = append(hits, vectord.Hit{Record: pick(id, c.points[id]), Score: scores[id]})
-	}
-	return hits
 }
 
 // score compares two vectors of a name. Sparse vectors without a common component do not overlap.
