@@ -58,6 +58,16 @@ var routes = []route{
 	{"POST", "/collections/{name}/points/query/batch", permissionRead, scopeCollection, (*Server).queryBatch},
 	{"POST", "/collections/{name}/points/search", permissionRead, scopeCollection, (*Server).search},
 	{"POST", "/collections/{name}/points/search/batch", permissionRead, scopeCollection, (*Server).searchBatch},
+	{"POST", "/collections/{name}/points/query/groups", permissionRead, scopeCollection, (*Server).queryGroups},
+	{"POST", "/collections/{name}/points/search/groups", permissionRead, scopeCollection, (*Server).searchGroups},
+	{"POST", "/collections/{name}/points/recommend", permissionRead, scopeCollection, (*Server).recommend},
+	{"POST", "/collections/{name}/points/recommend/batch", permissionRead, scopeCollection, (*Server).recommendBatch},
+	{"POST", "/collections/{name}/points/recommend/groups", permissionRead, scopeCollection, (*Server).recommendGroups},
+	{"POST", "/collections/{name}/points/discover", permissionRead, scopeCollection, (*Server).discover},
+	{"POST", "/collections/{name}/points/discover/batch", permissionRead, scopeCollection, (*Server).discoverBatch},
+	{"POST", "/collections/{name}/points/search/matrix/pairs", permissionRead, scopeCollection, (*Server).matrixPairs},
+	{"POST", "/collections/{name}/points/search/matrix/offsets", permissionRead, scopeCollection, (*Server).matrixOffsets},
+	{"POST", "/collections/{name}/facet", permissionRead, scopeCollection, (*Server).facet},
 }
 
 // The routes of requests that match none of the table. They ask for the permission to read something, so that a

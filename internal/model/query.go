@@ -36,7 +36,9 @@ func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vecto
 	}
 	var hits []vectord.Hit
 	for _, r := range cut(found, q.Offset, q.Limit) {
-		hits = append(hits, vectord.Hit{Record: pick(r.id, c.points[r.id]), Score: r.score})
+		hit := vectord.Hit{Record: pick(r.id, c.points[r.id]), Score: r.score}
+		hit.Order = r.order
+		hits = append(hits, hit)
 	}
 	return hits, nil
 }
@@ -51,6 +53,7 @@ type question struct {
 type ranked struct {
 	id    vectord.PointID
 	score float32
+	order *vectord.OrderValue // of a query that orders by a payload value
 }
 
 func cut(list []ranked, offset, limit int) []ranked {
@@ -120,6 +123,9 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 		if err != nil {
 			return nil, err
 		}
+		if q.Prefetch[i].OrderBy != nil { // a point with several values is there several times
+			list = onceEach(cut(list, 0, q.Prefetch[i].Offset+q.Prefetch[i].Limit))
+		}
 		lists = append(lists, cut(list, q.Prefetch[i].Offset, q.Prefetch[i].Limit))
 	}
 	ids := a.collection.matching(nil)
@@ -131,6 +137,8 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 		ids = slices.DeleteFunc(ids, func(id vectord.PointID) bool { return placeOf(id, slices.Concat(lists...)) < 0 })
 	}
 	switch {
+	case q.OrderBy != nil:
+		return a.collection.inOrder(q.OrderBy, ids)
 	case q.Fusion != nil:
 		score, larger = a.fusion(q, lists), true
 	case q.Formula != nil:
@@ -148,7 +156,7 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 		if !ok {
 			continue
 		}
-		r := ranked{id, float32(value)}
+		r := ranked{id: id, score: float32(value)}
 		if t := q.ScoreThreshold; t != nil {
 			better := larger && r.score > *t || !larger && r.score < *t
 			if !better && !((q.Fusion != nil || q.Formula != nil) && r.score == *t) {
@@ -475,7 +483,7 @@ func (a *question) distances(q *vectord.Query) bool {
 func (a *question) formula(f *vectord.Formula, lists [][]ranked) func(vectord.PointID) (float64, bool, error) {
 	return func(id vectord.PointID) (float64, bool, error) {
 		p := a.collection.points[id]
-		e := evaluation{f, seen(id, p), lists}
+		e := evaluation{f, a.collection.seen(id, p), lists}
 		value, err := e.of(&f.Expression)
 		if err == nil && (math.IsNaN(value) || math.Abs(value) > math.MaxFloat32) {
 			err = wrong("the score is %v", value)
