@@ -22,16 +22,16 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
+	selection, err := col.compileSelection(q.Select)
+	if err != nil {
+		return nil, err
+	}
 	root := &search{db: db, collection: col, now: db.now(), exclude: map[vectord.PointID]struct{}{}}
 	if q.Explain != nil {
 		*q.Explain = vectord.Explanation{Plans: []string{}, Exact: true}
 		root.explain = &explainer{to: q.Explain}
 	}
 	if err := db.excludeExamples(col, q, root.exclude); err != nil {
-		return nil, err
-	}
-	selection, err := col.compileSelection(q.Select)
-	if err != nil {
 		return nil, err
 	}
 	s, err := root.part(q, nil)

@@ -674,37 +674,35 @@ func (m *Model) SearchBatch(ctx context.Context, name string, queries []vectord.
 	return answers, nil
 }
 
-// score compares two vectors of a name. Sparse vectors without a common component do not overlap.
-func (c *collection) score(name string, d vectord.Distance, a, b *vectord.Vector) (value float64, overlap bool) {
-	switch a.Kind {
+// similarity compares a query's vector with a stored one: larger is nearer. Sparse vectors without a common component do not
+// overlap.
+func (c *collection) similarity(name string, query, stored *vectord.Vector) (value float64, overlap bool) {
+	distance, size := c.distance(name), c.config.Params.Vectors[name].Size
+	switch query.Kind {
 	case vectord.SparseVector:
-		return c.sparseScore(name, a, b)
+		return c.sparseScore(name, query, stored)
 	case vectord.MultiVector:
-		size := c.config.Params.Vectors[name].Size
-		var sum float64
-		for row := range slices.Chunk(a.Values, size) {
+		for row := range slices.Chunk(query.Values, size) {
 			best := math.Inf(-1)
-			for other := range slices.Chunk(b.Values, size) {
-				s := score(d, row, other)
-				switch d {
-				case vectord.Euclid:
-					s = -s * s
-				case vectord.Manhattan:
-					s = -s
-				}
-				best = max(best, s)
+			for other := range slices.Chunk(stored.Values, size) {
+				best = max(best, similarity(distance, row, other))
 			}
-			sum += best
+			value += best
 		}
-		switch d {
-		case vectord.Euclid:
-			sum = math.Sqrt(-sum)
-		case vectord.Manhattan:
-			sum = -sum
-		}
-		return sum, true
+		return value, true
 	}
-	return score(d, a.Values, b.Values), true
+	return similarity(distance, query.Values, stored.Values), true
+}
+
+// shown returns the score that a client sees for a similarity.
+func shown(d vectord.Distance, similarity float64) float64 {
+	switch d {
+	case vectord.Euclid:
+		return math.Sqrt(-similarity)
+	case vectord.Manhattan:
+		return -similarity
+	}
+	return similarity
 }
 
 func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64, overlap bool) {
@@ -733,22 +731,18 @@ func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64
 	return sum, overlap
 }
 
-// score is the textbook formula of each distance.
-func score(d vectord.Distance, a, b []float32) float64 {
-	var sum float64
+// similarity is the textbook formula of each distance, the Euclidean one squared, and negative where less is nearer.
+func similarity(d vectord.Distance, a, b []float32) (sum float64) {
 	for i := range a {
 		x, y := float64(a[i]), float64(b[i])
 		switch d {
 		case vectord.Euclid:
-			sum += (x - y) * (x - y)
+			sum -= (x - y) * (x - y)
 		case vectord.Manhattan:
-			sum += math.Abs(x - y)
+			sum -= math.Abs(x - y)
 		default:
 			sum += x * y
 		}
-	}
-	if d == vectord.Euclid {
-		return math.Sqrt(sum)
 	}
 	return sum
 }
