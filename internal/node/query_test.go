@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -311,5 +313,201 @@ func TestFormulas(t *testing.T) {
 		Prefetch: []vectord.Query{{Limit: 5, Nearest: vectord.Near([]float32{10, 0})}}})
 	if err != nil || len(hits) != 2 || hits[0].ID.Number() != 3 || hits[1].ID.Number() != 1 {
 		t.Errorf("at the threshold: %v, %v", hits, err)
+	}
+}
+
+// TestScoresAroundExamples checks, where there are more points than a scorer looks at, that those around the examples have the
+// best among them, and that an exact search looks at all.
+func TestScoresAroundExamples(t *testing.T) {
+	const n = 12_000
+	seed := seedOf(t)
+	disk, vectors := indexed(t, seed, n)
+	node := open(t, disk)
+	defer node.Close()
+	db := node.Engine()
+	rng := rand.New(rand.NewPCG(seed, 9))
+	pick := func() vectord.Example { return vectord.Example{Vector: vectord.Dense(vectors[rng.IntN(n)])} }
+	recall := func(name string, least float64, draw func(q *vectord.Query)) {
+		t.Helper()
+		found, all := 0, 0
+		for range 10 {
+			q := vectord.Query{Limit: 10, Explain: new(vectord.Explanation)}
+			draw(&q)
+			hits, err := db.Search(background, "c", q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if x := q.Explain; x.Exact || len(x.Plans) != 1 || x.Plans[0] != "examples" || x.Matching != n || x.Candidates < 100 || x.Candidates > n/2 {
+				t.Fatalf("%s: %+v", name, x)
+			}
+			q.Params.Exact = true
+			exact, err := db.Search(background, "c", q)
+			if err != nil || len(hits) != 10 || len(exact) != 10 || !q.Explain.Exact || q.Explain.Plans[0] != "exact" {
+				t.Fatalf("%s: %d and %d hits, %v, %+v", name, len(hits), len(exact), err, q.Explain)
+			}
+			for i := range exact {
+				all++
+				if hits[i].Score >= exact[i].Score-1e-6 {
+					found++
+				}
+			}
+		}
+		if share := float64(found) / float64(all); share < least {
+			t.Errorf("%s: %v of the places have the score of the exact answer, want %v (seed %d)", name, share, least, seed)
+		}
+	}
+	recall("best_score", 0.95, func(q *vectord.Query) {
+		q.Recommend = &vectord.Recommend{Positive: []vectord.Example{pick(), pick()}, Negative: []vectord.Example{pick()}, Strategy: vectord.BestScore}
+	})
+	recall("sum_scores", 0.8, func(q *vectord.Query) {
+		q.Recommend = &vectord.Recommend{Positive: []vectord.Example{pick(), pick()}, Strategy: vectord.SumScores}
+	})
+	recall("discover", 0.8, func(q *vectord.Query) {
+		q.Discover = &vectord.Discover{Target: pick(), Context: []vectord.ContextPair{{Positive: pick(), Negative: pick()}}}
+	})
+	recall("context", 0.95, func(q *vectord.Query) {
+		q.Context = &[]vectord.ContextPair{{Positive: pick(), Negative: pick()}, {Positive: pick(), Negative: pick()}}
+	})
+
+	// Few match, and with nothing to be near to all must be looked at.
+	q := vectord.Query{Limit: 10, Explain: new(vectord.Explanation), Filter: &vectord.Filter{Must: []vectord.Condition{{Field: &vectord.FieldCondition{
+		Key: "tenth", Match: &vectord.Match{Value: &vectord.Scalar{Kind: vectord.ScalarInt, Int: 3}}}}}}}
+	q.Recommend = &vectord.Recommend{Positive: []vectord.Example{pick()}, Strategy: vectord.SumScores}
+	if _, err := db.Search(background, "c", q); err != nil || !q.Explain.Exact || q.Explain.Matching != n/10 {
+		t.Errorf("of a tenth: %v, %+v", err, q.Explain)
+	}
+	q.Recommend, q.Filter = &vectord.Recommend{Negative: []vectord.Example{pick()}, Strategy: vectord.SumScores}, nil
+	if _, err := db.Search(background, "c", q); err != nil || !q.Explain.Exact {
+		t.Errorf("of negative examples: %v, %+v", err, q.Explain)
+	}
+	// A fusion explains its prefetches together.
+	q = vectord.Query{Limit: 10, Explain: new(vectord.Explanation), Fusion: &vectord.Fusion{}, Prefetch: []vectord.Query{
+		{Limit: 10, Nearest: vectord.Near(vectors[0])}, {Limit: 10, Nearest: vectord.Near(vectors[1]), Params: vectord.SearchParams{Exact: true}}}}
+	if _, err := db.Search(background, "c", q); err != nil || fmt.Sprint(q.Explain.Plans) != "[exact walk]" || q.Explain.Exact || q.Explain.Visited == 0 || q.Explain.Matching != 2*n {
+		t.Errorf("of a fusion: %v, %+v", err, q.Explain)
+	}
+}
+
+// TestQueriesWhilePointsMove checks that points which are written again and again, and so move from slot to slot, are in every
+// answer once.
+func TestQueriesWhilePointsMove(t *testing.T) {
+	const points, writes = 60, 300
+	node := open(t, storagetest.NewCrashFS(nil))
+	defer node.Close()
+	db := node.Engine()
+	config := vectord.DefaultCollectionConfig(nodeDim, vectord.Euclid)
+	config.Params.ShardNumber = 2
+	config.Params.SparseVectors = map[string]vectord.SparseParams{"sparse": {}}
+	if err := db.CreateCollection(background, "c", config); err != nil {
+		t.Fatal(err)
+	}
+	seed := seedOf(t)
+	vectors := clustered(rand.New(rand.NewPCG(seed, 1)), points)
+	write := func(ids ...int) error {
+		op := vectord.Operation{Kind: vectord.OpUpsert}
+		for _, id := range ids {
+			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(id)), Payload: []byte(`{"n":1}`), Vectors: vectord.Vectors{
+				{Vector: vectord.Dense(slices.Clone(vectors[id]))}, {Name: "sparse", Vector: vectord.Sparse([]uint32{1}, []float32{float32(id)})}}})
+		}
+		_, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{})
+		return err
+	}
+	for id := range points {
+		if err := write(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		for range writes {
+			if err := write(rng.Perm(points)[:10]...); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	one := vectord.Example{Vector: vectord.Dense(vectors[0])}
+	near := vectord.Query{Nearest: &one, Limit: points}
+	sparse := vectord.Query{Nearest: &vectord.Example{Vector: vectord.Sparse([]uint32{1}, []float32{1})}, Using: "sparse", Limit: points}
+	filter := &vectord.Filter{Must: []vectord.Condition{{Field: &vectord.FieldCondition{Key: "n", Match: &vectord.Match{Value: &vectord.Scalar{Kind: vectord.ScalarInt, Int: 1}}}}}}
+	queries := []vectord.Query{
+		{Fusion: &vectord.Fusion{}, Prefetch: []vectord.Query{near, sparse}, Filter: filter},
+		{Fusion: &vectord.Fusion{Method: vectord.DistributionScore}, Prefetch: []vectord.Query{sparse}},
+		{Nearest: &one, Prefetch: []vectord.Query{sparse}},
+		{Formula: &vectord.Formula{Expression: vectord.Expression{Kind: vectord.ExprValue, Key: "n"}}, Prefetch: []vectord.Query{near}},
+		{Recommend: &vectord.Recommend{Positive: []vectord.Example{one}, Strategy: vectord.SumScores}, Filter: filter},
+		{Context: &[]vectord.ContextPair{{Positive: one, Negative: one}}},
+		{Context: &[]vectord.ContextPair{{Positive: *sparse.Nearest, Negative: *sparse.Nearest}}, Using: "sparse"},
+		{Nearest: &one, MMR: &vectord.MMR{Diversity: 0.5}},
+		{Sample: true}, {Sample: true, Filter: filter}, {},
+	}
+	for i := 0; ; i++ {
+		q := queries[i%len(queries)]
+		q.Limit, q.Select = points, vectord.Selection{Payload: true, Vectors: true}
+		hits, err := db.Search(background, "c", q)
+		seen := map[vectord.PointID]bool{}
+		for _, h := range hits {
+			seen[h.ID] = true
+			if len(h.Vectors) != 2 || len(h.Payload) == 0 || !slices.Equal(h.Vectors.Unnamed(), vectors[h.ID.Number()]) {
+				t.Fatalf("query %d: %+v", i%len(queries), h)
+			}
+		}
+		if err != nil || len(hits) != points || len(seen) != points {
+			t.Fatalf("query %d: %d hits of %d points, error %v (seed %d)", i%len(queries), len(hits), len(seen), err, seed)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}
+
+// TestSampleIsFair counts how often each point comes, of shards of unequal sizes.
+func TestSampleIsFair(t *testing.T) {
+	db := queried(t)
+	const draws = 3000
+	seen := map[uint64]int{}
+	for range draws {
+		hits, err := db.Search(background, "c", vectord.Query{Sample: true, Limit: 2})
+		if err != nil || len(hits) != 2 || hits[0].ID == hits[1].ID {
+			t.Fatalf("%v, %v", hits, err)
+		}
+		for _, h := range hits {
+			seen[h.ID.Number()]++
+		}
+	}
+	// Each comes in two fifths of the answers; the deviation of the count is 27, and six of it are left out in practice never.
+	for id := range uint64(5) {
+		if n := seen[id+1]; n < draws*2/5-160 || n > draws*2/5+160 {
+			t.Errorf("point %d came %d times in %d samples", id+1, n, draws)
+		}
+	}
+}
+
+// BenchmarkFusion measures a fusion of two prefetches of 100 points each.
+func BenchmarkFusion(b *testing.B) {
+	n, db := benchNode(b, 1)
+	defer n.Close()
+	rng := rand.New(rand.NewPCG(1, 1))
+	op := benchPoints(rng, 0, 5000)
+	if _, err := db.Write(background, "c", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	waitIndexed(b, db, 5000)
+	prefetch := func(i int) vectord.Query {
+		return vectord.Query{Nearest: vectord.Near(op.Points[i].Vectors.Unnamed()), Limit: 100}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		q := vectord.Query{Fusion: &vectord.Fusion{}, Limit: 10, Prefetch: []vectord.Query{prefetch(0), prefetch(1)}}
+		if _, err := db.Search(background, "c", q); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
