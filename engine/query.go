@@ -51,7 +51,7 @@ func (db *DB) excludeExamples(col *collection, q *vectord.Query, exclude map[vec
 			return err
 		}
 	}
-	if lookup == col {
+	if lookup.id == col.id {
 		eachExample(q, func(e *vectord.Example) {
 			if e.ID != nil {
 				exclude[*e.ID] = struct{}{}

@@ -250,6 +250,21 @@ func TestDecodeForms(t *testing.T) {
 		Expression: number(1), Defaults: map[string]json.RawMessage{"a": json.RawMessage("[1]"), "$score": json.RawMessage("2")}}})
 }
 
+func TestExplainIsAskedFor(t *testing.T) {
+	q, err := decodeQuery([]byte(`{"query":[1],"params":{"explain":true},"prefetch":{"params":{"explain":true}}}`))
+	if err != nil || q.Explain == nil || q.Prefetch[0].Explain != nil {
+		t.Fatalf("%+v, %v", q, err)
+	}
+	*q.Explain = vectord.Explanation{Plans: []string{"exact", "walk"}, Matching: 4, Candidates: 3, Visited: 2, Exact: true}
+	const want = `{"points":[],"explain":{"plans":["exact","walk"],"matching":4,"candidates":3,"visited":2,"exact":true}}`
+	if got := string(appendAnswer(nil, nil, &q)); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if q, err = decodeQuery([]byte(`{"query":[1]}`)); err != nil || string(appendAnswer(nil, nil, &q)) != `{"points":[]}` {
+		t.Errorf("%+v, %v", q, err)
+	}
+}
+
 func FuzzDecodeQuery(f *testing.F) {
 	for _, s := range []string{`{"query":[1,2],"limit":5,"filter":{"must_not":[{"has_id":[1]}]},"params":{"hnsw_ef":10,"exact":true},"with_payload":["a"]}`,
 		`{"query":{"nearest":7,"mmr":null},"score_threshold":0.5,"offset":3,"with_vector":[""],"with_payload":{"exclude":["b"]}}`,
@@ -393,6 +408,11 @@ func TestSmallBodyLargeMemory(t *testing.T) {
 	f("include", scroll, `{"with_payload":{"include":[`, `"a"`, `]}}`)
 	f("filter", scroll, `{"filter":{"must":{"has_id":[`, `1`, `]}}}`)
 	f("operations", func(b []byte) error { _, err := decodeOperations(b); return err }, `{"operations":[`, `{}`, `]}`)
+	query := func(b []byte) error { _, err := decodeQuery(b); return err }
+	f("prefetches", query, `{"query":1,"prefetch":[`, `{}`, `]}`)
+	f("examples", query, `{"query":{"recommend":{"positive":[`, `1`, `]}}}`)
+	f("pairs", query, `{"query":{"context":[`, `{}`, `]}}`)
+	f("expressions", query, `{"query":{"formula":{"sum":[`, `1`, `]}},"prefetch":{}}`)
 	f("searches", func(b []byte) error { _, err := decodeQueryBatch(b); return err }, `{"searches":[`, `{}`, `]}`)
 	f("actions", func(b []byte) error { _, err := decodeAliases(b); return err }, `{"actions":[`, `{}`, `]}`)
 }
