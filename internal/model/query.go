@@ -454,11 +454,12 @@ func (a *question) fusion(q *vectord.Query, lists [][]ranked) func(vectord.Point
 			for _, x := range scores {
 				variance += (x - mean) * (x - mean) / float64(len(list)-1)
 			}
-			if low, high := mean-3*math.Sqrt(variance), mean+3*math.Sqrt(variance); high > low {
-				total += (scores[place] - low) / (high - low)
-			} else {
+			if slices.Min(scores) == slices.Max(scores) {
 				total += 0.5
+				continue
 			}
+			low, high := mean-3*math.Sqrt(variance), mean+3*math.Sqrt(variance)
+			total += (scores[place] - low) / (high - low)
 		}
 		return total, true, nil
 	}

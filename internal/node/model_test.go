@@ -742,12 +742,12 @@ func (d *queryDraw) pairs(q *vectord.Query) (pairs []vectord.ContextPair) {
 	return pairs
 }
 
-// fusion draws one whose outcome does not hang on the order of hits with nearly the same score.
+// fusion draws one, and makes lists of those prefetches whose hits may have nearly the same score: it would make much of that.
 func (d *queryDraw) fusion(q *vectord.Query) *vectord.Fusion {
 	q.Using = ""
-	for _, p := range q.Prefetch {
+	for i, p := range q.Prefetch {
 		if p.Limit == 50 { // see prefetch
-			return &vectord.Fusion{Method: vectord.DistributionScore}
+			q.Prefetch[i] = vectord.Query{Limit: 5, Filter: p.Filter}
 		}
 	}
 	f := &vectord.Fusion{Method: vectord.FusionMethod(rapid.IntRange(0, 1).Draw(d.T, "method")), K: rapid.IntRange(0, 60).Draw(d.T, "k")}
