@@ -274,12 +274,11 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 		}
 	}
 	if err == nil {
-		err = pw.err
+		err = pw.finish()
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	pw.finish()
 	if w.Session != ([16]byte{}) {
 		a.batch.PutSession(e.Group, w.Session, storage.Session{Time: e.Time, Fingerprint: w.Fingerprint, Result: encodeRefusal(refusal)})
 	}

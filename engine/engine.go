@@ -173,10 +173,10 @@ func (db *DB) loadShard(s *shard, c *collection) error {
 		s.slots.set(slot, slotPoint{row.ID, row.Version})
 		s.allocator.load(slot)
 		s.points.Add(1)
-		s.fields.live.Add(slot)
 		if row.Expires != 0 {
 			s.expiry.set(slot, row.Expires)
 		}
+		s.fields.live.Add(slot)
 		for _, number := range row.Vectors {
 			if slots := live[number]; slots != nil {
 				slots.Add(slot)
@@ -278,8 +278,8 @@ func (db *DB) Start(log Log) {
 	db.started.Store(true)
 	db.background.Add(4)
 	go db.maintain()
-	go db.buildFields()
 	go db.sweep()
+	go db.buildFields()
 	go db.holdRecall()
 	db.eachIndex((*vectorIndex).kick)
 }
@@ -357,7 +357,7 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.expiry.memoryBytes() + s.fields.memoryBytes() })
 	db.eachVectors(func(v *shardVectors) {
 		if v.sparse != nil {
-			heap += v.sparse.memoryBytes()
+			heap += v.sparse.MemoryBytes()
 			return
 		}
 		heap += v.dense.fresh.MemoryBytes()

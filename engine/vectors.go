@@ -176,7 +176,7 @@ func (db *DB) newShardVectors(s *shard, spec *vectorSpec) *shardVectors {
 // add takes in the vector that a slot was given. Only Apply calls it.
 func (v *shardVectors) add(slot uint32, vector *vectord.Vector) {
 	if v.sparse != nil {
-		v.sparse.add(slot, vector)
+		v.sparse.Add(slot, sparseOf(vector))
 		return
 	}
 	v.dense.add(slot, vector.Values)
