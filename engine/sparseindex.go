@@ -18,7 +18,9 @@ type sparseIndex struct {
 
 func newSparseIndex() *sparseIndex { return &sparseIndex{Index: sparse.New()} }
 
-func sparseOf(v *vectord.Vector) sparse.Vector { return sparse.Vector{Indices: v.Indices, Values: v.Values} }
+func sparseOf(v *vectord.Vector) sparse.Vector {
+	return sparse.Vector{Indices: v.Indices, Values: v.Values}
+}
 
 func (x *sparseIndex) remove(slot uint32) {
 	x.removals.Add(1) // before anything is hidden

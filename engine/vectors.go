@@ -226,6 +226,13 @@ func (s *shard) indexes() []*vectorIndex {
 	return all
 }
 
+// close frees what the indexes of dense vectors hold outside of the Go heap.
+func (s *shard) close() {
+	for _, x := range s.indexes() {
+		x.close()
+	}
+}
+
 // feedMarks tells up to where the change feed of a shard is not needed any more. An index that has a graph needs what came
 // after the checkpoint in place, or after the graph was made; others need nothing of the feed.
 type feedMarks struct {
