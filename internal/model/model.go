@@ -1,13 +1,14 @@
 // Package model is a vector database in maps: it does what a vectord engine must do, exactly and slowly. It is the oracle
 // of model tests and the double in the server's tests.
 //
-// It is written from the API's description and shares no code with the engine beyond the vocabulary, so that agreement
-// of the two means something. Where a choice was open it takes the plain one.
+// It is written from the API's description and shares no code with the engine beyond the vocabulary and the analysis of
+// texts, so that agreement of the two means something. Where a choice was open it takes the plain one.
 package model
 
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/text"
 )
 
 // Model keeps collections in memory. Its methods may be called at the same time.
@@ -33,7 +35,8 @@ type Model struct {
 type collection struct {
 	config vectord.CollectionConfig
 	points map[vectord.PointID]point
-	fields map[string]vectord.FieldSchema // the payload indexes, which change no answer
+	fields map[string]vectord.FieldSchema // the payload indexes, which change no answer …
+	texts  map[string]*text.Analyzer      // … but those of type text: their tokens decide
 }
 
 // point is never changed in place, so that copies of the map of points may share it.
@@ -64,6 +67,12 @@ func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
 }
 
+// expire removes the points that have expired.
+func (c *collection) expire() {
+	now := time.Now().UnixMilli()
+	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+}
+
 // find returns the collection of that name or alias, without points that have expired. m.mu is held.
 func (m *Model) find(name string) (*collection, error) {
 	if target, ok := m.aliases[name]; ok {
@@ -73,8 +82,7 @@ func (m *Model) find(name string) (*collection, error) {
 	if !ok {
 		return nil, noCollection(name)
 	}
-	now := time.Now().UnixMilli()
-	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+	c.expire()
 	return c, nil
 }
 
@@ -94,7 +102,7 @@ func (m *Model) CreateCollection(_ context.Context, name string, config vectord.
 	if _, ok := m.aliases[name]; ok {
 		return vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", name)
 	}
-	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}, fields: map[string]vectord.FieldSchema{}}
+	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}, fields: map[string]vectord.FieldSchema{}, texts: map[string]*text.Analyzer{}}
 	return nil
 }
 
@@ -155,7 +163,7 @@ func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	return info, nil
 }
 
-// CreateFieldIndex notes a payload index. Of its parameters it checks nothing.
+// CreateFieldIndex notes a payload index.
 func (m *Model) CreateFieldIndex(_ context.Context, collection, field string, schema vectord.FieldSchema, _ bool) (vectord.UpdateResult, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,6 +179,18 @@ func (m *Model) CreateFieldIndex(_ context.Context, collection, field string, sc
 	}
 	if _, err := parsePath(field); err != nil {
 		return vectord.UpdateResult{}, err
+	}
+	delete(c.texts, field)
+	if schema.Type == vectord.FieldText {
+		var params text.Params
+		if len(schema.Params) > 0 {
+			if err := json.Unmarshal(schema.Params, &params); err != nil {
+				return vectord.UpdateResult{}, err
+			}
+		}
+		if c.texts[field], err = text.New(params); err != nil {
+			return vectord.UpdateResult{}, err
+		}
 	}
 	c.fields[field] = schema
 	m.operations++
@@ -189,6 +209,7 @@ func (m *Model) DeleteFieldIndex(_ context.Context, collection, field string) (v
 		return vectord.UpdateResult{}, err
 	}
 	delete(c.fields, field)
+	delete(c.texts, field)
 	m.operations++
 	return vectord.UpdateResult{OperationID: m.operations}, nil
 }
@@ -298,6 +319,7 @@ func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 		c.points = points
+		c.expire()
 		results = append(results, vectord.UpdateResult{OperationID: m.operations})
 	}
 	if o.IdempotencyKey != "" {
@@ -353,13 +375,13 @@ func (c *collection) apply(points map[vectord.PointID]point, op *vectord.Operati
 	case vectord.OpUpsert, vectord.OpUpdateVectors:
 		return c.put(points, op, id)
 	case vectord.OpDelete:
-		ids, err := selected(points, op, false)
+		ids, err := c.selected(points, op, false)
 		for _, id := range ids {
 			delete(points, id)
 		}
 		return err
 	}
-	ids, err := selected(points, op, true)
+	ids, err := c.selected(points, op, true)
 	if err != nil {
 		return err
 	}
@@ -403,7 +425,7 @@ func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation
 		old, exists := points[p.ID]
 		switch {
 		case exists && op.UpdateMode == vectord.WriteNew, !exists && op.UpdateMode == vectord.WriteExists,
-			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, seen(p.ID, old)):
+			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, c.seen(p.ID, old)):
 			continue
 		}
 		kept := point{version: id, vectors: vectors, expires: p.Expires}
@@ -471,14 +493,14 @@ func (c *collection) vector(name string, v vectord.Vector) (vectord.Vector, erro
 
 // selected returns the ids of the points that op is for. Ids that do not exist are an error if they must exist, and are
 // left out otherwise.
-func selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
+func (c *collection) selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
 	var out []vectord.PointID
 	if op.Filter != nil {
 		if err := checkPaths(op.Filter); err != nil {
 			return nil, err
 		}
 		for id, p := range points {
-			if matches(op.Filter, seen(id, p)) {
+			if matches(op.Filter, c.seen(id, p)) {
 				out = append(out, id)
 			}
 		}
@@ -546,8 +568,8 @@ func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, 
 }
 
 // seen returns what filters see of a point.
-func seen(id vectord.PointID, p point) subject {
-	return subject{id, slices.Collect(maps.Keys(p.vectors)), p.payload}
+func (c *collection) seen(id vectord.PointID, p point) subject {
+	return subject{id: id, vectors: slices.Collect(maps.Keys(p.vectors)), payload: p.payload, texts: c.texts}
 }
 
 // picker returns the function that makes a record with the selected parts of a point.
@@ -590,7 +612,7 @@ func (c *collection) picker(s vectord.Selection) (func(vectord.PointID, point) v
 func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	var out []vectord.PointID
 	for id, p := range c.points {
-		if matches(f, seen(id, p)) {
+		if matches(f, c.seen(id, p)) {
 			out = append(out, id)
 		}
 	}
