@@ -88,10 +88,10 @@ func (c *shardChanges) finish() {
 		switch s.kind {
 		case slotFilled:
 			c.shard.slots.set(s.slot, s.point)
-			f.live.Add(s.slot)
 			if s.expires != 0 {
 				c.shard.expiry.set(s.slot, s.expires)
 			}
+			f.live.Add(s.slot)
 			for i := range s.filled {
 				if v := c.shard.vectorsOf(s.filled[i].number); v != nil {
 					v.add(s.slot, &s.filled[i].Vector)
@@ -101,8 +101,8 @@ func (c *shardChanges) finish() {
 			c.shard.slots.set(s.slot, s.point)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
-			f.live.Remove(s.slot)
 			c.shard.expiry.remove(s.slot)
+			f.live.Remove(s.slot)
 			for _, number := range s.emptied {
 				if v := c.shard.vectorsOf(number); v != nil {
 					v.remove(s.slot)
@@ -131,9 +131,9 @@ type pointWriter struct {
 	batch      *storage.Batch
 	changes    *shardChanges
 	index      uint64 // of the entry being applied
-	err        error  // the first of reindex, which ends everything
 	time       int64  // … and its time
 	before     int    // slots touched by entries before
+	err        error  // the first of reindex, which ends everything
 }
 
 // point returns the row of a point. ok is false where there is none, or none any more by the time of the entry; then exists
@@ -143,12 +143,13 @@ func (w *pointWriter) point(id vectord.PointID) (row storage.PointRow, ok, exist
 	return row, exists && !gone(row, w.time), exists, err
 }
 
-// finish notes in the change feed what the entry has changed.
-func (w *pointWriter) finish() {
+// finish notes in the change feed what the entry has changed, and returns the first error of reindex.
+func (w *pointWriter) finish() error {
 	s := w.changes.shard
 	if touched := w.changes.touched[w.before:]; len(touched) > 0 && len(s.indexes()) > 0 {
 		w.batch.AppendChange(s.id, w.index, touched)
 	}
+	return w.err
 }
 
 func (w *pointWriter) step(s slotStep) {

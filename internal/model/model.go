@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/text"
@@ -26,6 +27,8 @@ type Model struct {
 	aliases     map[string]string // alias → collection
 	attempts    map[string]attempt
 	operations  uint64 // the id of the last operation
+	snapshots   []snapshot
+	made        int // snapshots so far
 }
 
 type collection struct {
@@ -63,15 +66,23 @@ func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
 }
 
-// find returns the collection of that name or alias. m.mu is held.
+// expire removes the points that have expired.
+func (c *collection) expire() {
+	now := time.Now().UnixMilli()
+	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+}
+
+// find returns the collection of that name or alias, without points that have expired. m.mu is held.
 func (m *Model) find(name string) (*collection, error) {
 	if target, ok := m.aliases[name]; ok {
 		name = target
 	}
-	if c, ok := m.collections[name]; ok {
-		return c, nil
+	c, ok := m.collections[name]
+	if !ok {
+		return nil, noCollection(name)
 	}
-	return nil, noCollection(name)
+	c.expire()
+	return c, nil
 }
 
 // CreateCollection creates an empty collection.
@@ -307,6 +318,7 @@ func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 		c.points = points
+		c.expire()
 		results = append(results, vectord.UpdateResult{OperationID: m.operations})
 	}
 	if o.IdempotencyKey != "" {
