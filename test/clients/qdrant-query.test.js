@@ -385,22 +385,6 @@ describe('@qdrant/js-client-rest, every query', () => {
         assert.deepEqual(hits.map((hit) => hit.payload), hits.map((hit) => ({number: byId.get(hit.id).payload.number})));
     });
 
-    test('facets', async () => {
-        await refused(client.facet(name, {key: 'tags'}), 400, /index/);
-        await client.createPayloadIndex(name, {field_name: 'tags', field_schema: 'keyword', wait: true});
-        await client.createPayloadIndex(name, {field_name: 'parts[].size', field_schema: 'integer', wait: true});
-        const counted = (valuesOf, among = points) => {
-            const counts = new Map();
-            among.forEach((p) => new Set(valuesOf(p.payload)).forEach((value) => counts.set(value, (counts.get(value) ?? 0) + 1)));
-            return [...counts].map(([value, count]) => ({value, count})).sort((a, b) => b.count - a.count || (a.value < b.value ? -1 : 1));
-        };
-        assert.deepEqual((await client.facet(name, {key: 'tags'})).hits, counted((p) => p.tags));
-        assert.deepEqual((await client.facet(name, {key: 'tags', limit: 2, exact: true})).hits, counted((p) => p.tags).slice(0, 2));
-        assert.deepEqual((await client.facet(name, {key: 'parts[].size'})).hits, counted((p) => p.parts.map((part) => part.size)));
-        const filter = {must: [{key: 'number', range: {lt: 30}}]};
-        assert.deepEqual((await client.facet(name, {key: 'tags', filter})).hits, counted((p) => p.tags, points.slice(0, 30)));
-    });
-
     test('distances between points', async () => {
         const among = points.filter((p) => p.payload.number < 12);
         const filter = {must: [{key: 'number', range: {lt: 12}}]};

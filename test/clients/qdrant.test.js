@@ -586,46 +586,6 @@ describe('@qdrant/js-client-rest', () => {
         await refused(client.scroll(name, {order_by: 'colour'}), 400, /No range index for `order_by` key: `colour`/);
         await refused(client.scroll(name, {order_by: 'number', offset: 3}), 400, /offset/);
     });
-
-    test('the older routes of queries', async () => {
-        const points = somePoints(38, 80);
-        const name = await collection(points);
-        /** Asks a route that this version of the client has no method for any more. */
-        const ask = async (route, body) => {
-            const response = await fetch(`${server.url}/collections/${name}/points/${route}`, {
-                method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)});
-            const {result, status} = await response.json();
-            assert.equal(response.status, 200, JSON.stringify(status));
-            return result;
-        };
-        const vector = randomVector(randomNumbers(39), size);
-        const params = {exact: true};
-        const all = nearest(points, 'Dot', vector, points.length);
-        assertHits(await ask('search', {vector, limit: 5, params}), all.slice(0, 5));
-        assertGroups((await ask('search/groups', {vector, limit: 3, group_by: 'colour', group_size: 2, params})).groups,
-            grouped(all, points, (p) => [p.colour], 3, 2));
-
-        // The mean of the positive examples, plus that less the negative one.
-        const [a, b, c] = points.map((p) => p.vector);
-        const mean = a.map((x, i) => x + b[i] - c[i]);
-        const others = points.slice(3);
-        const recommended = {positive: [1, b], negative: [3], params};
-        const alike = nearest([points[1], ...others], 'Dot', mean, points.length);
-        assertHits(await ask('recommend', {...recommended, limit: 6, offset: 1}), alike.slice(1, 7));
-        const batch = await ask('recommend/batch', {searches: [{...recommended, limit: 2}, {positive: [4], limit: 1, params}]});
-        assertHits(batch[0], alike.slice(0, 2));
-        assertHits(batch[1], nearest(points.filter((p) => p.id !== 4), 'Dot', points[3].vector, 1));
-        assertGroups((await ask('recommend/groups', {...recommended, limit: 3, group_by: 'colour', group_size: 4})).groups,
-            grouped(alike, points, (p) => [p.colour], 3, 4));
-
-        const dot = (x, y) => x.reduce((sum, xi, i) => sum + xi * y[i], 0);
-        const squashed = (x) => 0.5 * (x / (1 + Math.abs(x)) + 1);
-        const side = (p) => Math.sign(dot(p.vector, b) - dot(p.vector, c));
-        const discovered = others.map((p) => ({id: p.id, score: side(p) + squashed(dot(p.vector, a))})).sort((x, y) => y.score - x.score);
-        const discover = {target: 1, context: [{positive: 2, negative: 3}], params};
-        assertHits(await ask('discover', {...discover, limit: 8}), discovered.slice(0, 8));
-        assertHits((await ask('discover/batch', {searches: [{...discover, limit: 3}]}))[0], discovered.slice(0, 3));
-    });
 });
 
 describe('@qdrant/js-client-rest with keys', () => {

@@ -112,6 +112,9 @@ describe('@qdrant/js-client-rest 1.18', () => {
         const batch = await client.recommendBatch(name, {searches: [request, {positive: [a], limit: 4}]});
         assertScored(batch[0], scores(cosine(average), others), 10);
         assertScored(batch[1], scores(cosine(unit(a)), without(a)), 4);
+        const page = await client.recommend(name, {...request, positive: [a, byId.get(b).vector], offset: 2, limit: 4});
+        const given = mean([unit(a), byId.get(b).vector]).map((x, i) => 2 * x - unit(c)[i]); // a vector counts as it was given
+        assertScored(page, new Map([...scores(cosine(given), without(a, c))].sort((x, y) => y[1] - x[1]).slice(2)), 4);
         const fromElsewhere = await client.recommend(name, {positive: [a], limit: 5, lookup_from: {collection: 'named', vector: 'one'}});
         assertScored(fromElsewhere, scores(cosine(byId.get(a).vector)), 5);
         await refused(client.recommend(name, {positive: [404], limit: 1}), 404, /404/);

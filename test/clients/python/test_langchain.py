@@ -58,7 +58,7 @@ class LangChain(ServerTest):
     def filled(self, **options):
         LangChain.names += 1
         store = QdrantVectorStore.from_texts(
-            list(NOTES), LetterTriples(), metadatas=list(NOTES.values()), url=self.server.url, collection_name=f"notes-{self.names}", **options
+            list(NOTES), LetterTriples(), metadatas=list(NOTES.values()), url=self.server.url, collection_name=f"notes-{self.names}", check_compatibility=False, **options
         )
         self.addCleanup(store.client.close)
         return store
@@ -163,10 +163,10 @@ class LangChain(ServerTest):
 
     def test_existing_collections(self):
         store = self.filled()
-        again = QdrantVectorStore.from_existing_collection(collection_name=store.collection_name, embedding=LetterTriples(), url=self.server.url)
+        again = QdrantVectorStore.from_existing_collection(collection_name=store.collection_name, embedding=LetterTriples(), url=self.server.url, check_compatibility=False)
         self.addCleanup(again.client.close)
         self.assert_found(again.similarity_search_with_score("boiling water", k=3), self.expected("boiling water", 3))
-        client = QdrantClient(url=self.server.url)
+        client = QdrantClient(url=self.server.url, check_compatibility=False)
         self.addCleanup(client.close)
         with self.assertRaises(UnexpectedResponse):
             QdrantVectorStore(client, "nowhere", LetterTriples())
@@ -182,7 +182,13 @@ class LangChain(ServerTest):
         with self.assertRaises(QdrantVectorStoreError):
             QdrantVectorStore(client, store.collection_name, LetterTriples(), distance=models.Distance.EUCLID)
         anew = QdrantVectorStore.from_texts(
-            ["only this"], LetterTriples(), url=self.server.url, collection_name=store.collection_name, force_recreate=True, distance=models.Distance.DOT
+            ["only this"],
+            LetterTriples(),
+            url=self.server.url,
+            collection_name=store.collection_name,
+            force_recreate=True,
+            distance=models.Distance.DOT,
+            check_compatibility=False,
         )
         self.addCleanup(anew.client.close)
         [(document, score)] = anew.similarity_search_with_score("this", k=5)
