@@ -209,6 +209,21 @@ describe('@qdrant/js-client-rest', () => {
         assert.equal(record.payload ?? null, null);
     });
 
+    test('null is the same as nothing', async () => {
+        const points = somePoints(40, 5);
+        const name = await collection();
+        await client.upsert(name, {batch: {ids: [1, 2], vectors: points.slice(0, 2).map((p) => p.vector), payloads: [null, points[1].payload]}});
+        await client.upsert(name, {points: points.slice(2).map((p) => ({...p, payload: null}))});
+        assert.deepEqual(await payloads(name, 1, 2, 3), {1: {}, 2: points[1].payload, 3: {}});
+        const nothing = {filter: null, params: null, offset: null, score_threshold: null, with_payload: null, with_vector: null, using: null, prefetch: null, lookup_from: null};
+        const query = points[0].vector;
+        assertHits((await client.query(name, {query, limit: 5, ...nothing})).points, nearest(points, 'Dot', query, 5));
+        assert.equal((await client.scroll(name, {filter: null, offset: null, order_by: null})).points.length, 5);
+        assert.deepEqual(await client.count(name, {filter: null}), {count: 5});
+        await client.createCollection('of nulls', {vectors: {size: 2, distance: 'Dot', hnsw_config: null}, sparse_vectors: null, hnsw_config: null, quantization_config: null});
+        assert.equal((await client.getCollection('of nulls')).config.params.vectors.size, 2);
+    });
+
     test('upsert by list and by batch, and overwrite', async () => {
         const points = somePoints(10, 6);
         const name = await collection();

@@ -599,6 +599,46 @@ class Client(ServerTest):
         )
         self.both(query=5, using="text", lookup_from=models.LookupLocation(collection=name, vector="other"))
 
+    def test_bm25(self):
+        """Texts that the server makes vectors of. The words are their own stems."""
+        texts = ["pot lamp pot", "lamp desk milk bread cat", "cat cat cat wolf", "wolf"]
+        name = f"test-{next(self.names)}"
+        self.remote.create_collection(name, sparse_vectors_config=SPARSE_VECTORS)
+
+        def document(text, **options):
+            return models.Document(text=text, model="Qdrant/bm25", options=options and models.Bm25Config(**options))
+
+        def weight(text, word, k=1.2, b=0.75, avg_len=256):
+            tf = text.split().count(word)
+            return tf * (k + 1) / (tf + k * (1 - b + b * len(text.split()) / avg_len))
+
+        def scores(query, **options):
+            def idf(word):
+                df = sum(word in text.split() for text in texts)
+                return numpy.log((len(texts) - df + 0.5) / (df + 0.5) + 1)
+
+            sums = {i: sum(idf(word) * weight(text, word, **options) for word in query.split()) for i, text in enumerate(texts)}
+            return {i: score for i, score in sums.items() if score > 0}
+
+        for options in ({}, {"k": 2.0, "b": 0.5, "avg_len": 3.0}, {"language": "german"}, {"stemmer": models.DisabledStemmerParams(type="none"), "stopwords": models.StopwordsSet()}):
+            with self.subTest(options):
+                self.remote.upsert(name, [models.PointStruct(id=i, vector={"terms": document(text, **options)}) for i, text in enumerate(texts)])
+                weights = {key: value for key, value in options.items() if key in ("k", "b", "avg_len")}
+                for query in ("lamp", "cat desk wolf", "pot wolf"):
+                    hits = self.remote.query_points(name, query=document(query, **options), using="terms").points
+                    expected = scores(query, **weights)
+                    self.assertEqual({hit.id for hit in hits}, set(expected))
+                    self.assertEqual([hit.score for hit in hits], sorted((hit.score for hit in hits), reverse=True))
+                    for hit in hits:
+                        self.assertAlmostEqual(hit.score, expected[hit.id], places=5)
+
+        self.remote.update_vectors(name, [models.PointVectors(id=3, vector={"terms": document("The lamps of the wolves", language="english")})])
+        found = self.remote.query_points(name, query=document("lamp"), using="terms", limit=10).points
+        self.assertIn(3, [hit.id for hit in found])  # whose words were stemmed
+        client = QdrantClient(url=self.server.url, check_compatibility=False, cloud_inference=True)  # which leaves all models to the server
+        self.addCleanup(client.close)
+        self.refused(400, "no-model", client.query_points, name, query=models.Document(text="x", model="some/no-model"), using="terms")
+
     # Moving data
 
     def test_migrate(self):
