@@ -359,13 +359,13 @@ func TestScoresAroundExamples(t *testing.T) {
 	recall("best_score", 0.95, func(q *vectord.Query) {
 		q.Recommend = &vectord.Recommend{Positive: []vectord.Example{pick(), pick()}, Negative: []vectord.Example{pick()}, Strategy: vectord.BestScore}
 	})
-	recall("sum_scores", 0.8, func(q *vectord.Query) {
+	recall("sum_scores", 0.95, func(q *vectord.Query) {
 		q.Recommend = &vectord.Recommend{Positive: []vectord.Example{pick(), pick()}, Strategy: vectord.SumScores}
 	})
-	recall("discover", 0.8, func(q *vectord.Query) {
+	recall("discover", 0.6, func(q *vectord.Query) {
 		q.Discover = &vectord.Discover{Target: pick(), Context: []vectord.ContextPair{{Positive: pick(), Negative: pick()}}}
 	})
-	recall("context", 0.95, func(q *vectord.Query) {
+	recall("context", 0.7, func(q *vectord.Query) {
 		q.Context = &[]vectord.ContextPair{{Positive: pick(), Negative: pick()}, {Positive: pick(), Negative: pick()}}
 	})
 
