@@ -24,7 +24,10 @@ type applier struct {
 	changes []*shardChanges
 	byShard map[uint32]*shardChanges
 	dropped []*collection
+	retired []*collection
 	changed []*collection
+	// reindexed are the ids of collections whose payload indexes were created, dropped or made ready.
+	reindexed []uint32
 }
 
 // Apply applies entries in order, in one atomic commit, and returns a result for each. Effects are visible on return;
@@ -59,6 +62,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 		db.applied[e.Group] = at
 		a.batch.SetApplied(e.Group, at)
 	}
+	a.followFields()
 	for _, c := range a.changes {
 		c.begin()
 	}
@@ -69,11 +73,15 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	if err != nil {
 		return nil, nil, err
 	}
+	a.releaseFields()
 	for _, c := range a.changed {
 		db.followConfig(c)
 	}
 	for _, c := range a.dropped {
 		db.release(c)
+	}
+	for _, c := range a.retired {
+		db.retire(c)
 	}
 	return results, durable, nil
 }
@@ -122,6 +130,43 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return a.updateAliases(c)
+	case commandCreateField:
+		c, err := decodeInto[createField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.createField(c)
+	case commandDeleteField:
+		c, err := decodeInto[deleteField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.deleteField(c)
+	case commandFillField:
+		c, err := decodeInto[fillField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		value, err = a.fillField(e, c)
+		return value, nil, err
+	case commandFieldReady:
+		c, err := decodeInto[fieldReady](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, a.fieldReady(c)
+	case commandReserveShards:
+		var c reserveShards
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.reserveShards(c)
+	case commandReplaceCollections:
+		var c replaceCollections
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.replaceCollections(c)
 	}
 	return nil, nil, fmt.Errorf("command of unknown kind %d: a newer vectord wrote it", kind)
 }
@@ -226,7 +271,7 @@ func (a *applier) updateAliases(c updateAliases) (value any, refusal, err error)
 func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err error) {
 	col := a.db.catalog.get(w.Collection)
 	if col == nil {
-		return nil, vectord.Errorf(vectord.KindNotFound, "the collection was deleted while the write waited"), nil
+		return nil, vectord.Errorf(vectord.KindNotFound, "the collection was deleted or replaced while the write waited"), nil
 	}
 	s := col.shard(w.Shard)
 	if s == nil || s.group != e.Group {
@@ -244,10 +289,12 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 			break
 		}
 	}
+	if err == nil {
+		err = pw.finish()
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	pw.finish()
 	if w.Session != ([16]byte{}) {
 		a.batch.PutSession(e.Group, w.Session, storage.Session{Time: e.Time, Fingerprint: w.Fingerprint, Result: encodeRefusal(refusal)})
 	}

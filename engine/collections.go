@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 
 	"github.com/vectord/vectord"
 )
@@ -103,6 +104,19 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		return vectord.CollectionInfo{}, err
 	}
 	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config}
+	if len(c.fields) > 0 {
+		info.Fields = make(map[string]vectord.FieldInfo, len(c.fields))
+	}
+	for _, d := range c.fields {
+		field := vectord.FieldInfo{FieldSchema: d.Schema}
+		for _, s := range c.shards {
+			field.Points += s.fields.points(d.Number, s.expiry.expired(db.now(), math.MaxInt))
+		}
+		info.Fields[d.Name] = field
+		if !d.Ready {
+			info.Status = vectord.StatusYellow
+		}
+	}
 	for _, spec := range c.specs {
 		if spec.kind == vectord.DenseVector {
 			if info.Recall == nil {
@@ -112,10 +126,10 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		}
 	}
 	for _, s := range c.shards {
-		info.Points += int(s.points.Load())
+		info.Points += int(s.points.Load()) - len(s.expiry.expired(db.now(), math.MaxInt))
 		for _, v := range *s.vectors.Load() {
 			if v.sparse != nil {
-				info.IndexedVectors += v.sparse.len()
+				info.IndexedVectors += v.sparse.Len()
 				continue
 			}
 			info.IndexedVectors += v.dense.indexed()

@@ -136,6 +136,9 @@ func (s *shard) without(found *matches, expired []uint32) *matches {
 	return kept
 }
 
+// beforeAll is a time by which nothing has expired.
+const beforeAll = math.MinInt64
+
 // gone reports whether a point has expired at a time.
 func gone(row storage.PointRow, now int64) bool { return row.Expires != 0 && row.Expires <= now }
 
@@ -215,6 +218,5 @@ func (a *applier) expirePoints(e vectord.Entry, x *expire) (refusal, err error) 
 			w.delete(id, row)
 		}
 	}
-	w.finish()
-	return nil, nil
+	return nil, w.finish()
 }

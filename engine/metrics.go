@@ -125,12 +125,13 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			var total int64
 			db.eachVectors(func(v *shardVectors) {
 				if v.sparse != nil {
-					total += v.sparse.memoryBytes()
+					total += v.sparse.MemoryBytes()
 				}
 			})
 			return float64(total)
 		},
 		"slots":   sum(func(s *shard) int64 { return s.slots.memoryBytes() }),
+		"fields":  sum(func(s *shard) int64 { return s.fields.memoryBytes() }),
 		"hot_set": func() float64 { return float64(db.hot.memoryBytes()) },
 		"storage": func() float64 { return float64(db.budget.fixed - runtimeBytes) },
 	}

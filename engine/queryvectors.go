@@ -300,6 +300,24 @@ func (s *search) distanceTo(v *vectord.Vector) (distance float32, ok bool) {
 	}), true
 }
 
+// sparseDot is the dot product of two sparse vectors, summed as the index sums it, and whether they have a component in common.
+func sparseDot(a, b *vectord.Vector) (sum float32, overlap bool) {
+	for i, j := 0, 0; i < len(a.Indices) && j < len(b.Indices); {
+		switch {
+		case a.Indices[i] < b.Indices[j]:
+			i++
+		case a.Indices[i] > b.Indices[j]:
+			j++
+		default:
+			sum += float32(a.Values[i] * b.Values[j])
+			overlap = true
+			i++
+			j++
+		}
+	}
+	return sum, overlap
+}
+
 const (
 	// scoredMax is up to how many vectors of a shard a scorer is given all that match. Of more it gets those around the examples.
 	scoredMax = 10_000

@@ -22,6 +22,7 @@ type shard struct {
 	vectors   atomic.Pointer[[]*shardVectors] // by ascending number; replaced whole by Apply when a name comes or goes
 	feed      feedMarks
 	filters   filterCache
+	fields    *fieldIndexes
 	points    atomic.Int64
 	// through is the index in the log up to which changes have reached the memory.
 	through atomic.Uint64
@@ -40,7 +41,8 @@ type shardChanges struct {
 	steps   []slotStep
 	points  int64    // points more than before
 	touched []uint32 // slots whose point or payload changed
-	through uint64   // index of the last entry, whether it changed anything or not
+	fields  []fieldStep
+	through uint64 // index of the last entry, whether it changed anything or not
 }
 
 // slotStep is one change of a slot: given to a point with new vectors, kept by it with a new version (a changed
@@ -79,6 +81,9 @@ func (c *shardChanges) begin() {
 
 // finish makes the memory follow the committed batch.
 func (c *shardChanges) finish() {
+	// A filter that is evaluated by indexes sees what the vector indexes have: all of the batch or nothing.
+	f := c.shard.fields
+	f.mu.Lock()
 	for _, s := range c.steps {
 		switch s.kind {
 		case slotFilled:
@@ -86,6 +91,7 @@ func (c *shardChanges) finish() {
 			if s.expires != 0 {
 				c.shard.expiry.set(s.slot, s.expires)
 			}
+			f.live.Add(s.slot)
 			for i := range s.filled {
 				if v := c.shard.vectorsOf(s.filled[i].number); v != nil {
 					v.add(s.slot, &s.filled[i].Vector)
@@ -96,6 +102,7 @@ func (c *shardChanges) finish() {
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
 			c.shard.expiry.remove(s.slot)
+			f.live.Remove(s.slot)
 			for _, number := range s.emptied {
 				if v := c.shard.vectorsOf(number); v != nil {
 					v.remove(s.slot)
@@ -103,9 +110,14 @@ func (c *shardChanges) finish() {
 			}
 		}
 	}
+	for i := range c.fields {
+		f.step(&c.fields[i])
+	}
+	f.measure()
 	c.shard.points.Add(c.points)
 	c.shard.filters.changed(c.through, c.touched)
 	c.shard.through.Store(c.through)
+	f.mu.Unlock()
 	c.shard.moving.Store(false)
 	c.shard.applying.Unlock()
 	for _, v := range *c.shard.vectors.Load() {
@@ -121,6 +133,7 @@ type pointWriter struct {
 	index      uint64 // of the entry being applied
 	time       int64  // … and its time
 	before     int    // slots touched by entries before
+	err        error  // the first of reindex, which ends everything
 }
 
 // point returns the row of a point. ok is false where there is none, or none any more by the time of the entry; then exists
@@ -130,12 +143,13 @@ func (w *pointWriter) point(id vectord.PointID) (row storage.PointRow, ok, exist
 	return row, exists && !gone(row, w.time), exists, err
 }
 
-// finish notes in the change feed what the entry has changed.
-func (w *pointWriter) finish() {
+// finish notes in the change feed what the entry has changed, and returns the first error of reindex.
+func (w *pointWriter) finish() error {
 	s := w.changes.shard
 	if touched := w.changes.touched[w.before:]; len(touched) > 0 && len(s.indexes()) > 0 {
 		w.batch.AppendChange(s.id, w.index, touched)
 	}
+	return w.err
 }
 
 func (w *pointWriter) step(s slotStep) {
@@ -149,10 +163,12 @@ func (w *pointWriter) upsert(p *vectord.Point, old storage.PointRow, existed boo
 	if err != nil {
 		return err
 	}
-	w.place(p.ID, vectors, p.Payload, p.Expires)
+	row := w.place(p.ID, vectors, p.Payload, p.Expires)
 	if existed {
+		w.reindex(&old, &row)
 		w.free(old)
 	} else {
+		w.reindex(nil, &row)
 		w.changes.points++
 	}
 	return nil
@@ -174,7 +190,7 @@ func (w *pointWriter) numbered(vectors vectord.Vectors) ([]numberedVector, error
 
 // place gives the point a new slot. The slot that it may have had is freed afterwards: the other way round a search
 // between the two would find the point nowhere.
-func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payload []byte, expires int64) {
+func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payload []byte, expires int64) storage.PointRow {
 	s := w.changes.shard
 	slot := s.allocator.allocate(w.index)
 	numbers := make([]uint16, len(vectors))
@@ -182,9 +198,11 @@ func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payloa
 		numbers[i] = vectors[i].number
 		w.collection.specOf(numbers[i]).put(w.batch, s.id, slot, &vectors[i].Vector)
 	}
-	w.batch.PutPoint(s.id, id, storage.PointRow{Slot: slot, Expires: expires, Vectors: numbers, Payload: payload})
+	row := storage.PointRow{Slot: slot, Expires: expires, Vectors: numbers, Payload: payload}
+	w.batch.PutPoint(s.id, id, row)
 	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index, Expires: expires, Vectors: numbers})
 	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, expires: expires, filled: vectors})
+	return row
 }
 
 // free takes a point's slot away.
@@ -200,6 +218,7 @@ func (w *pointWriter) free(row storage.PointRow) {
 
 func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.batch.DeletePoint(w.changes.shard.id, id)
+	w.reindex(&row, nil)
 	w.free(row)
 	w.changes.points--
 }
@@ -207,8 +226,10 @@ func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 // setPayload replaces a point's payload; its slot and vectors stay.
 func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, payload []byte) {
 	s := w.changes.shard
+	old := row
 	row.Payload = payload
 	w.batch.PutPoint(s.id, id, row)
+	w.reindex(&old, &row)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})
 	w.step(slotStep{kind: slotKept, slot: row.Slot, point: slotPoint{id, w.index}})
 }
@@ -249,7 +270,8 @@ func (w *pointWriter) move(id vectord.PointID, row storage.PointRow, vectors []n
 		vectors = append(vectors, numberedVector{number, v})
 	}
 	slices.SortFunc(vectors, func(a, b numberedVector) int { return int(a.number) - int(b.number) })
-	w.place(id, vectors, row.Payload, row.Expires)
+	placed := w.place(id, vectors, row.Payload, row.Expires)
+	w.reindex(&row, &placed)
 	w.free(row)
 	return nil
 }

@@ -220,7 +220,7 @@ func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n 
 	if n.indexed {
 		return dst, planFresh, nil
 	}
-	if x.spec.Load().kind == vectord.DenseVector { // fresh holds no others
+	if x.fresh.Len() > 0 {
 		dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
 	}
 	x.mu.Lock()

@@ -21,6 +21,7 @@ type Report struct {
 	Points   uint64
 	Slots    uint64
 	Vectors  uint64
+	Postings uint64
 	Changes  uint64
 	Sessions uint64
 	Meta     uint64
@@ -38,8 +39,16 @@ type Report struct {
 func (s *Store) Verify(ctx context.Context, progress func(keys uint64)) (Report, error) {
 	snapshot := s.NewSnapshot()
 	v := verifier{r: snapshot.Reader}
-	err := v.run(ctx, progress)
+	err := v.run(ctx, &pebble.IterOptions{}, progress)
 	return v.report, errors.Join(err, snapshot.Close())
+}
+
+// VerifyShard is Verify of the rows of one shard.
+func (s *Store) VerifyShard(ctx context.Context, shard uint32) (Report, error) {
+	prefix := kindPrefix(kindShard, shard)
+	v := verifier{r: s.Reader}
+	err := v.run(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)}, nil)
+	return v.report, err
 }
 
 type verifier struct {
@@ -47,8 +56,8 @@ type verifier struct {
 	report Report
 }
 
-func (v *verifier) run(ctx context.Context, progress func(keys uint64)) error {
-	it, err := v.r.r.NewIter(&pebble.IterOptions{})
+func (v *verifier) run(ctx context.Context, rows *pebble.IterOptions, progress func(keys uint64)) error {
+	it, err := v.r.r.NewIter(rows)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
@@ -135,6 +144,12 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 			return err
 		}
 		return v.expectHolder(k)
+	case subPosting:
+		v.report.Postings++
+		if err := decodePosting(value); err != nil {
+			return err
+		}
+		return v.expectInUse(k.shard, k.slot)
 	default:
 		v.report.Changes++
 		_, err := decodeChange(nil, value)
@@ -154,6 +169,14 @@ func (v *verifier) expectSlot(shard, slot uint32, id vectord.PointID) error {
 		return fmt.Errorf("slot %d belongs to point %s", slot, owner.ID)
 	}
 	return nil
+}
+
+func (v *verifier) expectInUse(shard, slot uint32) error {
+	_, ok, err := v.r.Slot(shard, slot)
+	if err == nil && !ok {
+		err = fmt.Errorf("slot %d is free", slot)
+	}
+	return err
 }
 
 // expectVector returns an error unless there is a vector at the slot, or none in the whole set: its name was dropped then,

@@ -1,20 +1,23 @@
 // Package model is a vector database in maps: it does what a vectord engine must do, exactly and slowly. It is the oracle
 // of model tests and the double in the server's tests.
 //
-// It is written from the API's description and shares no code with the engine beyond the vocabulary, so that agreement
-// of the two means something. Where a choice was open it takes the plain one.
+// It is written from the API's description and shares no code with the engine beyond the vocabulary and the analysis of
+// texts, so that agreement of the two means something. Where a choice was open it takes the plain one.
 package model
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/text"
 )
 
 // Model keeps collections in memory. Its methods may be called at the same time.
@@ -24,11 +27,15 @@ type Model struct {
 	aliases     map[string]string // alias → collection
 	attempts    map[string]attempt
 	operations  uint64 // the id of the last operation
+	snapshots   []snapshot
+	made        int // snapshots so far
 }
 
 type collection struct {
 	config vectord.CollectionConfig
 	points map[vectord.PointID]point
+	fields map[string]vectord.FieldSchema // the payload indexes, which change no answer …
+	texts  map[string]*text.Analyzer      // … but those of type text: their tokens decide
 }
 
 // point is never changed in place, so that copies of the map of points may share it.
@@ -59,15 +66,23 @@ func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
 }
 
-// find returns the collection of that name or alias. m.mu is held.
+// expire removes the points that have expired.
+func (c *collection) expire() {
+	now := time.Now().UnixMilli()
+	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+}
+
+// find returns the collection of that name or alias, without points that have expired. m.mu is held.
 func (m *Model) find(name string) (*collection, error) {
 	if target, ok := m.aliases[name]; ok {
 		name = target
 	}
-	if c, ok := m.collections[name]; ok {
-		return c, nil
+	c, ok := m.collections[name]
+	if !ok {
+		return nil, noCollection(name)
 	}
-	return nil, noCollection(name)
+	c.expire()
+	return c, nil
 }
 
 // CreateCollection creates an empty collection.
@@ -86,7 +101,7 @@ func (m *Model) CreateCollection(_ context.Context, name string, config vectord.
 	if _, ok := m.aliases[name]; ok {
 		return vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", name)
 	}
-	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}}
+	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}, fields: map[string]vectord.FieldSchema{}, texts: map[string]*text.Analyzer{}}
 	return nil
 }
 
@@ -133,7 +148,69 @@ func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	if err != nil {
 		return vectord.CollectionInfo{}, err
 	}
-	return vectord.CollectionInfo{Status: vectord.StatusGreen, Points: len(c.points), IndexedVectors: len(c.points), Config: c.config}, nil
+	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Points: len(c.points), IndexedVectors: len(c.points), Config: c.config,
+		Fields: map[string]vectord.FieldInfo{}}
+	for name, schema := range c.fields {
+		field := vectord.FieldInfo{FieldSchema: schema}
+		for _, p := range c.points {
+			if anyElement(lookUp(p.payload, name), func(v any) bool { return v != nil }) {
+				field.Points++
+			}
+		}
+		info.Fields[name] = field
+	}
+	return info, nil
+}
+
+// CreateFieldIndex notes a payload index.
+func (m *Model) CreateFieldIndex(_ context.Context, collection, field string, schema vectord.FieldSchema, _ bool) (vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(collection)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	if err := vectord.CheckFieldName(field); err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	if !schema.Type.Valid() {
+		return vectord.UpdateResult{}, vectord.Errorf(vectord.KindInvalid, "field_schema: unknown type %q", schema.Type)
+	}
+	if _, err := parsePath(field); err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	delete(c.texts, field)
+	if schema.Type == vectord.FieldText {
+		var params text.Params
+		if len(schema.Params) > 0 {
+			if err := json.Unmarshal(schema.Params, &params); err != nil {
+				return vectord.UpdateResult{}, err
+			}
+		}
+		if c.texts[field], err = text.New(params); err != nil {
+			return vectord.UpdateResult{}, err
+		}
+	}
+	c.fields[field] = schema
+	m.operations++
+	return vectord.UpdateResult{OperationID: m.operations}, nil
+}
+
+// DeleteFieldIndex forgets a payload index.
+func (m *Model) DeleteFieldIndex(_ context.Context, collection, field string) (vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(collection)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	if err := vectord.CheckFieldName(field); err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	delete(c.fields, field)
+	delete(c.texts, field)
+	m.operations++
+	return vectord.UpdateResult{OperationID: m.operations}, nil
 }
 
 // CollectionExists reports whether a collection or an alias has this name.
@@ -241,6 +318,7 @@ func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 		c.points = points
+		c.expire()
 		results = append(results, vectord.UpdateResult{OperationID: m.operations})
 	}
 	if o.IdempotencyKey != "" {
@@ -296,13 +374,13 @@ func (c *collection) apply(points map[vectord.PointID]point, op *vectord.Operati
 	case vectord.OpUpsert, vectord.OpUpdateVectors:
 		return c.put(points, op, id)
 	case vectord.OpDelete:
-		ids, err := selected(points, op, false)
+		ids, err := c.selected(points, op, false)
 		for _, id := range ids {
 			delete(points, id)
 		}
 		return err
 	}
-	ids, err := selected(points, op, true)
+	ids, err := c.selected(points, op, true)
 	if err != nil {
 		return err
 	}
@@ -346,7 +424,7 @@ func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation
 		old, exists := points[p.ID]
 		switch {
 		case exists && op.UpdateMode == vectord.WriteNew, !exists && op.UpdateMode == vectord.WriteExists,
-			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, seen(p.ID, old)):
+			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, c.seen(p.ID, old)):
 			continue
 		}
 		kept := point{version: id, vectors: vectors, expires: p.Expires}
@@ -414,14 +492,14 @@ func (c *collection) vector(name string, v vectord.Vector) (vectord.Vector, erro
 
 // selected returns the ids of the points that op is for. Ids that do not exist are an error if they must exist, and are
 // left out otherwise.
-func selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
+func (c *collection) selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
 	var out []vectord.PointID
 	if op.Filter != nil {
 		if err := checkPaths(op.Filter); err != nil {
 			return nil, err
 		}
 		for id, p := range points {
-			if matches(op.Filter, seen(id, p)) {
+			if matches(op.Filter, c.seen(id, p)) {
 				out = append(out, id)
 			}
 		}
@@ -489,8 +567,8 @@ func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, 
 }
 
 // seen returns what filters see of a point.
-func seen(id vectord.PointID, p point) subject {
-	return subject{id, slices.Collect(maps.Keys(p.vectors)), p.payload}
+func (c *collection) seen(id vectord.PointID, p point) subject {
+	return subject{id: id, vectors: slices.Collect(maps.Keys(p.vectors)), payload: p.payload, texts: c.texts}
 }
 
 // picker returns the function that makes a record with the selected parts of a point.
@@ -533,7 +611,7 @@ func (c *collection) picker(s vectord.Selection) (func(vectord.PointID, point) v
 func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	var out []vectord.PointID
 	for id, p := range c.points {
-		if matches(f, seen(id, p)) {
+		if matches(f, c.seen(id, p)) {
 			out = append(out, id)
 		}
 	}

@@ -467,7 +467,7 @@ func (a *question) distances(q *vectord.Query) bool {
 func (a *question) formula(f *vectord.Formula, lists [][]ranked) func(vectord.PointID) (float64, bool, error) {
 	return func(id vectord.PointID) (float64, bool, error) {
 		p := a.collection.points[id]
-		e := evaluation{f, seen(id, p), lists}
+		e := evaluation{f, a.collection.seen(id, p), lists}
 		value, err := e.of(&f.Expression)
 		if err == nil && (math.IsNaN(value) || math.Abs(value) > math.MaxFloat32) {
 			err = wrong("the score is %v", value)

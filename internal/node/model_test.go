@@ -32,6 +32,9 @@ func TestModel(t *testing.T) {
 			"drop":        m.drop,
 			"aliases":     m.aliases,
 			"metadata":    m.update,
+			"index":       m.createIndex,
+			"index more":  m.createIndex,
+			"drop index":  m.dropIndex,
 			"upsert":      m.upsert,
 			"upsert more": m.upsert,
 			"change":      m.change,
@@ -40,6 +43,7 @@ func TestModel(t *testing.T) {
 			"retrieve":    m.retrieve,
 			"scroll":      m.scroll,
 			"count":       m.count,
+			"indexed":     m.countIndexed,
 			"search":      m.search,
 			"search more": m.search,
 			"restart":     m.restart,
@@ -83,6 +87,8 @@ type modelMachine struct {
 	node  *Node
 	model *model.Model
 	keys  int
+	// building says that a payload index may still be built in the background.
+	building bool
 }
 
 var background = context.Background()
@@ -172,8 +178,10 @@ func list(t *rapid.T, conditionsMax int) string {
 	return text + "]"
 }
 
-func condition(t *rapid.T) string {
-	key, err := json.Marshal(pathsDrawn.Draw(t, "path"))
+func condition(t *rapid.T) string { return conditionOn(t, pathsDrawn) }
+
+func conditionOn(t *rapid.T, paths *rapid.Generator[string]) string {
+	key, err := json.Marshal(paths.Draw(t, "path"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +210,7 @@ const nested = "nested"
 var conditions = rapid.SampledFrom([]string{
 	nested, nested, nested,
 	`{"key":%s,"match":{"phrase":"red h"}}`, `{"key":%s,"match":{"text_any":"green red"}}`, `{"key":%s,"match":{"text_any":" "}}`,
-	`{"key":%s,"match":{"prefix":"re"}}`, `{"key":%s,"match":{"prefix":""}}`,
+	`{"key":%s,"match":{"prefix":"re"}}`, `{"key":%s,"match":{"prefix":""}}`, `{"key":%s,"match":{"text":"house RED"}}`,
 	`{"key":%s,"range":{"gt":9007199254740992}}`, `{"key":%s,"range":{"gte":9007199254740993,"lte":9007199254740993}}`,
 	`{"key":%s,"range":{"lte":0.1}}`, `{"key":%s,"range":{"lt":9223372036854775807}}`, `{"key":%s,"range":{"gte":1e19}}`, `{"key":%s,"range":{}}`,
 	`{"key":%s,"range":{"gte":"2026-08-04T10:30:00Z"}}`, `{"key":%s,"range":{"gt":"2026-08-04T10:30","lte":"2026-08-04 10:30:00.000001"}}`,
@@ -237,6 +245,37 @@ func (m *modelMachine) create(t *rapid.T) {
 	config.Params.ShardNumber = rapid.SampledFrom([]int{1, 1, 3}).Draw(t, "shards")
 	config.Optimizer.IndexingThreshold = rapid.SampledFrom([]int{0, 1, 10_000}).Draw(t, "indexing threshold")
 	same(t, "create "+name, m.node.Engine().CreateCollection(background, name, config), m.model.CreateCollection(background, name, config))
+}
+
+var fieldTypes = rapid.SampledFrom([]vectord.FieldType{vectord.FieldKeyword, vectord.FieldInteger, vectord.FieldFloat, vectord.FieldBool,
+	vectord.FieldDatetime, vectord.FieldUUID, vectord.FieldGeo, vectord.FieldText, vectord.FieldText})
+
+// createIndex creates some payload indexes, of which the model knows that they change no answer.
+func (m *modelMachine) createIndex(t *rapid.T) {
+	name := targets.Draw(t, "name")
+	for range rapid.IntRange(1, 5).Draw(t, "indexes") {
+		field := rapid.OneOf(rapid.SampledFrom([]string{"color", "n"}), pathsDrawn).Draw(t, "field")
+		schema := vectord.FieldSchema{Type: fieldTypes.Draw(t, "type")}
+		if schema.Type == vectord.FieldText {
+			schema.Params = rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"tokenizer":"prefix","type":"text"}`),
+				json.RawMessage(`{"lowercase":false,"min_token_len":2,"type":"text"}`)}).Draw(t, "params")
+		}
+		wait := rapid.IntRange(0, 5).Draw(t, "wait") > 0
+		m.building = m.building || !wait
+		_, err := m.node.Engine().CreateFieldIndex(background, name, field, schema, wait)
+		_, wantErr := m.model.CreateFieldIndex(background, name, field, schema, wait)
+		same(t, "index "+field, err, wantErr)
+	}
+}
+
+func (m *modelMachine) dropIndex(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "really") > 0 {
+		t.Skip("indexes live longer than a few operations")
+	}
+	name, field := targets.Draw(t, "name"), pathsDrawn.Draw(t, "field")
+	_, err := m.node.Engine().DeleteFieldIndex(background, name, field)
+	_, wantErr := m.model.DeleteFieldIndex(background, name, field)
+	same(t, "drop index "+field, err, wantErr)
 }
 
 func (m *modelMachine) drop(t *rapid.T) {
@@ -277,7 +316,7 @@ func (m *modelMachine) update(t *rapid.T) {
 		Metadata:  rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`), json.RawMessage(`{"a":null,"b":[2]}`)}).Draw(t, "metadata")}
 	// A change of the codes replaces graphs beside everything that follows.
 	u.Quantization = rapid.SampledFrom([]json.RawMessage{nil, nil, json.RawMessage(`null`), json.RawMessage(vectord.QuantizationDisabled),
-		json.RawMessage(`{"binary":{}}`)}).Draw(t, "quantization")
+		json.RawMessage(`{"binary":{}}`), json.RawMessage(`{"product":{"compression":"x4"}}`)}).Draw(t, "quantization")
 	name := targets.Draw(t, "name")
 	same(t, "update "+name, m.node.Engine().UpdateCollection(background, name, u), m.model.UpdateCollection(background, name, u))
 }
@@ -347,6 +386,10 @@ func points(t *rapid.T, params *vectord.CollectionParams, most int) []vectord.Po
 	points := make([]vectord.Point, n)
 	for i, id := range ids {
 		points[i] = vectord.Point{ID: id, Vectors: allVectors(t, params), Payload: []byte(payloads.Draw(t, "payload"))}
+		if _, idf := params.SparseVectors["idf"]; !idf && rapid.IntRange(0, 5).Draw(t, "expires") == 0 {
+			// Long ago or in far future. What is rare is counted among all points, so there would be two answers until the sweep.
+			points[i].Expires = rapid.SampledFrom([]int64{1, 1 << 50}).Draw(t, "at")
+		}
 		switch rapid.IntRange(0, 200).Draw(t, "wrong") {
 		case 0:
 			points[i].Vectors = vectord.Unnamed([]float32{1, 2})
@@ -527,7 +570,31 @@ func (m *modelMachine) scroll(t *rapid.T) {
 }
 
 func (m *modelMachine) count(t *rapid.T) {
-	name, f := targets.Draw(t, "name"), filters.Draw(t, "filter")
+	m.countOf(t, targets.Draw(t, "name"), filters.Draw(t, "filter"))
+}
+
+// countIndexed asks for conditions on paths that have payload indexes, some of them negated.
+func (m *modelMachine) countIndexed(t *rapid.T) {
+	name := targets.Draw(t, "name")
+	info, err := m.model.CollectionInfo(name)
+	if err != nil || len(info.Fields) == 0 {
+		t.Skip("there is no index")
+	}
+	indexed := rapid.SampledFrom(slices.Sorted(maps.Keys(info.Fields)))
+	for range 5 {
+		text := fmt.Sprintf(`{"must":%s,"must_not":{"must_not":%s}}`, conditionOn(t, indexed), conditionOn(t, indexed))
+		if rapid.Bool().Draw(t, "one") {
+			text = fmt.Sprintf(`{%q:%s}`, rapid.SampledFrom([]string{"must", "must_not", "should"}).Draw(t, "clause"), conditionOn(t, indexed))
+		}
+		f, err := vectord.ParseFilter([]byte(text))
+		if err != nil {
+			t.Fatalf("filter %s: %v", text, err)
+		}
+		m.countOf(t, name, f)
+	}
+}
+
+func (m *modelMachine) countOf(t *rapid.T, name string, f *vectord.Filter) {
 	got, err := m.node.Engine().Count(background, name, f)
 	want, wantErr := m.model.Count(background, name, f)
 	if same(t, "count", err, wantErr) && got != want {
@@ -831,6 +898,14 @@ func (m *modelMachine) check(t *rapid.T) {
 		}
 		if got.Points != want.Points || got.Config.HNSW != want.Config.HNSW || !sameJSON(got.Config.Metadata, want.Config.Metadata) {
 			t.Fatalf("info of %s: %+v, the model has %+v", name, got, want)
+		}
+		for field, info := range want.Fields {
+			if g := got.Fields[field]; !g.Equal(info.FieldSchema) || !m.building && g.Points != info.Points {
+				t.Fatalf("index on %s of %s: %+v, the model has %+v", field, name, g, info)
+			}
+		}
+		if len(got.Fields) != len(want.Fields) {
+			t.Fatalf("indexes of %s: %v, the model has %v", name, got.Fields, want.Fields)
 		}
 	}
 }

@@ -391,7 +391,7 @@ func TestScoresAroundExamples(t *testing.T) {
 // TestQueriesWhilePointsMove checks that points which are written again and again, and so move from slot to slot, are in every
 // answer once.
 func TestQueriesWhilePointsMove(t *testing.T) {
-	const points, writes = 60, 300
+	const points, writes = 60, 600
 	node := open(t, storagetest.NewCrashFS(nil))
 	defer node.Close()
 	db := node.Engine()
