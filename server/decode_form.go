@@ -59,6 +59,7 @@ type formFields struct {
 	Recommend *recommendJSON            `json:"recommend"`
 	Discover  *discoverJSON             `json:"discover"`
 	Context   pairsJSON                 `json:"context"`
+	OrderBy   *orderByJSON              `json:"order_by"`
 	Fusion    *string                   `json:"fusion"`
 	RRF       *rrfJSON                  `json:"rrf"`
 	Formula   *formulaJSON              `json:"formula"`
@@ -99,7 +100,7 @@ func (f *formJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	default:
 		return vectord.Errorf(vectord.KindInvalid, "expected one form, got %s", strings.Join(given, ", "))
 	}
-	if name := given[0]; name == "order_by" || name == "relevance_feedback" {
+	if name := given[0]; name == "relevance_feedback" { // the only form that is not here
 		return vectord.Errorf(vectord.KindUnsupported, "%s is not offered by this server", name)
 	}
 	if object[given[0]].Kind() == 'n' {
@@ -134,6 +135,8 @@ func (f *formJSON) fill(fields *formFields) (err error) {
 		pairs, err := fields.Context.pairs("context")
 		f.Context = &pairs
 		return err
+	case fields.OrderBy != nil:
+		f.OrderBy = fields.OrderBy.orderBy()
 	case fields.Fusion != nil:
 		f.Fusion, err = fusionOf(*fields.Fusion)
 	case fields.RRF != nil:

@@ -238,7 +238,7 @@ type queryJSON struct {
 	Prefetch   prefetchJSON `json:"prefetch"`
 	Using      string       `json:"using"`
 	LookupFrom *lookupJSON  `json:"lookup_from"`
-	GroupBy    notOffered   `json:"group_by"`
+	GroupBy    *string      `json:"group_by"` // of groups only
 }
 
 // cutVector takes the vector out of the body of a search, if only plain fields come before it, and returns the body
@@ -313,6 +313,9 @@ func decodeQuery(body []byte) (query, error) {
 
 // query returns the query, with all its prefetches. field is where in the body it is.
 func (q *queryJSON) query(field string) (query, error) {
+	if q.GroupBy != nil {
+		return query{}, vectord.Errorf(vectord.KindInvalid, "%sgroup_by: belongs to points/query/groups", field)
+	}
 	out, err := q.part(field)
 	if err != nil {
 		return out, err
@@ -477,13 +480,13 @@ func decodeScroll(body []byte) (out scrollRequest, err error) {
 		Offset   *vectord.PointID `json:"offset"`
 		Limit    *uint64          `json:"limit"`
 		Filter   *filterJSON      `json:"filter"`
-		OrderBy  notOffered       `json:"order_by"`
+		OrderBy  *orderByJSON     `json:"order_by"`
 		ShardKey notOffered       `json:"shard_key"`
 	}
 	if err := decodeBody(body, &r); err != nil {
 		return out, err
 	}
-	out.Offset, out.Filter = r.Offset, r.Filter.filter()
+	out.Offset, out.Filter, out.OrderBy = r.Offset, r.Filter.filter(), r.OrderBy.orderBy()
 	if out.Limit, err = limitOf(r.Limit, defaultScrollLimit, "limit"); err != nil {
 		return out, err
 	}

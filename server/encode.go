@@ -95,6 +95,10 @@ func appendParts(dst []byte, r *vectord.Record, s *selection) []byte {
 		dst = time.UnixMilli(r.Expires).UTC().AppendFormat(dst, time.RFC3339Nano)
 		dst = append(dst, '"')
 	}
+	if r.Order != nil {
+		dst = append(dst, `,"order_value":`...)
+		dst = appendOrderValue(dst, r.Order)
+	}
 	return append(dst, '}')
 }
 

@@ -337,19 +337,6 @@ func (s *Server) query(r *request) error {
 	return nil
 }
 
-func (s *Server) search(r *request) error {
-	q, err := call(r, decodeSearch)
-	if err != nil {
-		return err
-	}
-	hits, err := s.answer(r, &q)
-	if err != nil {
-		return err
-	}
-	r.out = appendHits(r.out, hits, &q.answer)
-	return nil
-}
-
 // answer searches for a query.
 func (s *Server) answer(r *request, q *query) ([]vectord.Hit, error) {
 	if err := r.authorizeLookups(&q.Query); err != nil {
@@ -378,7 +365,7 @@ func (s *Server) queryBatch(r *request) error {
 }
 
 func (s *Server) searchBatch(r *request) error {
-	return s.batch(r, decodeSearchBatch, func(dst []byte, hits []vectord.Hit, q *query) []byte { return appendHits(dst, hits, &q.answer) })
+	return s.batch(r, decodeSearchBatch, appendBare)
 }
 
 // batch answers the queries of a batch in an array, each in the form that appendAnswer gives it.

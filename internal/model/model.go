@@ -619,7 +619,7 @@ func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	return out
 }
 
-// Scroll returns a page of the matching points by ascending id.
+// Scroll returns a page of the matching points by ascending id, or in the order of a payload value.
 func (m *Model) Scroll(_ context.Context, name string, r vectord.ScrollRequest) (vectord.ScrollPage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -635,6 +635,18 @@ func (m *Model) Scroll(_ context.Context, name string, r vectord.ScrollRequest) 
 		return vectord.ScrollPage{}, err
 	}
 	var page vectord.ScrollPage
+	if r.OrderBy != nil {
+		if r.Offset != nil {
+			return page, vectord.Errorf(vectord.KindInvalid, "offset with order_by")
+		}
+		found, err := c.inOrder(r.OrderBy, c.matching(r.Filter))
+		for _, f := range cut(found, 0, r.Limit) {
+			record := pick(f.id, c.points[f.id])
+			record.Order = f.order
+			page.Points = append(page.Points, record)
+		}
+		return page, err
+	}
 	for _, id := range c.matching(r.Filter) {
 		if r.Offset != nil && id.Compare(*r.Offset) < 0 {
 			continue

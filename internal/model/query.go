@@ -36,7 +36,9 @@ func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vecto
 	}
 	var hits []vectord.Hit
 	for _, r := range cut(found, q.Offset, q.Limit) {
-		hits = append(hits, vectord.Hit{Record: pick(r.id, c.points[r.id]), Score: r.score})
+		hit := vectord.Hit{Record: pick(r.id, c.points[r.id]), Score: r.score}
+		hit.Order = r.order
+		hits = append(hits, hit)
 	}
 	return hits, nil
 }
@@ -51,6 +53,7 @@ type question struct {
 type ranked struct {
 	id    vectord.PointID
 	score float32
+	order *vectord.OrderValue // of a query that orders by a payload value
 }
 
 func cut(list []ranked, offset, limit int) []ranked {
@@ -114,11 +117,19 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 	if err != nil {
 		return nil, err
 	}
+	if q.OrderBy != nil {
+		if _, err := a.collection.inOrder(q.OrderBy, nil); err != nil {
+			return nil, err
+		}
+	}
 	var lists [][]ranked
 	for i := range q.Prefetch {
 		list, err := a.rank(&q.Prefetch[i], filters)
 		if err != nil {
 			return nil, err
+		}
+		if q.Prefetch[i].OrderBy != nil { // a point with several values is there several times
+			list = onceEach(cut(list, 0, q.Prefetch[i].Offset+q.Prefetch[i].Limit))
 		}
 		lists = append(lists, cut(list, q.Prefetch[i].Offset, q.Prefetch[i].Limit))
 	}
@@ -131,6 +142,8 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 		ids = slices.DeleteFunc(ids, func(id vectord.PointID) bool { return placeOf(id, slices.Concat(lists...)) < 0 })
 	}
 	switch {
+	case q.OrderBy != nil:
+		return a.collection.inOrder(q.OrderBy, ids)
 	case q.Fusion != nil:
 		score, larger = a.fusion(q, lists), true
 	case q.Formula != nil:
@@ -148,7 +161,7 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 		if !ok {
 			continue
 		}
-		r := ranked{id, float32(value)}
+		r := ranked{id: id, score: float32(value)}
 		if t := q.ScoreThreshold; t != nil {
 			better := larger && r.score > *t || !larger && r.score < *t
 			if !better && !((q.Fusion != nil || q.Formula != nil) && r.score == *t) {
