@@ -724,7 +724,8 @@ func (d *queryDraw) form(q *vectord.Query, form string) {
 	case "fusion":
 		q.Fusion = d.fusion(q)
 	case "formula":
-		q.Formula = &vectord.Formula{Expression: d.expression(3, len(q.Prefetch)), Defaults: map[string]json.RawMessage{"n": json.RawMessage(`2`),
+		exactly(q)
+		q.Formula = &vectord.Formula{Expression: d.sum(len(q.Prefetch)), Defaults: map[string]json.RawMessage{"n": json.RawMessage(`2`),
 			"at": json.RawMessage(`"2026-08-01"`), "place": json.RawMessage(`{"lon":1,"lat":1}`), "$score": json.RawMessage(`3`)}}
 	}
 }
@@ -776,14 +777,18 @@ func (d *queryDraw) pairs(q *vectord.Query) (pairs []vectord.ContextPair) {
 	return pairs
 }
 
-// fusion draws one, and makes lists of those prefetches whose hits may have nearly the same score: it would make much of that.
-func (d *queryDraw) fusion(q *vectord.Query) *vectord.Fusion {
-	q.Using = ""
+// exactly makes lists of those prefetches whose scores are not the same on both sides to the last bit, where much is made of that.
+func exactly(q *vectord.Query) {
 	for i, p := range q.Prefetch {
 		if p.Limit == 50 { // see prefetch
 			q.Prefetch[i] = vectord.Query{Limit: 5, Filter: p.Filter}
 		}
 	}
+}
+
+func (d *queryDraw) fusion(q *vectord.Query) *vectord.Fusion {
+	q.Using = ""
+	exactly(q)
 	f := &vectord.Fusion{Method: vectord.FusionMethod(rapid.IntRange(0, 1).Draw(d.T, "method")), K: rapid.IntRange(0, 60).Draw(d.T, "k")}
 	if rapid.Bool().Draw(d.T, "weighted") {
 		for range q.Prefetch {
@@ -795,7 +800,32 @@ func (d *queryDraw) fusion(q *vectord.Query) *vectord.Fusion {
 
 var nearPlace = vectord.GeoPoint{Lon: 1, Lat: 2}
 
-// expression draws a formula, some of which fail for some points.
+// sum draws a formula. Terms of which the two sides may compute the last bit in different ways stand in the sum alone: the last
+// bit may decide whether there is a root or a quotient.
+func (d *queryDraw) sum(prefetches int) vectord.Expression {
+	t := d.T
+	e := d.expression(3, prefetches)
+	var rough vectord.Expression
+	switch kind := rapid.SampledFrom([]vectord.ExpressionKind{vectord.ExprNumber, vectord.ExprGeoDistance, vectord.ExprLinDecay, vectord.ExprExpDecay,
+		vectord.ExprGaussDecay}).Draw(t, "rough"); kind {
+	case vectord.ExprNumber:
+		return e
+	case vectord.ExprGeoDistance:
+		rough = vectord.Expression{Kind: kind, Key: rapid.SampledFrom([]string{"place", "place", "place[1]"}).Draw(t, "to"), Origin: nearPlace}
+	default:
+		rough = vectord.Expression{Kind: kind, Number: 10, HasNumber: rapid.Bool().Draw(t, "scale")}
+		for range rapid.IntRange(1, 2).Draw(t, "with target") {
+			rough.Args = append(rough.Args, d.expression(1, prefetches))
+		}
+		if rapid.Bool().Draw(t, "midpoint") {
+			midpoint := rapid.SampledFrom([]float64{0.1, 0.75}).Draw(t, "at scale")
+			rough.Midpoint = &midpoint
+		}
+	}
+	return vectord.Expression{Kind: vectord.ExprSum, Args: []vectord.Expression{e, rough}}
+}
+
+// expression draws a part of a formula. Some fail for some points.
 func (d *queryDraw) expression(depth, prefetches int) vectord.Expression {
 	t := d.T
 	args := func(n int) (list []vectord.Expression) {
@@ -805,10 +835,10 @@ func (d *queryDraw) expression(depth, prefetches int) vectord.Expression {
 		return list
 	}
 	kinds := []vectord.ExpressionKind{vectord.ExprNumber, vectord.ExprScore, vectord.ExprScore, vectord.ExprScore, vectord.ExprValue, vectord.ExprCondition,
-		vectord.ExprGeoDistance, vectord.ExprTime, vectord.ExprTimeKey}
+		vectord.ExprTime, vectord.ExprTimeKey}
 	if depth > 0 {
 		kinds = append([]vectord.ExpressionKind{vectord.ExprSum, vectord.ExprSum, vectord.ExprMult, vectord.ExprMult, vectord.ExprNeg, vectord.ExprAbs, vectord.ExprDiv,
-			vectord.ExprSqrt, vectord.ExprPow, vectord.ExprExp, vectord.ExprLog10, vectord.ExprLn, vectord.ExprLinDecay, vectord.ExprExpDecay, vectord.ExprGaussDecay}, kinds...)
+			vectord.ExprSqrt, vectord.ExprPow, vectord.ExprExp, vectord.ExprLog10, vectord.ExprLn}, kinds...)
 	}
 	e := vectord.Expression{Kind: rapid.SampledFrom(kinds).Draw(t, "expression")}
 	switch e.Kind {
@@ -824,8 +854,6 @@ func (d *queryDraw) expression(depth, prefetches int) vectord.Expression {
 			t.Fatal(err)
 		}
 		e.Condition = &filter.Must[0]
-	case vectord.ExprGeoDistance:
-		e.Key, e.Origin = rapid.SampledFrom([]string{"place", "place", "place[1]"}).Draw(t, "to"), nearPlace
 	case vectord.ExprTime:
 		e.Time = 1_785_000_000_500_000
 	case vectord.ExprTimeKey:
@@ -836,12 +864,6 @@ func (d *queryDraw) expression(depth, prefetches int) vectord.Expression {
 		e.Args, e.Number, e.HasNumber = args(2), 7, rapid.Bool().Draw(t, "by zero")
 	case vectord.ExprPow:
 		e.Args = args(2)
-	case vectord.ExprLinDecay, vectord.ExprExpDecay, vectord.ExprGaussDecay:
-		e.Args, e.Number, e.HasNumber = args(rapid.IntRange(1, 2).Draw(t, "with target")), 10, rapid.Bool().Draw(t, "scale")
-		if rapid.Bool().Draw(t, "midpoint") {
-			midpoint := rapid.SampledFrom([]float64{0.1, 0.75}).Draw(t, "at scale")
-			e.Midpoint = &midpoint
-		}
 	default:
 		e.Args = args(1)
 	}
