@@ -60,7 +60,10 @@ describe('@langchain/qdrant', () => {
     }
 
     function assertFound(found, wanted) {
-        assert.deepEqual(found.map(([document]) => document.pageContent), wanted.map(([text]) => text));
+        assert.deepEqual(
+            found.map(([document]) => document.pageContent),
+            wanted.map(([text]) => text),
+        );
         found.forEach(([document, got], i) => {
             assert.ok(Math.abs(got - wanted[i][1]) < 1e-5, `score of ${document.pageContent}: ${got}, expected ${wanted[i][1]}`);
         });
@@ -82,7 +85,10 @@ describe('@langchain/qdrant', () => {
         const store = await filledStore();
         const filter = {must: [{key: 'metadata.room', match: {value: 'workshop'}}]};
         const found = await store.similaritySearchWithScore('sharp', 8, filter);
-        assertFound(found, expected('sharp', 8, (metadata) => metadata.room === 'workshop'));
+        assertFound(
+            found,
+            expected('sharp', 8, (metadata) => metadata.room === 'workshop'),
+        );
         const early = await store.similaritySearch('sharp', 8, {must: [{key: 'metadata.page', range: {lt: 3}}]});
         assert.deepEqual(early.map((document) => document.metadata.page).sort(), [1, 2]);
     });
@@ -92,8 +98,13 @@ describe('@langchain/qdrant', () => {
         const query = 'boiling water in the kitchen';
         const points = notes.map(([text, metadata]) => ({id: text, vector: embed(text), metadata}));
         const expectedTexts = (k, options = {}) =>
-            chosenByMMR(points.filter(options.passes ?? (() => true)), 'Cosine', embed(query), {k, diversity: options.diversity ?? 0.5, candidates: options.candidates ?? 20});
-        const texts = async (options) => (await store.maxMarginalRelevanceSearch(query, options)).map((document) => document.pageContent);
+            chosenByMMR(points.filter(options.passes ?? (() => true)), 'Cosine', embed(query), {
+                k,
+                diversity: options.diversity ?? 0.5,
+                candidates: options.candidates ?? 20,
+            });
+        const texts = async (options) =>
+            (await store.maxMarginalRelevanceSearch(query, options)).map((document) => document.pageContent);
 
         assert.deepEqual(await texts({k: 4}), expectedTexts(4)); // diversity is null on the wire, which means 0.5
         for (const diversity of [0, 0.3, 0.8, 1]) {
@@ -108,9 +119,17 @@ describe('@langchain/qdrant', () => {
     test('search as a retriever, by similarity and by MMR', async () => {
         const store = await filledStore();
         const found = await store.asRetriever({k: 2}).invoke('boiling water');
-        assert.deepEqual(found.map((document) => document.pageContent), expected('boiling water', 2).map(([text]) => text));
-        const diverse = await store.asRetriever({k: 2, searchType: 'mmr', searchKwargs: {fetchK: 8, lambda: 0}}).invoke('boiling water');
-        assert.deepEqual(diverse.map((document) => document.pageContent), expected('boiling water', 2).map(([text]) => text));
+        assert.deepEqual(
+            found.map((document) => document.pageContent),
+            expected('boiling water', 2).map(([text]) => text),
+        );
+        const diverse = await store
+            .asRetriever({k: 2, searchType: 'mmr', searchKwargs: {fetchK: 8, lambda: 0}})
+            .invoke('boiling water');
+        assert.deepEqual(
+            diverse.map((document) => document.pageContent),
+            expected('boiling water', 2).map(([text]) => text),
+        );
     });
 
     test('delete by ids and by filter', async () => {
@@ -129,10 +148,17 @@ describe('@langchain/qdrant', () => {
         const {collectionName} = await filledStore();
         const store = await QdrantVectorStore.fromExistingCollection(embeddings, {url: server.url, collectionName});
         const id = '6f1c9d1e-0b7a-4c56-9d8e-2f3a4b5c6d7e';
-        await store.addDocuments([new Document({pageContent: 'A rake leans on the fence.', metadata: {room: 'garden'}})], {ids: [id]});
-        await store.addDocuments([new Document({pageContent: 'A spade leans on the fence.', metadata: {room: 'garden'}})], {ids: [id]});
+        await store.addDocuments([new Document({pageContent: 'A rake leans on the fence.', metadata: {room: 'garden'}})], {
+            ids: [id],
+        });
+        await store.addDocuments([new Document({pageContent: 'A spade leans on the fence.', metadata: {room: 'garden'}})], {
+            ids: [id],
+        });
         const garden = await store.similaritySearch('fence', 10, {must: [{key: 'metadata.room', match: {value: 'garden'}}]});
-        assert.deepEqual(garden.map(({id, pageContent}) => ({id, pageContent})), [{id, pageContent: 'A spade leans on the fence.'}]);
+        assert.deepEqual(
+            garden.map(({id, pageContent}) => ({id, pageContent})),
+            [{id, pageContent: 'A spade leans on the fence.'}],
+        );
     });
 
     test('make a store from texts', async () => {
@@ -145,25 +171,41 @@ describe('@langchain/qdrant', () => {
         assert.deepEqual([document.pageContent, document.metadata], ['two pears', {n: 2}]);
     });
 
-    test('keys of the payload and settings of the collection that are one\'s own', async () => {
-        const store = await QdrantVectorStore.fromDocuments([new Document({pageContent: 'one apple', metadata: {n: 1}})], embeddings, {
-            url: server.url,
-            collectionName: 'own keys',
-            contentPayloadKey: 'text',
-            metadataPayloadKey: 'about',
-            collectionConfig: {vectors: {size: wordsSize, distance: 'Dot'}, hnsw_config: {m: 8}},
-        });
+    test("keys of the payload and settings of the collection that are one's own", async () => {
+        const store = await QdrantVectorStore.fromDocuments(
+            [new Document({pageContent: 'one apple', metadata: {n: 1}})],
+            embeddings,
+            {
+                url: server.url,
+                collectionName: 'own keys',
+                contentPayloadKey: 'text',
+                metadataPayloadKey: 'about',
+                collectionConfig: {vectors: {size: wordsSize, distance: 'Dot'}, hnsw_config: {m: 8}},
+            },
+        );
         const {points} = await store.client.scroll('own keys', {});
-        assert.deepEqual(points.map((point) => point.payload), [{text: 'one apple', about: {n: 1}}]);
+        assert.deepEqual(
+            points.map((point) => point.payload),
+            [{text: 'one apple', about: {n: 1}}],
+        );
         const [[document, found]] = await store.similaritySearchWithScore('apple', 1);
-        assert.deepEqual([document.pageContent, document.metadata, found], ['one apple', {n: 1}, score.Dot(embed('apple'), embed('one apple'))]);
+        assert.deepEqual(
+            [document.pageContent, document.metadata, found],
+            ['one apple', {n: 1}, score.Dot(embed('apple'), embed('one apple'))],
+        );
         assert.equal((await store.client.getCollection('own keys')).config.hnsw_config.m, 8);
     });
 
     test('what the server refuses', async () => {
         const store = await filledStore();
-        await assert.rejects(store.addVectors([[1, 2, 3]], [new Document({pageContent: 'short', metadata: {}})]), /^Error: 400 Bad Request: Wrong input: .*expected dim: 128, got 3/);
-        await assert.rejects(store.addDocuments([new Document({pageContent: 'x', metadata: {}, id: 'no id'})]), /400 Bad Request: .*no id/);
+        await assert.rejects(
+            store.addVectors([[1, 2, 3]], [new Document({pageContent: 'short', metadata: {}})]),
+            /^Error: 400 Bad Request: Wrong input: .*expected dim: 128, got 3/,
+        );
+        await assert.rejects(
+            store.addDocuments([new Document({pageContent: 'x', metadata: {}, id: 'no id'})]),
+            /400 Bad Request: .*no id/,
+        );
         await assert.rejects(store.delete({ids: ['no id']}), {status: 400});
         await assert.rejects(store.delete({}), /ids or filter/);
         await assert.rejects(store.similaritySearch('x', 1, {must: [{key: 'a', matches: 1}]}), {status: 400});

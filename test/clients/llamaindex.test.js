@@ -54,14 +54,25 @@ describe('@llamaindex/qdrant', () => {
         const store = open();
         const nodes = sayings.map(nodeOf);
         const ids = await store.add(nodes);
-        assert.deepEqual(ids, nodes.map((node) => node.id_));
-        const points = nodes.map((node, i) => ({id: node.id_, vector: embed(sayings[i][0]), document: sayings[i][1], metadata: sayings[i][2]}));
+        assert.deepEqual(
+            ids,
+            nodes.map((node) => node.id_),
+        );
+        const points = nodes.map((node, i) => ({
+            id: node.id_,
+            vector: embed(sayings[i][0]),
+            document: sayings[i][1],
+            metadata: sayings[i][2],
+        }));
         return {store, points};
     }
 
     async function assertFound(store, text, k, query, points, options) {
         const found = await store.query({queryEmbedding: embed(text), similarityTopK: k, mode: 'default', ...query}, options);
-        assertHits(found.ids.map((id, i) => ({id, score: found.similarities[i]})), nearest(points, 'Cosine', embed(text), k));
+        assertHits(
+            found.ids.map((id, i) => ({id, score: found.similarities[i]})),
+            nearest(points, 'Cosine', embed(text), k),
+        );
         return found;
     }
 
@@ -102,8 +113,14 @@ describe('@llamaindex/qdrant', () => {
             [one('kind', 'nin', ['rule', 'advice']), (m) => m.kind === 'proverb'],
             [one('kind', 'text_match', 'prov'), (m) => m.kind === 'proverb'],
             [one('words', 'is_empty'), (m) => !m.words?.length],
-            [{filters: [...one('kind', '==', 'rule').filters, ...one('number', '>', 4).filters], condition: 'and'}, (m) => m.kind === 'rule' && m.number > 4],
-            [{filters: [...one('kind', '==', 'rule').filters, ...one('number', '==', 0).filters], condition: 'or'}, (m) => m.kind === 'rule' || m.number === 0],
+            [
+                {filters: [...one('kind', '==', 'rule').filters, ...one('number', '>', 4).filters], condition: 'and'},
+                (m) => m.kind === 'rule' && m.number > 4,
+            ],
+            [
+                {filters: [...one('kind', '==', 'rule').filters, ...one('number', '==', 0).filters], condition: 'or'},
+                (m) => m.kind === 'rule' || m.number === 0,
+            ],
             [{filters: []}, () => true],
         ];
         for (const [filters, holds] of cases) {
@@ -113,15 +130,29 @@ describe('@llamaindex/qdrant', () => {
         }
         const kitchen = points.filter((point) => point.document === 'kitchen');
         await assertFound(store, text, 10, {docIds: ['kitchen', 'garden']}, kitchen);
-        await assertFound(store, text, 10, {docIds: ['kitchen'], filters: one('number', '>', 5)}, kitchen.filter((point) => point.metadata.number > 5));
+        await assertFound(
+            store,
+            text,
+            10,
+            {docIds: ['kitchen'], filters: one('number', '>', 5)},
+            kitchen.filter((point) => point.metadata.number > 5),
+        );
         await assertFound(store, text, 10, {queryStr: 'cut'}, points);
-        await assertFound(store, text, 10, {}, kitchen, {qdrant_filters: {must: [{key: 'ref_doc_id', match: {value: 'kitchen'}}]}});
+        await assertFound(store, text, 10, {}, kitchen, {
+            qdrant_filters: {must: [{key: 'ref_doc_id', match: {value: 'kitchen'}}]},
+        });
     });
 
     test('delete the nodes of a document', async () => {
         const {store, points} = await filled();
         await store.delete('kitchen'); // not waited for, and gone all the same
-        await assertFound(store, 'boiling water', 10, {}, points.filter((point) => point.document !== 'kitchen'));
+        await assertFound(
+            store,
+            'boiling water',
+            10,
+            {},
+            points.filter((point) => point.document !== 'kitchen'),
+        );
         await store.delete('garden');
         assert.deepEqual(await store.client().count(store.collectionName), {count: 4});
     });
@@ -160,7 +191,10 @@ describe('@llamaindex/qdrant', () => {
         const nodes = Array.from({length: 250}, (_, i) => nodeOf([`Saying number ${i}.`, 'numbers', {number: i}]));
         const store = open();
         const ids = await store.add(nodes);
-        assert.deepEqual(ids, nodes.filter((_, i) => i !== 100 && i !== 201).map((node) => node.id_));
+        assert.deepEqual(
+            ids,
+            nodes.filter((_, i) => i !== 100 && i !== 201).map((node) => node.id_),
+        );
         const {points} = await store.client().scroll(store.collectionName, {limit: 1000});
         assert.deepEqual(points.map((point) => point.id).sort(), ids.toSorted());
     });

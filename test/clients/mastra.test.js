@@ -24,7 +24,10 @@ function somePoints(seed, count) {
             place: {lat: 40 + i / 2, lon: -10 + i / 2},
             lid: i % 2 === 0,
             text: i % 5 === 0 ? `a Heavy thing, number ${i}` : 'a light thing',
-            parts: [{name: 'handle', count: i % 3}, {name: 'lid', count: 5}],
+            parts: [
+                {name: 'handle', count: i % 3},
+                {name: 'lid', count: 5},
+            ],
             maker: {name: i % 2 ? 'Ann' : 'Bob', address: {city: i % 3 ? 'Ulm' : 'Bonn'}},
             ...(i % 10 === 0 ? {rare: null} : i % 10 === 1 ? {rare: 'yes'} : {}),
         },
@@ -47,8 +50,16 @@ describe('@mastra/qdrant', () => {
         const indexName = `index-${++names}`;
         await store.createIndex({indexName, dimension, metric});
         if (points.length > 0) {
-            const ids = await store.upsert({indexName, vectors: points.map((p) => p.vector), metadata: points.map((p) => p.metadata), ids: points.map((p) => p.id)});
-            assert.deepEqual(ids, points.map((p) => p.id));
+            const ids = await store.upsert({
+                indexName,
+                vectors: points.map((p) => p.vector),
+                metadata: points.map((p) => p.metadata),
+                ids: points.map((p) => p.id),
+            });
+            assert.deepEqual(
+                ids,
+                points.map((p) => p.id),
+            );
         }
         return indexName;
     }
@@ -56,10 +67,13 @@ describe('@mastra/qdrant', () => {
     /** Returns every point of the index by its id, with its metadata and vector. */
     async function stored(indexName) {
         const {points} = await store.client.scroll(indexName, {limit: 1000, with_vector: true});
-        return Object.fromEntries(points.map((p) => [p.id, {metadata: p.payload, vector: p.vector.map?.(Math.fround) ?? p.vector}]));
+        return Object.fromEntries(
+            points.map((p) => [p.id, {metadata: p.payload, vector: p.vector.map?.(Math.fround) ?? p.vector}]),
+        );
     }
 
-    const refused = (promise, id) => assert.rejects(promise, (error) => (assert.equal(error.id, `MASTRA_VECTOR_QDRANT_${id}`, `${error}`), true));
+    const refused = (promise, id) =>
+        assert.rejects(promise, (error) => (assert.equal(error.id, `MASTRA_VECTOR_QDRANT_${id}`, `${error}`), true));
 
     for (const [metric, distance] of Object.entries(distances)) {
         test(`create, describe, fill and query an index, ${metric}`, async () => {
@@ -78,7 +92,12 @@ describe('@mastra/qdrant', () => {
                 assert.equal((await store.query({indexName, queryVector})).length, 10);
             }
             if (metric !== 'cosine') {
-                const [{id, vector}] = await store.query({indexName, queryVector: points[0].vector, topK: 1, includeVector: true});
+                const [{id, vector}] = await store.query({
+                    indexName,
+                    queryVector: points[0].vector,
+                    topK: 1,
+                    includeVector: true,
+                });
                 assert.deepEqual(vector.map(Math.fround), points.find((p) => p.id === id).vector);
             }
         });
@@ -133,11 +152,35 @@ describe('@mastra/qdrant', () => {
         [{rare: {$exists: true}}, (m) => m.rare === 'yes'],
         [{rare: {$exists: false}}, (m) => m.rare !== 'yes'],
         [{rare: {$ne: null}}, (m) => m.rare !== null],
-        [{made: {$datetime: {range: {gt: new Date('2021-01-01T00:00:00Z'), lt: '2022-01-01T00:00:00Z'}}}}, (m) => m.made > '2021-01-01' && m.made < '2022-01-01T00:00:00.000Z'],
-        [{place: {$geo: {type: 'radius', center: {lat: 45, lon: -5}, radius: 300_000}}}, (m) => near(m.place, {lat: 45, lon: -5}, 300_000)],
-        [{place: {$geo: {type: 'box', top_left: {lat: 45.1, lon: -9.1}, bottom_right: {lat: 41.1, lon: -6.1}}}}, ({place: {lat, lon}}) => lat <= 45.1 && lat >= 41.1 && lon >= -9.1 && lon <= -6.1],
         [
-            {place: {$geo: {type: 'polygon', exterior: {points: [[-9.1, 41.1], [-6.1, 41.1], [-6.1, 45.1], [-9.1, 45.1], [-9.1, 41.1]].map(([lon, lat]) => ({lon, lat}))}}}},
+            {made: {$datetime: {range: {gt: new Date('2021-01-01T00:00:00Z'), lt: '2022-01-01T00:00:00Z'}}}},
+            (m) => m.made > '2021-01-01' && m.made < '2022-01-01T00:00:00.000Z',
+        ],
+        [
+            {place: {$geo: {type: 'radius', center: {lat: 45, lon: -5}, radius: 300_000}}},
+            (m) => near(m.place, {lat: 45, lon: -5}, 300_000),
+        ],
+        [
+            {place: {$geo: {type: 'box', top_left: {lat: 45.1, lon: -9.1}, bottom_right: {lat: 41.1, lon: -6.1}}}},
+            ({place: {lat, lon}}) => lat <= 45.1 && lat >= 41.1 && lon >= -9.1 && lon <= -6.1,
+        ],
+        [
+            {
+                place: {
+                    $geo: {
+                        type: 'polygon',
+                        exterior: {
+                            points: [
+                                [-9.1, 41.1],
+                                [-6.1, 41.1],
+                                [-6.1, 45.1],
+                                [-9.1, 45.1],
+                                [-9.1, 41.1],
+                            ].map(([lon, lat]) => ({lon, lat})),
+                        },
+                    },
+                },
+            },
             ({place: {lat, lon}}) => lat <= 45.1 && lat >= 41.1 && lon >= -9.1 && lon <= -6.1,
         ],
         [{parts: {$nested: {name: 'handle', count: 2}}}, (m) => m.parts[0].count === 2],
@@ -148,7 +191,10 @@ describe('@mastra/qdrant', () => {
         [{$or: [{kind: 'pot'}, {price: {$lt: 3}}]}, (m) => m.kind === 'pot' || m.price < 3],
         [{$not: {kind: 'pot'}}, (m) => m.kind !== 'pot'],
         [{price: {$not: {$gt: 3}}}, (m) => !(m.price > 3)],
-        [{$and: [{$or: [{kind: 'pot'}, {kind: 'pan'}]}, {$not: {lid: true}}, {number: {$ne: 7}}]}, (m) => m.kind !== 'kettle' && !m.lid && m.number !== 7],
+        [
+            {$and: [{$or: [{kind: 'pot'}, {kind: 'pan'}]}, {$not: {lid: true}}, {number: {$ne: 7}}]},
+            (m) => m.kind !== 'kettle' && !m.lid && m.number !== 7,
+        ],
     ];
 
     test('filters, before and after there are payload indexes', async () => {
@@ -158,8 +204,17 @@ describe('@mastra/qdrant', () => {
         const check = async () => {
             for (const [filter, holds] of filters) {
                 const found = await store.query({indexName, queryVector, topK: 100, filter});
-                const wanted = nearest(points.filter((p) => holds(p.metadata)), 'Cosine', queryVector, 100);
-                assert.deepEqual(found.map((hit) => hit.id), wanted.map((hit) => hit.id), JSON.stringify(filter));
+                const wanted = nearest(
+                    points.filter((p) => holds(p.metadata)),
+                    'Cosine',
+                    queryVector,
+                    100,
+                );
+                assert.deepEqual(
+                    found.map((hit) => hit.id),
+                    wanted.map((hit) => hit.id),
+                    JSON.stringify(filter),
+                );
                 assertHits(found, wanted);
             }
             const ids = [points[3].id, points[30].id];
@@ -168,7 +223,16 @@ describe('@mastra/qdrant', () => {
             assert.equal((await store.query({indexName, queryVector, topK: 100, filter: {$hasVector: ''}})).length, 60);
         };
         await check();
-        const schemas = {kind: 'keyword', number: 'integer', price: 'float', place: 'geo', lid: 'bool', made: 'datetime', tags: 'keyword', 'maker.name': 'keyword'};
+        const schemas = {
+            kind: 'keyword',
+            number: 'integer',
+            price: 'float',
+            place: 'geo',
+            lid: 'bool',
+            made: 'datetime',
+            tags: 'keyword',
+            'maker.name': 'keyword',
+        };
         for (const [fieldName, fieldSchema] of Object.entries(schemas)) {
             await store.createPayloadIndex({indexName, fieldName, fieldSchema});
         }
@@ -190,14 +254,23 @@ describe('@mastra/qdrant', () => {
         await store.deletePayloadIndex({indexName, fieldName: 'field_text'}); // gone already
         await store.deletePayloadIndex({indexName, fieldName: 'never there'});
         assert.equal(await fields(), 7);
-        await refused(store.createPayloadIndex({indexName, fieldName: 'x', fieldSchema: 'json'}), 'CREATE_PAYLOAD_INDEX_INVALID_ARGS');
-        await refused(store.createPayloadIndex({indexName: 'nowhere', fieldName: 'x', fieldSchema: 'bool'}), 'CREATE_PAYLOAD_INDEX_FAILED');
+        await refused(
+            store.createPayloadIndex({indexName, fieldName: 'x', fieldSchema: 'json'}),
+            'CREATE_PAYLOAD_INDEX_INVALID_ARGS',
+        );
+        await refused(
+            store.createPayloadIndex({indexName: 'nowhere', fieldName: 'x', fieldSchema: 'bool'}),
+            'CREATE_PAYLOAD_INDEX_FAILED',
+        );
         await store.deletePayloadIndex({indexName: 'nowhere', fieldName: 'x'}); // 404 is as good as deleted
     });
 
     test('named vectors', async () => {
         const indexName = `index-${++names}`;
-        await store.createIndex({indexName, namedVectors: {text: {size: dimension, distance: 'cosine'}, image: {size: dimension, distance: 'euclidean'}}});
+        await store.createIndex({
+            indexName,
+            namedVectors: {text: {size: dimension, distance: 'cosine'}, image: {size: dimension, distance: 'euclidean'}},
+        });
         const points = somePoints(8, 20);
         const vectors = points.map((p) => p.vector);
         const metadata = points.map((p) => p.metadata);
@@ -208,8 +281,14 @@ describe('@mastra/qdrant', () => {
         assertHits(found, nearest(points, 'Euclid', queryVector, 5));
         assert.deepEqual(found[0].vector.map(Math.fround), points.find((p) => p.id === found[0].id).vector);
         assert.deepEqual(await store.query({indexName, queryVector, using: 'text'}), []);
-        assert.equal((await store.query({indexName, queryVector, using: 'image', topK: 50, filter: {$hasVector: 'image'}})).length, 20);
-        assert.equal((await store.query({indexName, queryVector, using: 'image', topK: 50, filter: {$hasVector: 'text'}})).length, 0);
+        assert.equal(
+            (await store.query({indexName, queryVector, using: 'image', topK: 50, filter: {$hasVector: 'image'}})).length,
+            20,
+        );
+        assert.equal(
+            (await store.query({indexName, queryVector, using: 'image', topK: 50, filter: {$hasVector: 'text'}})).length,
+            0,
+        );
         await refused(store.upsert({indexName, vectors, ids, vectorName: 'sound'}), 'UPSERT_INVALID_VECTOR_NAME');
         await refused(store.query({indexName, queryVector, using: 'sound'}), 'QUERY_FAILED');
     });
@@ -256,7 +335,10 @@ describe('@mastra/qdrant', () => {
     test('delete by id, ids and filter', async () => {
         const points = somePoints(13, 12);
         const indexName = await index(points);
-        const left = async () => Object.values(await stored(indexName)).map((p) => p.metadata.number).sort((a, b) => a - b);
+        const left = async () =>
+            Object.values(await stored(indexName))
+                .map((p) => p.metadata.number)
+                .sort((a, b) => a - b);
         await store.deleteVector({indexName, id: points[0].id}); // not waited for, and gone all the same
         assert.deepEqual(await left(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
         await store.deleteVectors({indexName, ids: [points[1].id, points[2].id, randomUUID()]});
@@ -275,6 +357,8 @@ describe('@mastra/qdrant', () => {
         await store.updateVector({indexName, id: '2', update: {metadata: {kind: 'jug'}}});
         await store.deleteVector({indexName, id: '1'});
         await store.deleteVectors({indexName, ids: ['3']});
-        assert.deepEqual(await stored(indexName), {2: {vector: points[1].vector, metadata: {...points[1].metadata, kind: 'jug'}}});
+        assert.deepEqual(await stored(indexName), {
+            2: {vector: points[1].vector, metadata: {...points[1].metadata, kind: 'jug'}},
+        });
     });
 });

@@ -39,13 +39,16 @@ function somePoints(seed) {
         },
         payload: {
             number: i,
-            price: (i * 37) % 101 / 4,
+            price: ((i * 37) % 101) / 4,
             colour: colours[i % colours.length],
             tags: ['a', 'b', 'c'].slice(0, i % 4),
             made: new Date(Date.UTC(2024, 0, 1 + i)).toISOString(),
             place: {lat: 50 + i / 100, lon: 10 - i / 50},
             text: i % 2 ? `the quick brown fox number ${i}` : `a slow brown bear number ${i}`,
-            parts: [{name: 'x', size: i % 5}, {name: 'y', size: i % 7}],
+            parts: [
+                {name: 'x', size: i % 5},
+                {name: 'y', size: i % 7},
+            ],
         },
     }));
 }
@@ -76,7 +79,8 @@ describe('@qdrant/js-client-rest, every query', () => {
     after(() => server?.stop());
 
     /** Returns id → what fn says of each point, leaving out undefined. */
-    const scores = (fn, among = points) => new Map(among.map((point) => [point.id, fn(point)]).filter(([, value]) => value !== undefined));
+    const scores = (fn, among = points) =>
+        new Map(among.map((point) => [point.id, fn(point)]).filter(([, value]) => value !== undefined));
     const cosine = (vector) => (point) => score.Cosine(vector, point.vector.text);
     const best = (map, k) => [...map].sort((a, b) => b[1] - a[1]).slice(0, k);
     const keep = (map, ids) => new Map([...map].filter(([id]) => ids.includes(id)));
@@ -89,16 +93,37 @@ describe('@qdrant/js-client-rest, every query', () => {
             const text = randomVector(random, size);
             assertScored(await ask({query: text, using: 'text'}), scores(cosine(text)), 20);
             const image = randomVector(random, 4);
-            assertScored(await ask({query: image, using: 'image'}), scores((p) => score.Euclid(image, p.vector.image)), 20, 'least');
+            assertScored(
+                await ask({query: image, using: 'image'}),
+                scores((p) => score.Euclid(image, p.vector.image)),
+                20,
+                'least',
+            );
             const words = randomSparse(random);
-            assertScored(await ask({query: words, using: 'words'}), scores((p) => sparseDot(words, p.vector.words)), 20);
+            assertScored(
+                await ask({query: words, using: 'words'}),
+                scores((p) => sparseDot(words, p.vector.words)),
+                20,
+            );
             const lines = [randomVector(random, 4), randomVector(random, 4)];
-            assertScored(await ask({query: lines, using: 'lines'}), scores((p) => maxSim(lines, p.vector.lines)), 20);
+            assertScored(
+                await ask({query: lines, using: 'lines'}),
+                scores((p) => maxSim(lines, p.vector.lines)),
+                20,
+            );
         }
         const example = byId.get(7);
         assertScored(await ask({query: 7, using: 'text'}), scores(cosine(example.vector.text), without(7)), 20);
-        assertScored(await ask({query: 7, using: 'words'}), scores((p) => sparseDot(example.vector.words, p.vector.words), without(7)), 20);
-        assertScored(await ask({query: 7, using: 'lines'}), scores((p) => maxSim(example.vector.lines, p.vector.lines), without(7)), 20);
+        assertScored(
+            await ask({query: 7, using: 'words'}),
+            scores((p) => sparseDot(example.vector.words, p.vector.words), without(7)),
+            20,
+        );
+        assertScored(
+            await ask({query: 7, using: 'lines'}),
+            scores((p) => maxSim(example.vector.lines, p.vector.lines), without(7)),
+            20,
+        );
         await refused(ask({query: randomVector(random, size), using: 'sound'}), 400, /Not existing vector name error: sound/);
         await refused(ask({query: randomVector(random, size)}), 400, /vector name/);
         await refused(ask({query: {indices: [1, 1], values: [1, 1]}, using: 'words'}), 422, /unique/);
@@ -124,19 +149,40 @@ describe('@qdrant/js-client-rest, every query', () => {
     test('replace and delete single vectors', async () => {
         await createThings('partly');
         await client.upsert('partly', {points: points.slice(0, 3)});
-        await client.upsert('partly', {points: [{id: 9, vector: {image: [1, 2, 3, 4]}}, {id: 10, vector: {}}]});
-        await client.updateVectors('partly', {points: [{id: 1, vector: {image: [0, 0, 0, 1], words: {indices: [3, 1], values: [2, 1]}}}]});
+        await client.upsert('partly', {
+            points: [
+                {id: 9, vector: {image: [1, 2, 3, 4]}},
+                {id: 10, vector: {}},
+            ],
+        });
+        await client.updateVectors('partly', {
+            points: [{id: 1, vector: {image: [0, 0, 0, 1], words: {indices: [3, 1], values: [2, 1]}}}],
+        });
         await client.deleteVectors('partly', {vector: ['text', 'lines'], points: [2]});
         await client.deleteVectors('partly', {vector: ['words'], filter: {must: [{key: 'number', match: {value: 2}}]}});
         const {points: left} = await client.scroll('partly', {with_vector: true});
         assert.deepEqual(
             left.map(({id, vector}) => [id, Object.keys(vector).sort()]),
-            [[1, ['image', 'lines', 'text', 'words']], [2, ['image', 'words']], [3, ['image', 'lines', 'text']], [9, ['image']], [10, []]],
+            [
+                [1, ['image', 'lines', 'text', 'words']],
+                [2, ['image', 'words']],
+                [3, ['image', 'lines', 'text']],
+                [9, ['image']],
+                [10, []],
+            ],
         );
         assert.deepEqual(left[0].vector.image, [0, 0, 0, 1]);
         assert.deepEqual(left[0].vector.words, {indices: [1, 3], values: [1, 2]}); // in order
-        const having = async (has_vector) => (await client.scroll('partly', {filter: {must: [{has_vector}]}})).points.map((p) => p.id);
-        assert.deepEqual([await having('text'), await having('words'), await having('image')], [[1, 3], [1, 2], [1, 2, 3, 9]]);
+        const having = async (has_vector) =>
+            (await client.scroll('partly', {filter: {must: [{has_vector}]}})).points.map((p) => p.id);
+        assert.deepEqual(
+            [await having('text'), await having('words'), await having('image')],
+            [
+                [1, 3],
+                [1, 2],
+                [1, 2, 3, 9],
+            ],
+        );
         await refused(client.deleteVectors('partly', {vector: ['sound'], points: [1]}), 400, /sound/);
         await refused(client.updateVectors('partly', {points: [{id: 77, vector: {image: [1, 2, 3, 4]}}]}), 404, /77/);
     });
@@ -150,43 +196,86 @@ describe('@qdrant/js-client-rest, every query', () => {
         const idf = (index) => Math.log((count - df(index) + 0.5) / (df(index) + 0.5) + 1);
         const weighted = {indices: query.indices, values: query.values.map((value, i) => value * idf(query.indices[i]))};
         const found = await client.query('weighted', {query, using: 'terms', limit: 20});
-        assertScored(found.points, new Map(terms.map((p) => [p.id, sparseDot(weighted, p.vector.terms)]).filter(([, s]) => s !== undefined)), 20);
+        assertScored(
+            found.points,
+            new Map(terms.map((p) => [p.id, sparseDot(weighted, p.vector.terms)]).filter(([, s]) => s !== undefined)),
+            20,
+        );
     });
 
     test('texts that the server makes BM25 vectors of', async () => {
         await client.createCollection('texts', {vectors: {}, sparse_vectors: {terms: {modifier: 'idf'}}});
         const document = (text) => ({text, model: 'Qdrant/bm25'});
-        await client.upsert('texts', {points: [{id: 1, vector: {terms: document('pot lamp pot')}}, {id: 2, vector: {terms: document('The lamp of a desk')}}]});
+        await client.upsert('texts', {
+            points: [
+                {id: 1, vector: {terms: document('pot lamp pot')}},
+                {id: 2, vector: {terms: document('The lamp of a desk')}},
+            ],
+        });
         const found = await client.query('texts', {query: document('the lamps and pots'), using: 'terms'});
         const weight = (tf, length) => (2.2 * tf) / (tf + 1.2 * (0.25 + (0.75 * length) / 256));
         const [once, twice] = [Math.log(1.5 / 1.5 + 1), Math.log(0.5 / 2.5 + 1)]; // the idf of a word of one of two texts, and of both
-        assertScored(found.points, new Map([[1, once * weight(2, 3) + twice * weight(1, 3)], [2, twice * weight(1, 2)]]), 10);
-        await refused(client.query('texts', {query: {text: 'pot', model: 'some/transformer'}, using: 'terms'}), 400, /some\/transformer/);
+        assertScored(
+            found.points,
+            new Map([
+                [1, once * weight(2, 3) + twice * weight(1, 3)],
+                [2, twice * weight(1, 2)],
+            ]),
+            10,
+        );
+        await refused(
+            client.query('texts', {query: {text: 'pot', model: 'some/transformer'}, using: 'terms'}),
+            400,
+            /some\/transformer/,
+        );
     });
 
     test('no query, and an order', async () => {
-        assert.deepEqual((await ask({})).map((p) => p.id), points.slice(0, 20).map((p) => p.id));
+        assert.deepEqual(
+            (await ask({})).map((p) => p.id),
+            points.slice(0, 20).map((p) => p.id),
+        );
         const order = (direction) => (a, b) => direction * (a.payload.price - b.payload.price);
         await client.createPayloadIndex(name, {field_name: 'price', field_schema: 'float', wait: true});
         await client.createPayloadIndex(name, {field_name: 'made', field_schema: 'datetime', wait: true});
         const prices = (hits) => hits.map((hit) => byId.get(hit.id).payload.price);
         assert.deepEqual(prices(await ask({query: {order_by: 'price'}})), prices(points.toSorted(order(1)).slice(0, 20)));
         const scrolled = await client.scroll(name, {order_by: {key: 'price', direction: 'desc', start_from: 20}, limit: 15});
-        assert.deepEqual(prices(scrolled.points), prices(points.filter((p) => p.payload.price <= 20).sort(order(-1)).slice(0, 15)));
-        assert.deepEqual(scrolled.points.map((p) => p.order_value), prices(scrolled.points));
+        assert.deepEqual(
+            prices(scrolled.points),
+            prices(
+                points
+                    .filter((p) => p.payload.price <= 20)
+                    .sort(order(-1))
+                    .slice(0, 15),
+            ),
+        );
+        assert.deepEqual(
+            scrolled.points.map((p) => p.order_value),
+            prices(scrolled.points),
+        );
         assert.equal(scrolled.next_page_offset ?? null, null);
         const since = await client.scroll(name, {order_by: {key: 'made', start_from: '2024-02-01T00:00:00Z'}, limit: 3});
-        assert.deepEqual(since.points.map((p) => p.id), [32, 33, 34]);
+        assert.deepEqual(
+            since.points.map((p) => p.id),
+            [32, 33, 34],
+        );
         await refused(ask({query: {order_by: 'colour'}}), 400, /colour/);
     });
 
     test('a random sample', async () => {
         const filter = {must: [{key: 'colour', match: {value: 'red'}}]};
         const drawn = (await ask({query: {sample: 'random'}, filter, limit: 30})).map((p) => p.id).sort((a, b) => a - b);
-        assert.deepEqual(drawn, points.filter((p) => p.payload.colour === 'red').map((p) => p.id)); // all there are
+        assert.deepEqual(
+            drawn,
+            points.filter((p) => p.payload.colour === 'red').map((p) => p.id),
+        ); // all there are
         const some = (await ask({query: {sample: 'random'}, limit: 50})).map((p) => p.id);
         assert.equal(new Set(some).size, 50);
-        assert.notDeepEqual(some.toSorted((a, b) => a - b), points.slice(0, 50).map((p) => p.id));
+        assert.notDeepEqual(
+            some.toSorted((a, b) => a - b),
+            points.slice(0, 50).map((p) => p.id),
+        );
     });
 
     test('a threshold, a page, and a filter', async () => {
@@ -197,9 +286,18 @@ describe('@qdrant/js-client-rest, every query', () => {
         assertScored(await ask({query, using: 'text', offset: 4, limit: 5}), new Map(all.slice(4)), 5);
         const image = randomVector(random, 4);
         const near = scores((p) => score.Euclid(image, p.vector.image));
-        assertScored(await ask({query: image, using: 'image', score_threshold: 0.9}), new Map([...near].filter(([, s]) => s < 0.9)), 20, 'least');
+        assertScored(
+            await ask({query: image, using: 'image', score_threshold: 0.9}),
+            new Map([...near].filter(([, s]) => s < 0.9)),
+            20,
+            'least',
+        );
         const blue = points.filter((p) => p.payload.colour === 'blue');
-        assertScored(await ask({query, using: 'text', filter: {must: {key: 'colour', match: {value: 'blue'}}}}), scores(cosine(query), blue), 20);
+        assertScored(
+            await ask({query, using: 'text', filter: {must: {key: 'colour', match: {value: 'blue'}}}}),
+            scores(cosine(query), blue),
+            20,
+        );
     });
 
     test('recommend', async () => {
@@ -229,7 +327,11 @@ describe('@qdrant/js-client-rest, every query', () => {
     });
 
     test('discover and context', async () => {
-        const pairs = [[3, 8], [40, 77], [12, 90]];
+        const pairs = [
+            [3, 8],
+            [40, 77],
+            [12, 90],
+        ];
         const similar = (id, p) => score.Cosine(byId.get(id).vector.text, p.vector.text);
         const context = pairs.map(([positive, negative]) => ({positive, negative}));
         const others = without(...pairs.flat());
@@ -241,20 +343,33 @@ describe('@qdrant/js-client-rest, every query', () => {
         assertScored(await ask({query: {context}, using: 'text', limit: 60}), scores(loss, others), 60);
 
         const target = randomVector(random, size);
-        const rank = (p) => pairs.reduce((sum, [positive, negative]) => sum + Math.sign(similar(positive, p) - similar(negative, p)), 0);
+        const rank = (p) =>
+            pairs.reduce((sum, [positive, negative]) => sum + Math.sign(similar(positive, p) - similar(negative, p)), 0);
         const closeness = (p) => {
             const x = score.Cosine(target, p.vector.text);
             return 0.5 * (x / (1 + Math.abs(x)) + 1);
         };
-        assertScored(await ask({query: {discover: {target, context}}, using: 'text', limit: 60}), scores((p) => rank(p) + closeness(p), others), 60);
+        assertScored(
+            await ask({query: {discover: {target, context}}, using: 'text', limit: 60}),
+            scores((p) => rank(p) + closeness(p), others),
+            60,
+        );
     });
 
     test('near the query and unlike one another', async () => {
         const query = randomVector(random, size);
         const flat = points.map((p) => ({id: p.id, vector: p.vector.text}));
-        for (const [mmr, diversity, candidates] of [[{}, 0.5, 10], [{diversity: null, candidates_limit: 40}, 0.5, 40], [{diversity: 0.9, candidates_limit: 40}, 0.9, 40], [{diversity: 0}, 0, 10]]) {
+        for (const [mmr, diversity, candidates] of [
+            [{}, 0.5, 10],
+            [{diversity: null, candidates_limit: 40}, 0.5, 40],
+            [{diversity: 0.9, candidates_limit: 40}, 0.9, 40],
+            [{diversity: 0}, 0, 10],
+        ]) {
             const found = await ask({query: {nearest: query, mmr}, using: 'text', limit: 10});
-            assert.deepEqual(found.map((hit) => hit.id), chosenByMMR(flat, 'Cosine', query, {k: 10, diversity, candidates}));
+            assert.deepEqual(
+                found.map((hit) => hit.id),
+                chosenByMMR(flat, 'Cosine', query, {k: 10, diversity, candidates}),
+            );
         }
         await refused(ask({query: {nearest: query, mmr: {diversity: 1.5}}, using: 'text'}), 422, /diversity/);
     });
@@ -273,16 +388,36 @@ describe('@qdrant/js-client-rest, every query', () => {
 
         test('candidates of one vector in the order of another', async () => {
             const found = await ask({prefetch: both[0], query: image, using: 'image'});
-            assertScored(found, keep(scores((p) => score.Euclid(image, p.vector.image)), nearText), 15, 'least');
+            assertScored(
+                found,
+                keep(
+                    scores((p) => score.Euclid(image, p.vector.image)),
+                    nearText,
+                ),
+                15,
+                'least',
+            );
             assert.equal(found.length, 15);
-            assertScored(await ask({prefetch: both, query: text, using: 'text', limit: 50}), keep(textScores, [...nearText, ...nearImage]), 50);
+            assertScored(
+                await ask({prefetch: both, query: text, using: 'text', limit: 50}),
+                keep(textScores, [...nearText, ...nearImage]),
+                50,
+            );
             const inner = best(keep(imageScores, nearText), 6).map(([id]) => id);
             const nested = {prefetch: [both[0]], query: image, using: 'image', limit: 6};
             assertScored(await ask({prefetch: nested, query: text, using: 'text'}), keep(textScores, inner), 20);
             const red = points.filter((p) => p.payload.colour === 'red');
             const filtered = {...both[0], filter: {must: [{key: 'colour', match: {value: 'red'}}]}};
             const nearRed = best(scores(cosine(text), red), 15).map(([id]) => id);
-            assertScored(await ask({prefetch: filtered, query: image, using: 'image'}), keep(scores((p) => score.Euclid(image, p.vector.image)), nearRed), 15, 'least');
+            assertScored(
+                await ask({prefetch: filtered, query: image, using: 'image'}),
+                keep(
+                    scores((p) => score.Euclid(image, p.vector.image)),
+                    nearRed,
+                ),
+                15,
+                'least',
+            );
         });
 
         const fused = (lists, share) => {
@@ -293,38 +428,74 @@ describe('@qdrant/js-client-rest, every query', () => {
 
         test('fusion by ranks', async () => {
             const lists = [nearText, nearImage];
-            assertScored(await ask({prefetch: both, query: {fusion: 'rrf'}, limit: 50}), fused(lists, (_, i) => 1 / (i + 2)), 50);
-            assertScored(await ask({prefetch: both, query: {rrf: {k: 60}}, limit: 50}), fused(lists, (_, i) => 1 / (i + 60)), 50);
+            assertScored(
+                await ask({prefetch: both, query: {fusion: 'rrf'}, limit: 50}),
+                fused(lists, (_, i) => 1 / (i + 2)),
+                50,
+            );
+            assertScored(
+                await ask({prefetch: both, query: {rrf: {k: 60}}, limit: 50}),
+                fused(lists, (_, i) => 1 / (i + 60)),
+                50,
+            );
             const weights = [3, 0.5];
-            assertScored(await ask({prefetch: both, query: {rrf: {k: 4, weights}}, limit: 50}), fused(lists, (n, i) => 1 / ((i + 1) / weights[n] + 3)), 50);
+            assertScored(
+                await ask({prefetch: both, query: {rrf: {k: 4, weights}}, limit: 50}),
+                fused(lists, (n, i) => 1 / ((i + 1) / weights[n] + 3)),
+                50,
+            );
             await refused(ask({prefetch: both, query: {rrf: {weights: [1]}}}), 400, /weights/);
             await refused(ask({query: {fusion: 'rrf'}}), 400, /prefetch/);
         });
 
         test('fusion by distributions of scores', async () => {
             const words = randomSparse(randomNumbers(5));
-            const wordScores = best(scores((p) => sparseDot(words, p.vector.words)), 12);
+            const wordScores = best(
+                scores((p) => sparseDot(words, p.vector.words)),
+                12,
+            );
             const expected = new Map();
             for (const list of [best(textScores, 15), wordScores]) {
                 const values = list.map(([, value]) => value);
                 const middle = values.reduce((a, b) => a + b) / values.length;
                 const deviation = Math.sqrt(values.reduce((a, b) => a + (b - middle) ** 2, 0) / (values.length - 1));
-                list.forEach(([id, value]) => expected.set(id, (expected.get(id) ?? 0) + (value - (middle - 3 * deviation)) / (6 * deviation)));
+                list.forEach(([id, value]) =>
+                    expected.set(id, (expected.get(id) ?? 0) + (value - (middle - 3 * deviation)) / (6 * deviation)),
+                );
             }
-            const found = await ask({prefetch: [both[0], {query: words, using: 'words', limit: 12}], query: {fusion: 'dbsf'}, limit: 50});
+            const found = await ask({
+                prefetch: [both[0], {query: words, using: 'words', limit: 12}],
+                query: {fusion: 'dbsf'},
+                limit: 50,
+            });
             assertScored(found, expected, 50);
         });
 
         test('formula', async () => {
-            const asked = async (formula, defaults) => ask({prefetch: {...both[0], limit: 60}, query: {formula, ...(defaults ? {defaults} : {})}, limit: 60});
+            const asked = async (formula, defaults) =>
+                ask({prefetch: {...both[0], limit: 60}, query: {formula, ...(defaults ? {defaults} : {})}, limit: 60});
             const among = best(textScores, 60).map(([id]) => byId.get(id));
-            const check = async (formula, value, defaults) => assertScored(await asked(formula, defaults), scores((p) => value(p.payload, textScores.get(p.id)), among), 60);
+            const check = async (formula, value, defaults) =>
+                assertScored(
+                    await asked(formula, defaults),
+                    scores((p) => value(p.payload, textScores.get(p.id)), among),
+                    60,
+                );
             await check('$score', (_, s) => s);
-            await check({sum: ['$score', {mult: [0.5, 'price']}, {key: 'colour', match: {value: 'red'}}]}, (p, s) => s + 0.5 * p.price + (p.colour === 'red' ? 1 : 0));
+            await check(
+                {sum: ['$score', {mult: [0.5, 'price']}, {key: 'colour', match: {value: 'red'}}]},
+                (p, s) => s + 0.5 * p.price + (p.colour === 'red' ? 1 : 0),
+            );
             await check({neg: {abs: {sum: ['price', -12]}}}, (p) => -Math.abs(p.price - 12));
             await check({div: {left: 'price', right: {sum: [1, 'number']}}}, (p) => p.price / (1 + p.number));
-            await check({sum: [{sqrt: 'price'}, {pow: {base: '$score', exponent: 2}}, {exp: '$score'}]}, (p, s) => Math.sqrt(p.price) + s ** 2 + Math.exp(s));
-            await check({sum: [{log10: {sum: [1, 'price']}}, {ln: {sum: [1, 'number']}}]}, (p) => Math.log10(1 + p.price) + Math.log(1 + p.number));
+            await check(
+                {sum: [{sqrt: 'price'}, {pow: {base: '$score', exponent: 2}}, {exp: '$score'}]},
+                (p, s) => Math.sqrt(p.price) + s ** 2 + Math.exp(s),
+            );
+            await check(
+                {sum: [{log10: {sum: [1, 'price']}}, {ln: {sum: [1, 'number']}}]},
+                (p) => Math.log10(1 + p.price) + Math.log(1 + p.number),
+            );
             await check({mult: ['$score', 'rating']}, (_, s) => 4 * s, {rating: 4});
             const decay = (kind) => ({[kind]: {x: 'price', target: 10, scale: 5, midpoint: 0.25}});
             await check(decay('lin_decay'), (p) => Math.max(0, 1 - (0.75 / 5) * Math.abs(p.price - 10)));
@@ -333,14 +504,21 @@ describe('@qdrant/js-client-rest, every query', () => {
             const day = 86_400;
             await check(
                 {lin_decay: {x: {datetime_key: 'made'}, target: {datetime: '2024-02-01T00:00:00Z'}, scale: 30 * day}},
-                (p) => Math.max(0, 1 - (0.5 / (30 * day)) * Math.abs(Date.parse(p.made) - Date.UTC(2024, 1, 1)) / 1000),
+                (p) => Math.max(0, 1 - ((0.5 / (30 * day)) * Math.abs(Date.parse(p.made) - Date.UTC(2024, 1, 1))) / 1000),
             );
             const metres = ({lat, lon}) => {
                 const radians = Math.PI / 180;
                 const half = (a, b) => Math.sin(((a - b) * radians) / 2) ** 2;
-                return 2 * 6371008.8 * Math.asin(Math.sqrt(half(lat, 50.5) + Math.cos(lat * radians) * Math.cos(50.5 * radians) * half(lon, 9)));
+                return (
+                    2 *
+                    6371008.8 *
+                    Math.asin(Math.sqrt(half(lat, 50.5) + Math.cos(lat * radians) * Math.cos(50.5 * radians) * half(lon, 9)))
+                );
             };
-            await check({mult: [-0.001, {geo_distance: {origin: {lat: 50.5, lon: 9}, to: 'place'}}]}, (p) => -metres(p.place) / 1000);
+            await check(
+                {mult: [-0.001, {geo_distance: {origin: {lat: 50.5, lon: 9}, to: 'place'}}]},
+                (p) => -metres(p.place) / 1000,
+            );
             await refused(asked({div: {left: 1, right: 'number'}}), 400, /./); // of which one is 0
             await refused(asked({log: 'price'}), 400, /./);
         });
@@ -350,18 +528,34 @@ describe('@qdrant/js-client-rest, every query', () => {
         const text = randomVector(random, size);
         const words = randomSparse(random);
         const [first, second, third] = await client.queryBatch(name, {
-            searches: [{query: text, using: 'text', limit: 5}, {query: words, using: 'words', limit: 7, with_payload: ['number']}, {limit: 2}],
+            searches: [
+                {query: text, using: 'text', limit: 5},
+                {query: words, using: 'words', limit: 7, with_payload: ['number']},
+                {limit: 2},
+            ],
         });
         assertScored(first.points, scores(cosine(text)), 5);
-        assertScored(second.points, scores((p) => sparseDot(words, p.vector.words)), 7);
+        assertScored(
+            second.points,
+            scores((p) => sparseDot(words, p.vector.words)),
+            7,
+        );
         assert.deepEqual(Object.keys(second.points[0].payload), ['number']);
-        assert.deepEqual(third.points.map((p) => p.id), [1, 2]);
+        assert.deepEqual(
+            third.points.map((p) => p.id),
+            [1, 2],
+        );
     });
 
     test('groups', async () => {
         const query = randomVector(random, size);
         await client.createCollection('colours', {vectors: {size: 1, distance: 'Dot'}});
-        await client.upsert('colours', {points: [{id: 1, vector: [1], payload: {says: 'one'}}, {id: 2, vector: [1], payload: {says: 'two'}}]});
+        await client.upsert('colours', {
+            points: [
+                {id: 1, vector: [1], payload: {says: 'one'}},
+                {id: 2, vector: [1], payload: {says: 'two'}},
+            ],
+        });
         const grouped = (keysOf, k, perGroup) => {
             const groups = new Map();
             for (const [id] of best(scores(cosine(query)), count)) {
@@ -373,16 +567,40 @@ describe('@qdrant/js-client-rest, every query', () => {
         };
         const asked = async (options) => (await client.queryGroups(name, {query, using: 'text', ...options})).groups;
         const shape = (groups) => groups.map(({id, hits}) => [id, hits.map((hit) => hit.id)]);
-        assert.deepEqual(shape(await asked({group_by: 'colour', limit: 3, group_size: 4})), grouped((p) => [p.colour], 3, 4));
-        assert.deepEqual(shape(await asked({group_by: 'tags'})), grouped((p) => p.tags, 10, 3));
-        const withLookup = await asked({group_by: 'parts[].size', limit: 7, group_size: 2, with_lookup: {collection: 'colours', with_payload: true}});
-        assert.deepEqual(shape(withLookup), grouped((p) => [...new Set(p.parts.map((part) => part.size))], 7, 2));
+        assert.deepEqual(
+            shape(await asked({group_by: 'colour', limit: 3, group_size: 4})),
+            grouped((p) => [p.colour], 3, 4),
+        );
+        assert.deepEqual(
+            shape(await asked({group_by: 'tags'})),
+            grouped((p) => p.tags, 10, 3),
+        );
+        const withLookup = await asked({
+            group_by: 'parts[].size',
+            limit: 7,
+            group_size: 2,
+            with_lookup: {collection: 'colours', with_payload: true},
+        });
+        assert.deepEqual(
+            shape(withLookup),
+            grouped((p) => [...new Set(p.parts.map((part) => part.size))], 7, 2),
+        );
         for (const {id, lookup} of withLookup) {
             assert.deepEqual(lookup?.payload, id === 1 ? {says: 'one'} : id === 2 ? {says: 'two'} : undefined);
         }
         const {hits} = (await asked({group_by: 'colour', with_payload: ['number']}))[0];
-        assertScored(hits, keep(scores(cosine(query)), hits.map((hit) => hit.id)), 3);
-        assert.deepEqual(hits.map((hit) => hit.payload), hits.map((hit) => ({number: byId.get(hit.id).payload.number})));
+        assertScored(
+            hits,
+            keep(
+                scores(cosine(query)),
+                hits.map((hit) => hit.id),
+            ),
+            3,
+        );
+        assert.deepEqual(
+            hits.map((hit) => hit.payload),
+            hits.map((hit) => ({number: byId.get(hit.id).payload.number})),
+        );
     });
 
     test('distances between points', async () => {
@@ -391,11 +609,26 @@ describe('@qdrant/js-client-rest, every query', () => {
         const {pairs} = await client.searchMatrixPairs(name, {sample: 12, limit: 3, using: 'text', filter});
         assert.equal(pairs.length, 36);
         for (const p of among) {
-            const nearby = scores(cosine(p.vector.text), among.filter((other) => other !== p));
-            assertScored(pairs.filter((pair) => pair.a === p.id).map(({b, score}) => ({id: b, score})), nearby, 3);
+            const nearby = scores(
+                cosine(p.vector.text),
+                among.filter((other) => other !== p),
+            );
+            assertScored(
+                pairs.filter((pair) => pair.a === p.id).map(({b, score}) => ({id: b, score})),
+                nearby,
+                3,
+            );
         }
-        const {offsets_row: rows, offsets_col: columns, scores: values, ids} = await client.searchMatrixOffsets(name, {sample: 12, limit: 3, using: 'text', filter});
-        assert.deepEqual(ids.toSorted((a, b) => a - b), among.map((p) => p.id));
+        const {
+            offsets_row: rows,
+            offsets_col: columns,
+            scores: values,
+            ids,
+        } = await client.searchMatrixOffsets(name, {sample: 12, limit: 3, using: 'text', filter});
+        assert.deepEqual(
+            ids.toSorted((a, b) => a - b),
+            among.map((p) => p.id),
+        );
         const triples = rows.map((row, i) => [ids[row], ids[columns[i]], values[i]]).sort();
         assert.deepEqual(triples, pairs.map(({a, b, score}) => [a, b, score]).sort());
     });
@@ -411,18 +644,72 @@ describe('@qdrant/js-client-rest, every query', () => {
     });
 
     const filters = [
-        [{min_should: {conditions: [{key: 'colour', match: {value: 'red'}}, {key: 'number', range: {lt: 60}}, {key: 'tags', match: {value: 'c'}}], min_count: 2}}, (p) => (p.colour === 'red') + (p.number < 60) + p.tags.includes('c') >= 2],
-        [{must: [{nested: {key: 'parts', filter: {must: [{key: 'name', match: {value: 'y'}}, {key: 'size', range: {gte: 5}}]}}}]}, (p) => p.parts[1].size >= 5],
+        [
+            {
+                min_should: {
+                    conditions: [
+                        {key: 'colour', match: {value: 'red'}},
+                        {key: 'number', range: {lt: 60}},
+                        {key: 'tags', match: {value: 'c'}},
+                    ],
+                    min_count: 2,
+                },
+            },
+            (p) => (p.colour === 'red') + (p.number < 60) + p.tags.includes('c') >= 2,
+        ],
+        [
+            {
+                must: [
+                    {
+                        nested: {
+                            key: 'parts',
+                            filter: {
+                                must: [
+                                    {key: 'name', match: {value: 'y'}},
+                                    {key: 'size', range: {gte: 5}},
+                                ],
+                            },
+                        },
+                    },
+                ],
+            },
+            (p) => p.parts[1].size >= 5,
+        ],
         [{must: [{key: 'parts[].size', match: {value: 6}}]}, (p) => p.parts.some((part) => part.size === 6)],
         [{must: [{key: 'tags', values_count: {gte: 2}}]}, (p) => p.tags.length >= 2],
         [{must: [{is_empty: {key: 'tags'}}]}, (p) => p.tags.length === 0],
-        [{must: [{key: 'made', range: {gte: '2024-02-01T00:00:00+01:00', lt: '2024-03-01'}}]}, (p) => p.made >= '2024-01-31T23' && p.made < '2024-03-01'],
-        [{must: [{key: 'place', geo_bounding_box: {top_left: {lat: 50.605, lon: 8.795}, bottom_right: {lat: 50.205, lon: 9.505}}}]}, ({place: {lat, lon}}) => lat <= 50.605 && lat >= 50.205 && lon >= 8.795 && lon <= 9.505],
+        [
+            {must: [{key: 'made', range: {gte: '2024-02-01T00:00:00+01:00', lt: '2024-03-01'}}]},
+            (p) => p.made >= '2024-01-31T23' && p.made < '2024-03-01',
+        ],
+        [
+            {
+                must: [
+                    {
+                        key: 'place',
+                        geo_bounding_box: {top_left: {lat: 50.605, lon: 8.795}, bottom_right: {lat: 50.205, lon: 9.505}},
+                    },
+                ],
+            },
+            ({place: {lat, lon}}) => lat <= 50.605 && lat >= 50.205 && lon >= 8.795 && lon <= 9.505,
+        ],
         [{must: [{key: 'text', match: {text: 'quick'}}]}, (p) => p.text.includes('quick')],
         [{must: [{key: 'text', match: {text_any: 'bear 119'}}]}, (p) => p.text.includes('bear') || p.number === 119],
         [{must: [{key: 'text', match: {phrase: 'brown bear'}}]}, (p) => p.text.includes('brown bear')],
         [{must: [{has_vector: 'text'}, {has_id: [3, 5, 999]}]}, (p) => p.number === 2 || p.number === 4],
-        [{must_not: [{should: [{key: 'colour', match: {any: ['red', 'blue']}}, {key: 'number', range: {gt: 50}}]}]}, (p) => !['red', 'blue'].includes(p.colour) && p.number <= 50],
+        [
+            {
+                must_not: [
+                    {
+                        should: [
+                            {key: 'colour', match: {any: ['red', 'blue']}},
+                            {key: 'number', range: {gt: 50}},
+                        ],
+                    },
+                ],
+            },
+            (p) => !['red', 'blue'].includes(p.colour) && p.number <= 50,
+        ],
         [{must: [{key: 'colour', match: {except: ['red']}}], should: null}, (p) => p.colour !== 'red'],
     ];
 
@@ -435,7 +722,11 @@ describe('@qdrant/js-client-rest, every query', () => {
                 const passing = points.filter((p) => holds(p.payload));
                 assert.ok(passing.length > 0 && passing.length < count, JSON.stringify(filter));
                 const found = await client.query('filtered', {query, using: 'text', filter, limit: count});
-                assert.deepEqual(found.points.map((p) => p.id).sort((a, b) => a - b), passing.map((p) => p.id), JSON.stringify(filter));
+                assert.deepEqual(
+                    found.points.map((p) => p.id).sort((a, b) => a - b),
+                    passing.map((p) => p.id),
+                    JSON.stringify(filter),
+                );
                 assertScored(found.points, scores(cosine(query), passing), count);
                 assert.deepEqual(await client.count('filtered', {filter}), {count: passing.length});
             }
@@ -456,7 +747,10 @@ describe('@qdrant/js-client-rest, every query', () => {
             assert.equal(answer.status, 'completed');
         }
         const {payload_schema: schema} = await client.getCollection('filtered');
-        assert.deepEqual(Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, value.data_type])), Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, value.type ?? value])));
+        assert.deepEqual(
+            Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, value.data_type])),
+            Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, value.type ?? value])),
+        );
         assert.equal(schema.text.params.phrase_matching, true);
         assert.equal(schema.number.points, count);
         await check();

@@ -48,7 +48,14 @@ function bm25(texts, query) {
 }
 
 // Words that are no stop words and their own stems, so that the server takes them as they are.
-const notes = ['pot lamp desk', 'lamp lamp milk', 'bread milk cat', 'cat cat cat desk pot', 'wolf bird', 'bird lamp wolf wolf bread'];
+const notes = [
+    'pot lamp desk',
+    'lamp lamp milk',
+    'bread milk cat',
+    'cat cat cat desk pot',
+    'wolf bird',
+    'bird lamp wolf wolf bread',
+];
 
 describe('mem0ai', () => {
     let server;
@@ -71,7 +78,8 @@ describe('mem0ai', () => {
     afterEach(() => assert.deepEqual(complaints.splice(0), []));
 
     describe('the vector store', () => {
-        const open = (options = {}) => new Qdrant({collectionName: `store-${++names}`, dimension: wordsSize, url: server.url, ...options});
+        const open = (options = {}) =>
+            new Qdrant({collectionName: `store-${++names}`, dimension: wordsSize, url: server.url, ...options});
 
         /** Returns an id that is greater than those before it: of points with equal scores, the one with the least comes first. */
         const newId = () => `00000000-0000-4000-8000-${String(++ids).padStart(12, '0')}`;
@@ -79,8 +87,16 @@ describe('mem0ai', () => {
         /** Returns a store with a point for each of the payloads, and the points. */
         async function filled(payloads) {
             const store = open();
-            const points = payloads.map((payload) => ({id: newId(), vector: embed(payload.textLemmatized ?? payload.data), payload}));
-            await store.insert(points.map((p) => p.vector), points.map((p) => p.id), points.map((p) => p.payload));
+            const points = payloads.map((payload) => ({
+                id: newId(),
+                vector: embed(payload.textLemmatized ?? payload.data),
+                payload,
+            }));
+            await store.insert(
+                points.map((p) => p.vector),
+                points.map((p) => p.id),
+                points.map((p) => p.payload),
+            );
             return {store, points};
         }
 
@@ -162,7 +178,10 @@ describe('mem0ai', () => {
                 [{AND: [{user_id: 'ann'}, {number: {lt: 20}}]}, (p) => p.user_id === 'ann' && p.number < 20],
                 [{$or: [{user_id: 'ann'}, {number: {lt: 20}}]}, (p) => p.user_id === 'ann' || p.number < 20],
                 [{NOT: [{user_id: 'ann'}, {number: {lt: 20}}]}, (p) => p.user_id !== 'ann' && p.number >= 20],
-                [{user_id: 'ann', OR: [{kind: 'list'}, {AND: [{number: {gt: 30}}, {$not: [{tags: 'red'}]}]}]}, (p) => p.user_id === 'ann' && (p.kind === 'list' || (p.number > 30 && !p.tags.includes('red')))],
+                [
+                    {user_id: 'ann', OR: [{kind: 'list'}, {AND: [{number: {gt: 30}}, {$not: [{tags: 'red'}]}]}]},
+                    (p) => p.user_id === 'ann' && (p.kind === 'list' || (p.number > 30 && !p.tags.includes('red'))),
+                ],
             ];
             const query = embed('bird and bread in number seven');
             for (const [filters, holds] of cases) {
@@ -173,7 +192,10 @@ describe('mem0ai', () => {
                 assert.deepEqual(byId(listed), byId(passing.map(({id, payload}) => ({id, payload}))));
                 assert.equal(count, passing.length);
                 const found = await store.keywordSearch('lamp', 100, filters);
-                assert.deepEqual(byId(found).map((hit) => hit.id), byId(passing.filter((p) => p.payload.data.includes('lamp'))).map((p) => p.id));
+                assert.deepEqual(
+                    byId(found).map((hit) => hit.id),
+                    byId(passing.filter((p) => p.payload.data.includes('lamp'))).map((p) => p.id),
+                );
             }
         });
 
@@ -200,7 +222,11 @@ describe('mem0ai', () => {
             const payload = {user_id: 'ann'};
             for (let i = 0; i < 10_100; i += 2020) {
                 const ids = Array.from({length: 2020}, () => randomUUID());
-                await store.insert(ids.map(() => [1, 0]), ids, ids.map(() => payload));
+                await store.insert(
+                    ids.map(() => [1, 0]),
+                    ids,
+                    ids.map(() => payload),
+                );
             }
             const [listed, count] = await store.list({user_id: 'ann'}, 10_000);
             assert.equal(count, 10_000);
@@ -215,7 +241,10 @@ describe('mem0ai', () => {
             await store.setUserId('ann');
             assert.equal(await open().getUserId(), 'ann');
             const {points} = await store.client.scroll('memory_migrations', {with_vector: true});
-            assert.deepEqual(points.map((p) => [p.vector, p.payload]), [[[0], {user_id: 'ann'}]]);
+            assert.deepEqual(
+                points.map((p) => [p.vector, p.payload]),
+                [[[0], {user_id: 'ann'}]],
+            );
             const [{score}] = await store.client.search('memory_migrations', {vector: [1], limit: 1});
             assert.equal(score, 0);
         });
@@ -232,8 +261,14 @@ describe('mem0ai', () => {
 
         /** Adds the texts as they are and returns their ids. */
         async function remember(memory, texts, options) {
-            const {results} = await memory.add(texts.map((content) => ({role: 'user', content})), {infer: false, ...options});
-            assert.deepEqual(results.map((result) => result.memory), texts);
+            const {results} = await memory.add(
+                texts.map((content) => ({role: 'user', content})),
+                {infer: false, ...options},
+            );
+            assert.deepEqual(
+                results.map((result) => result.memory),
+                texts,
+            );
             return results.map((result) => result.id);
         }
 
@@ -243,7 +278,8 @@ describe('mem0ai', () => {
             await remember(memory, ['bird'], {agentId: 'cook', runId: 'one'});
             const first = await memory.get(ids[0]);
             assert.deepEqual([first.memory, first.user_id, first.metadata], [notes[0], 'ann', {room: 'kitchen'}]);
-            const all = async (filters) => (await memory.getAll({filters, topK: 100})).results.map((result) => result.memory).sort();
+            const all = async (filters) =>
+                (await memory.getAll({filters, topK: 100})).results.map((result) => result.memory).sort();
             assert.deepEqual(await all({user_id: 'ann'}), notes.toSorted());
             assert.deepEqual(await all({agent_id: 'cook', run_id: 'one'}), ['bird']);
             assert.deepEqual(await all({agent_id: 'cook', run_id: 'two'}), []);
@@ -271,11 +307,15 @@ describe('mem0ai', () => {
                 assert.equal(results.length, notes.length);
                 for (const {id, score_details: details} of results) {
                     const {semantic, keyword} = expected.find((one) => one.id === id);
-                    assert.ok(Math.abs(details.semanticScore - semantic) < 1e-5, `${details.semanticScore}, expected ${semantic}`);
+                    assert.ok(
+                        Math.abs(details.semanticScore - semantic) < 1e-5,
+                        `${details.semanticScore}, expected ${semantic}`,
+                    );
                     assert.ok(Math.abs(details.bm25Score - keyword) < 1e-5, `${details.bm25Score}, expected ${keyword}`);
                 }
             }
-            const found = async (filters) => (await memory.search('lamp', {filters, topK: 10, threshold: 0})).results.map((result) => result.memory);
+            const found = async (filters) =>
+                (await memory.search('lamp', {filters, topK: 10, threshold: 0})).results.map((result) => result.memory);
             assert.deepEqual(await found({user_id: 'bob'}), ['lamp bread']);
             assert.deepEqual(await found({user_id: 'eve'}), []);
         });
@@ -301,7 +341,10 @@ describe('mem0ai', () => {
             const texts = ['Maria Lopez lives in Lisbon', 'Maria Lopez plays the violin'];
             model.say({memory: texts.map((text, i) => ({id: String(i), text, attributed_to: 'user'}))});
             const {results} = await memory.add('I am Maria Lopez …', {userId: 'maria'});
-            assert.deepEqual(results.map((result) => result.memory), texts);
+            assert.deepEqual(
+                results.map((result) => result.memory),
+                texts,
+            );
             const {results: again} = await memory.add('I am Maria Lopez …', {userId: 'maria'});
             assert.deepEqual(again, []); // it finds that it knows them
 
@@ -320,14 +363,21 @@ describe('mem0ai', () => {
             await memory.delete(results[0].id);
             assert.deepEqual((await entities()).find((entity) => entity.data === 'Lopez').linkedMemoryIds, [results[1].id]);
             await memory.delete(results[1].id);
-            assert.deepEqual((await entities()).filter((entity) => entity.data === 'Lopez'), []);
+            assert.deepEqual(
+                (await entities()).filter((entity) => entity.data === 'Lopez'),
+                [],
+            );
         });
 
         test('delete all of one user, in more than one round', async () => {
             const memory = open();
             await remember(memory, notes, {userId: 'bob'});
             const ids = Array.from({length: 1050}, () => randomUUID()); // a round deletes 1,000
-            await memory.vectorStore.insert(ids.map(() => embed('pot')), ids, ids.map(() => ({data: 'pot', user_id: 'ann'})));
+            await memory.vectorStore.insert(
+                ids.map(() => embed('pot')),
+                ids,
+                ids.map(() => ({data: 'pot', user_id: 'ann'})),
+            );
             await memory.deleteAll({userId: 'ann'});
             const count = async (userId) => (await memory.getAll({filters: {user_id: userId}, topK: 2000})).results.length;
             assert.deepEqual([await count('ann'), await count('bob')], [0, notes.length]);

@@ -25,8 +25,16 @@ describe('@qdrant/js-client-rest 1.18', () => {
         client = new QdrantClient({url: server.url});
         await client.createCollection(name, {vectors: {size, distance: 'Cosine'}});
         await client.upsert(name, {points});
-        await client.createCollection('named', {vectors: {one: {size, distance: 'Dot'}, two: {size, distance: 'Euclid'}}, sparse_vectors: {words: {}}});
-        await client.upsert('named', {points: points.map(({id, vector}) => ({id, vector: {one: vector, two: vector, words: {indices: [id % 10, 10 + (id % 7)], values: [id, 1]}}}))});
+        await client.createCollection('named', {
+            vectors: {one: {size, distance: 'Dot'}, two: {size, distance: 'Euclid'}},
+            sparse_vectors: {words: {}},
+        });
+        await client.upsert('named', {
+            points: points.map(({id, vector}) => ({
+                id,
+                vector: {one: vector, two: vector, words: {indices: [id % 10, 10 + (id % 7)], values: [id, 1]}},
+            })),
+        });
     });
     after(() => server?.stop());
 
@@ -43,7 +51,10 @@ describe('@qdrant/js-client-rest 1.18', () => {
         const warnings = t.mock.method(console, 'warn', () => {});
         await new QdrantClient({url: server.url}).versionInfo();
         await new Promise((resolve) => setImmediate(resolve));
-        assert.deepEqual(warnings.mock.calls.map((call) => call.arguments), []);
+        assert.deepEqual(
+            warnings.mock.calls.map((call) => call.arguments),
+            [],
+        );
     });
 
     test('search', async () => {
@@ -51,11 +62,25 @@ describe('@qdrant/js-client-rest 1.18', () => {
         const all = nearest(points, 'Cosine', vector, count);
         const found = await client.search(name, {vector, limit: 5});
         assertHits(found, all.slice(0, 5));
-        assert.deepEqual(found.map((hit) => hit.payload), found.map((hit) => byId.get(hit.id).payload)); // which the client asks for
+        assert.deepEqual(
+            found.map((hit) => hit.payload),
+            found.map((hit) => byId.get(hit.id).payload),
+        ); // which the client asks for
         assertHits(await client.search(name, {vector, limit: 5, offset: 3, params: {exact: true}}), all.slice(3, 8));
         const filter = {must: [{key: 'kind', match: {value: 'b'}}]};
-        assertHits(await client.search(name, {vector, limit: 50, filter}), nearest(points.filter((p) => p.payload.kind === 'b'), 'Cosine', vector, 50));
-        assertHits(await client.search(name, {vector, limit: 50, score_threshold: (all[3].score + all[4].score) / 2}), all.slice(0, 4));
+        assertHits(
+            await client.search(name, {vector, limit: 50, filter}),
+            nearest(
+                points.filter((p) => p.payload.kind === 'b'),
+                'Cosine',
+                vector,
+                50,
+            ),
+        );
+        assertHits(
+            await client.search(name, {vector, limit: 50, score_threshold: (all[3].score + all[4].score) / 2}),
+            all.slice(0, 4),
+        );
         const [hit] = await client.search(name, {vector, limit: 1, with_payload: ['kind'], with_vector: true});
         assert.deepEqual(Object.keys(hit.payload), ['kind']);
         assert.ok(Math.abs(score.Dot(hit.vector, unit(hit.id)) - 1) < 1e-6);
@@ -92,7 +117,10 @@ describe('@qdrant/js-client-rest 1.18', () => {
     test('search in groups', async () => {
         const vector = randomVector(random, size);
         const all = nearest(points, 'Cosine', vector, count);
-        assert.deepEqual(shape(await client.searchPointGroups(name, {vector, group_by: 'kind', group_size: 3, limit: 2})), grouped(all, 2, 3));
+        assert.deepEqual(
+            shape(await client.searchPointGroups(name, {vector, group_by: 'kind', group_size: 3, limit: 2})),
+            grouped(all, 2, 3),
+        );
     });
 
     test('recommend', async () => {
@@ -105,7 +133,10 @@ describe('@qdrant/js-client-rest 1.18', () => {
         assertScored(await client.recommend(name, {...request, strategy: 'sum_scores'}), scores(sum, others), 10);
         const squash = (x) => 0.5 * (x / (1 + Math.abs(x)) + 1);
         const best = (p) => {
-            const [positive, negative] = [Math.max(score.Cosine(unit(a), p.vector), score.Cosine(unit(b), p.vector)), score.Cosine(unit(c), p.vector)];
+            const [positive, negative] = [
+                Math.max(score.Cosine(unit(a), p.vector), score.Cosine(unit(b), p.vector)),
+                score.Cosine(unit(c), p.vector),
+            ];
             return positive > negative ? squash(positive) : -squash(negative);
         };
         assertScored(await client.recommend(name, {...request, strategy: 'best_score'}), scores(best, others), 10);
@@ -115,7 +146,11 @@ describe('@qdrant/js-client-rest 1.18', () => {
         const page = await client.recommend(name, {...request, positive: [a, byId.get(b).vector], offset: 2, limit: 4});
         const given = mean([unit(a), byId.get(b).vector]).map((x, i) => 2 * x - unit(c)[i]); // a vector counts as it was given
         assertScored(page, new Map([...scores(cosine(given), without(a, c))].sort((x, y) => y[1] - x[1]).slice(2)), 4);
-        const fromElsewhere = await client.recommend(name, {positive: [a], limit: 5, lookup_from: {collection: 'named', vector: 'one'}});
+        const fromElsewhere = await client.recommend(name, {
+            positive: [a],
+            limit: 5,
+            lookup_from: {collection: 'named', vector: 'one'},
+        });
         assertScored(fromElsewhere, scores(cosine(byId.get(a).vector)), 5);
         await refused(client.recommend(name, {positive: [404], limit: 1}), 404, /404/);
     });
@@ -131,7 +166,10 @@ describe('@qdrant/js-client-rest 1.18', () => {
         const [positive, negative] = [5, 17];
         const value = (p) => {
             const x = score.Cosine(target, p.vector);
-            return Math.sign(score.Cosine(unit(positive), p.vector) - score.Cosine(unit(negative), p.vector)) + 0.5 * (x / (1 + Math.abs(x)) + 1);
+            return (
+                Math.sign(score.Cosine(unit(positive), p.vector) - score.Cosine(unit(negative), p.vector)) +
+                0.5 * (x / (1 + Math.abs(x)) + 1)
+            );
         };
         const request = {target, context: [{positive, negative}], limit: 80};
         const expected = scores(value, without(positive, negative));
@@ -148,8 +186,19 @@ describe('@qdrant/js-client-rest 1.18', () => {
         await client.delete('written', {points: [3]});
         assert.deepEqual(await client.count('written'), {count: 9});
         const {points: left} = await client.scroll('written', {filter: {must: [{key: 'seen', match: {value: true}}]}});
-        assert.deepEqual(left.map((p) => p.id), [1, 2]);
+        assert.deepEqual(
+            left.map((p) => p.id),
+            [1, 2],
+        );
         const query = randomVector(random, size);
-        assertHits((await client.query('written', {query, limit: 4})).points, nearest(points.slice(0, 10).filter((p) => p.id !== 3), 'Dot', query, 4));
+        assertHits(
+            (await client.query('written', {query, limit: 4})).points,
+            nearest(
+                points.slice(0, 10).filter((p) => p.id !== 3),
+                'Dot',
+                query,
+                4,
+            ),
+        );
     });
 });

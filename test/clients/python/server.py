@@ -33,7 +33,17 @@ class Server:
         self._output = open(os.path.join(self.directory, "output"), "w+b")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VECTORD_")}
         self._process = subprocess.Popen(
-            [BINARY, "serve", "--data-dir", os.path.join(self.directory, "data"), "--http", f"127.0.0.1:{port}", "--log-format", "json", *options],
+            [
+                BINARY,
+                "serve",
+                "--data-dir",
+                os.path.join(self.directory, "data"),
+                "--http",
+                f"127.0.0.1:{port}",
+                "--log-format",
+                "json",
+                *options,
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,

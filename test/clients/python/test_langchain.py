@@ -58,18 +58,28 @@ class LangChain(ServerTest):
     def filled(self, **options):
         LangChain.names += 1
         store = QdrantVectorStore.from_texts(
-            list(NOTES), LetterTriples(), metadatas=list(NOTES.values()), url=self.server.url, collection_name=f"notes-{self.names}", check_compatibility=False, **options
+            list(NOTES),
+            LetterTriples(),
+            metadatas=list(NOTES.values()),
+            url=self.server.url,
+            collection_name=f"notes-{self.names}",
+            check_compatibility=False,
+            **options,
         )
         self.addCleanup(store.client.close)
         return store
 
-    def expected(self, query, k, passes=lambda metadata: True, score=lambda query, text: cosine(embed(query), embed(text))):
+    def expected(
+        self, query, k, passes=lambda metadata: True, score=lambda query, text: cosine(embed(query), embed(text))
+    ):
         scored = [(text, score(query, text)) for text, metadata in NOTES.items() if passes(metadata)]
         return sorted(scored, key=lambda pair: -pair[1])[:k]
 
     def assert_found(self, found, expected):
         self.assertEqual([document.page_content for document, _ in found], [text for text, _ in expected])
-        numpy.testing.assert_allclose([score for _, score in found], [score for _, score in expected], rtol=1e-5, atol=1e-6)
+        numpy.testing.assert_allclose(
+            [score for _, score in found], [score for _, score in expected], rtol=1e-5, atol=1e-6
+        )
         for document, _ in found:
             wanted = NOTES.get(document.page_content)
             self.assertEqual({key: document.metadata[key] for key in wanted}, wanted)
@@ -82,7 +92,10 @@ class LangChain(ServerTest):
             for document in store.similarity_search(query, k=3):
                 self.assertEqual(document.metadata["_collection_name"], store.collection_name)
                 self.assertEqual(str(uuid.UUID(document.metadata["_id"])), document.metadata["_id"])
-            self.assertEqual([d.page_content for d in store.similarity_search_by_vector(embed(query), k=2)], [t for t, _ in self.expected(query, 2)])
+            self.assertEqual(
+                [d.page_content for d in store.similarity_search_by_vector(embed(query), k=2)],
+                [t for t, _ in self.expected(query, 2)],
+            )
             shares = store.similarity_search_with_relevance_scores(query, k=3)
             self.assert_found(shares, [(text, (score + 1) / 2) for text, score in self.expected(query, 3)])
 
@@ -93,9 +106,13 @@ class LangChain(ServerTest):
         every = self.expected("sharp knife of the kitchen", 8)
         self.assert_found(store.similarity_search_with_score("sharp knife of the kitchen", k=2, offset=2), every[2:4])
         threshold = (every[2][1] + every[3][1]) / 2
-        self.assert_found(store.similarity_search_with_score("sharp knife of the kitchen", k=8, score_threshold=threshold), every[:3])
+        self.assert_found(
+            store.similarity_search_with_score("sharp knife of the kitchen", k=8, score_threshold=threshold), every[:3]
+        )
         exact = models.SearchParams(exact=True)
-        self.assert_found(store.similarity_search_with_score("sharp knife of the kitchen", k=3, search_params=exact), every[:3])
+        self.assert_found(
+            store.similarity_search_with_score("sharp knife of the kitchen", k=3, search_params=exact), every[:3]
+        )
 
     def test_mmr(self):
         store = self.filled()
@@ -107,7 +124,8 @@ class LangChain(ServerTest):
             picked = [left.pop(0)]
             while len(picked) < k and left:
                 worth = [
-                    (1 - diversity) * cosine(embed(query), vectors[text]) - diversity * max(cosine(vectors[text], vectors[other]) for other in picked)
+                    (1 - diversity) * cosine(embed(query), vectors[text])
+                    - diversity * max(cosine(vectors[text], vectors[other]) for other in picked)
                     for text in left
                 ]
                 picked.append(left.pop(int(numpy.argmax(worth))))
@@ -118,10 +136,14 @@ class LangChain(ServerTest):
             ({"k": 4, "lambda_mult": 0.9}, chosen(4, 0.9, 20)),
             ({"k": 3, "lambda_mult": 0.1, "fetch_k": 5}, chosen(3, 0.1, 5)),
         ):
-            self.assertEqual([document.page_content for document in store.max_marginal_relevance_search(query, **options)], wanted)
+            self.assertEqual(
+                [document.page_content for document in store.max_marginal_relevance_search(query, **options)], wanted
+            )
 
     def test_sparse(self):
-        store = self.filled(retrieval_mode=RetrievalMode.SPARSE, sparse_embedding=Letters(), sparse_vector_name="letters")
+        store = self.filled(
+            retrieval_mode=RetrievalMode.SPARSE, sparse_embedding=Letters(), sparse_vector_name="letters"
+        )
         for query in ("zebra whisk", "gable"):
             expected = [pair for pair in self.expected(query, 8, score=letters_score) if pair[1] > 0]
             found = store.similarity_search_with_score(query, k=8)
@@ -131,7 +153,12 @@ class LangChain(ServerTest):
                 self.assertEqual(score, scores[document.page_content])
 
     def test_hybrid(self):
-        store = self.filled(retrieval_mode=RetrievalMode.HYBRID, sparse_embedding=Letters(), vector_name="dense", sparse_vector_name="letters")
+        store = self.filled(
+            retrieval_mode=RetrievalMode.HYBRID,
+            sparse_embedding=Letters(),
+            vector_name="dense",
+            sparse_vector_name="letters",
+        )
         query = "a kettle of boiling water"
         order = self.expected(query, 8, score=letters_score)
         self.assertEqual(len({score for _, score in order}), len(order))  # so that the order has one meaning
@@ -144,17 +171,27 @@ class LangChain(ServerTest):
         for document, score in found:
             self.assertAlmostEqual(score, shares[document.page_content], places=5)
         self.assertEqual(len(found), 8)
-        fused = store.similarity_search_with_score(query, k=3, hybrid_fusion=models.FusionQuery(fusion=models.Fusion.DBSF))
+        fused = store.similarity_search_with_score(
+            query, k=3, hybrid_fusion=models.FusionQuery(fusion=models.Fusion.DBSF)
+        )
         self.assertEqual(len(found[:3]), len(fused))
 
     def test_add_get_and_delete(self):
         store = self.filled()
-        ids = store.add_documents([Document(page_content="A rake leans on the fence.", metadata={"room": "garden"}), Document(page_content="A spade.")])
+        ids = store.add_documents(
+            [
+                Document(page_content="A rake leans on the fence.", metadata={"room": "garden"}),
+                Document(page_content="A spade."),
+            ]
+        )
         one, two = store.get_by_ids(ids)
         self.assertEqual({one.page_content, two.page_content}, {"A rake leans on the fence.", "A spade."})
         store.add_texts(["A rake lies in the grass."], [{"room": "garden"}], ids=[ids[0]])
         garden = store.similarity_search("rake", k=10, filter=room("garden"))
-        self.assertEqual([(d.page_content, d.metadata["_id"]) for d in garden], [("A rake lies in the grass.", str(uuid.UUID(ids[0])))])
+        self.assertEqual(
+            [(d.page_content, d.metadata["_id"]) for d in garden],
+            [("A rake lies in the grass.", str(uuid.UUID(ids[0])))],
+        )
         self.assertTrue(store.delete(ids))
         self.assertEqual(store.get_by_ids(ids), [])
         self.assertEqual(store.client.count(store.collection_name).count, len(NOTES))
@@ -163,7 +200,12 @@ class LangChain(ServerTest):
 
     def test_existing_collections(self):
         store = self.filled()
-        again = QdrantVectorStore.from_existing_collection(collection_name=store.collection_name, embedding=LetterTriples(), url=self.server.url, check_compatibility=False)
+        again = QdrantVectorStore.from_existing_collection(
+            collection_name=store.collection_name,
+            embedding=LetterTriples(),
+            url=self.server.url,
+            check_compatibility=False,
+        )
         self.addCleanup(again.client.close)
         self.assert_found(again.similarity_search_with_score("boiling water", k=3), self.expected("boiling water", 3))
         client = QdrantClient(url=self.server.url, check_compatibility=False)
@@ -192,13 +234,18 @@ class LangChain(ServerTest):
         )
         self.addCleanup(anew.client.close)
         [(document, score)] = anew.similarity_search_with_score("this", k=5)
-        self.assertEqual((document.page_content, score), ("only this", float(numpy.dot(embed("this"), embed("only this")))))
+        self.assertEqual(
+            (document.page_content, score), ("only this", float(numpy.dot(embed("this"), embed("only this"))))
+        )
         self.assertEqual(client.get_collection(store.collection_name).config.params.vectors.size, WORDS_SIZE)
 
     def test_retriever(self):
         store = self.filled()
         found = store.as_retriever(search_kwargs={"k": 2, "filter": room("kitchen")}).invoke("boiling water")
-        self.assertEqual([d.page_content for d in found], [t for t, _ in self.expected("boiling water", 2, lambda m: m["room"] == "kitchen")])
+        self.assertEqual(
+            [d.page_content for d in found],
+            [t for t, _ in self.expected("boiling water", 2, lambda m: m["room"] == "kitchen")],
+        )
 
 
 if __name__ == "__main__":

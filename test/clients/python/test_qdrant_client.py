@@ -36,7 +36,10 @@ VECTORS = {
         multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
     ),
 }
-SPARSE_VECTORS = {"words": models.SparseVectorParams(), "terms": models.SparseVectorParams(modifier=models.Modifier.IDF)}
+SPARSE_VECTORS = {
+    "words": models.SparseVectorParams(),
+    "terms": models.SparseVectorParams(modifier=models.Modifier.IDF),
+}
 
 
 def numbers(random, *shape):
@@ -58,7 +61,9 @@ def some_points(seed, count=COUNT):
             "price": (i * 37) % 101 / 4,
             "colour": ["red", "green", "blue", "black"][i % 4],
             "tags": ["a", "b", "c"][: i % 4],
-            "made": (datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(days=i)).isoformat(),
+            "made": (
+                datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(days=i)
+            ).isoformat(),
             "place": {"lat": 50 + i / 100, "lon": 10 - i / 50},
             "text": f"the quick brown fox number {i}" if i % 2 else f"a slow brown bear number {i}",
             "parts": [{"name": "x", "size": i % 5}, {"name": "y", "size": i % 7}],
@@ -96,23 +101,34 @@ FILTERS = {
     "dates": must(
         models.FieldCondition(
             key="made",
-            range=models.DatetimeRange(gte=datetime.datetime(2024, 2, 1, tzinfo=datetime.timezone.utc), lt=datetime.date(2024, 4, 1)),
+            range=models.DatetimeRange(
+                gte=datetime.datetime(2024, 2, 1, tzinfo=datetime.timezone.utc), lt=datetime.date(2024, 4, 1)
+            ),
         )
     ),
     "text": must(models.FieldCondition(key="text", match=models.MatchText(text="quick"))),
     "box": must(
         models.FieldCondition(
             key="place",
-            geo_bounding_box=models.GeoBoundingBox(top_left=models.GeoPoint(lat=51.005, lon=8.105), bottom_right=models.GeoPoint(lat=50.205, lon=9.505)),
+            geo_bounding_box=models.GeoBoundingBox(
+                top_left=models.GeoPoint(lat=51.005, lon=8.105), bottom_right=models.GeoPoint(lat=50.205, lon=9.505)
+            ),
         )
     ),
-    "radius": must(models.FieldCondition(key="place", geo_radius=models.GeoRadius(center=models.GeoPoint(lat=50.5, lon=9), radius=30_000))),
+    "radius": must(
+        models.FieldCondition(
+            key="place", geo_radius=models.GeoRadius(center=models.GeoPoint(lat=50.5, lon=9), radius=30_000)
+        )
+    ),
     "polygon": must(
         models.FieldCondition(
             key="place",
             geo_polygon=models.GeoPolygon(
                 exterior=models.GeoLineString(
-                    points=[models.GeoPoint(lat=lat, lon=lon) for lat, lon in [(50.1, 7), (50.1, 9.9), (51.3, 9.9), (51.3, 7), (50.1, 7)]]
+                    points=[
+                        models.GeoPoint(lat=lat, lon=lon)
+                        for lat, lon in [(50.1, 7), (50.1, 9.9), (51.3, 9.9), (51.3, 7), (50.1, 7)]
+                    ]
                 )
             ),
         )
@@ -124,18 +140,30 @@ FILTERS = {
     "vector": must(models.HasVectorCondition(has_vector="text"), models.HasIdCondition(has_id=[5, 6])),
     "nested": must(
         models.NestedCondition(
-            nested=models.Nested(key="parts", filter=must(is_value("name", "y"), models.FieldCondition(key="size", range=models.Range(gte=5))))
+            nested=models.Nested(
+                key="parts",
+                filter=must(is_value("name", "y"), models.FieldCondition(key="size", range=models.Range(gte=5))),
+            )
         )
     ),
     "array": must(is_value("parts[].size", 6)),
-    "should": models.Filter(should=[is_value("colour", "red"), models.FieldCondition(key="number", range=models.Range(lt=20))]),
+    "should": models.Filter(
+        should=[is_value("colour", "red"), models.FieldCondition(key="number", range=models.Range(lt=20))]
+    ),
     "must not": models.Filter(must_not=[is_value("colour", "red"), is_value("good", True)]),
     "min should": models.Filter(
         min_should=models.MinShould(
-            conditions=[is_value("colour", "red"), models.FieldCondition(key="number", range=models.Range(lt=60)), is_value("tags", "c")], min_count=2
+            conditions=[
+                is_value("colour", "red"),
+                models.FieldCondition(key="number", range=models.Range(lt=60)),
+                is_value("tags", "c"),
+            ],
+            min_count=2,
         )
     ),
-    "filter in filter": models.Filter(must=[models.Filter(should=[is_value("tags", "c"), is_value("good", True)])], must_not=[is_value("number", 33)]),
+    "filter in filter": models.Filter(
+        must=[models.Filter(should=[is_value("tags", "c"), is_value("good", True)])], must_not=[is_value("number", 33)]
+    ),
 }
 
 
@@ -170,7 +198,9 @@ class Client(ServerTest):
         scores = {hit.id: hit.score for hit in wanted}
         for hit, other in zip(got, wanted):
             for expected in (other.score, scores.get(hit.id, wanted[-1].score)):
-                self.assertLessEqual(abs(hit.score - expected), TOLERANCE * max(1, abs(expected)), (hit.id, hit.score, expected))
+                self.assertLessEqual(
+                    abs(hit.score - expected), TOLERANCE * max(1, abs(expected)), (hit.id, hit.score, expected)
+                )
 
     def both(self, **query):
         """Asks both and compares. Returns what the server said."""
@@ -221,14 +251,18 @@ class Client(ServerTest):
                 vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE, on_disk=True),
                 hnsw_config=models.HnswConfigDiff(m=8, ef_construct=64),
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=5000),
-                quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99)),
+                quantization_config=models.ScalarQuantization(
+                    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99)
+                ),
                 metadata={"owner": "ann"},
             )
         )
         self.assertTrue(self.remote.collection_exists(name))
         self.remote.upsert(name, [models.PointStruct(id=1, vector=[3, 4, 0, 0])])
         info = self.remote.get_collection(name)
-        self.assertEqual((info.config.params.vectors.size, info.config.params.vectors.distance), (4, models.Distance.COSINE))
+        self.assertEqual(
+            (info.config.params.vectors.size, info.config.params.vectors.distance), (4, models.Distance.COSINE)
+        )
         self.assertEqual((info.config.hnsw_config.m, info.config.hnsw_config.ef_construct), (8, 64))
         self.assertEqual(info.config.optimizer_config.indexing_threshold, 5000)
         self.assertEqual(info.config.quantization_config.scalar.quantile, 0.99)
@@ -236,12 +270,22 @@ class Client(ServerTest):
         self.assertEqual(info.points_count, 1)
         self.assertIn(name, [one.name for one in self.remote.get_collections().collections])
 
-        self.assertTrue(self.remote.update_collection(name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=7000), metadata={"room": 3}))
+        self.assertTrue(
+            self.remote.update_collection(
+                name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=7000), metadata={"room": 3}
+            )
+        )
         config = self.remote.get_collection(name).config
         self.assertEqual(config.optimizer_config.indexing_threshold, 7000)
         self.assertEqual(config.metadata, {"owner": "ann", "room": 3})
 
-        self.refused(409, "already exists", self.remote.create_collection, name, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
+        self.refused(
+            409,
+            "already exists",
+            self.remote.create_collection,
+            name,
+            vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT),
+        )
         self.assertTrue(self.remote.delete_collection(name))
         self.assertFalse(self.remote.delete_collection(name))
         self.refused(404, "doesn't exist", self.remote.get_collection, name)
@@ -258,11 +302,17 @@ class Client(ServerTest):
         delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="current"))
         self.remote.update_collection_aliases([delete, create(two, "current")])
         self.assertEqual(self.remote.count("current").count, 2)
-        self.assertEqual([(a.alias_name, a.collection_name) for a in self.remote.get_aliases().aliases], [("current", two)])
-        rename = models.RenameAliasOperation(rename_alias=models.RenameAlias(old_alias_name="current", new_alias_name="live"))
+        self.assertEqual(
+            [(a.alias_name, a.collection_name) for a in self.remote.get_aliases().aliases], [("current", two)]
+        )
+        rename = models.RenameAliasOperation(
+            rename_alias=models.RenameAlias(old_alias_name="current", new_alias_name="live")
+        )
         self.remote.update_collection_aliases([rename])
         self.assertEqual([a.alias_name for a in self.remote.get_collection_aliases(two).aliases], ["live"])
-        self.remote.update_collection_aliases([models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="live"))])
+        self.remote.update_collection_aliases(
+            [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="live"))]
+        )
         self.assertEqual(self.remote.get_aliases().aliases, [])
 
     def test_version(self):
@@ -286,8 +336,12 @@ class Client(ServerTest):
         ids = [0, 2**53 + 1, 2**64 - 1, "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"]
         name = self.created([models.PointStruct(id=i, vector=[1, 2, 3, 4]) for i in ids])
         self.assertEqual([record.id for record in self.everything(self.remote, name)], ids)
-        self.remote.upsert(name, [models.PointStruct(id=uuid.UUID(ids[3]), vector=[1, 2, 3, 4], payload={"again": True})])
-        self.remote.upsert(name, [models.PointStruct(id=ids[3].upper().replace("-", ""), vector=[1, 2, 3, 4], payload={"again": 1})])
+        self.remote.upsert(
+            name, [models.PointStruct(id=uuid.UUID(ids[3]), vector=[1, 2, 3, 4], payload={"again": True})]
+        )
+        self.remote.upsert(
+            name, [models.PointStruct(id=ids[3].upper().replace("-", ""), vector=[1, 2, 3, 4], payload={"again": 1})]
+        )
         self.assertEqual(self.remote.count(name).count, 4)
         self.assertEqual(self.remote.retrieve(name, ids=ids[2:])[1].payload, {"again": 1})
         self.remote.delete(name, points_selector=[2**64 - 1])
@@ -299,8 +353,15 @@ class Client(ServerTest):
         vectors = numpy.random.default_rng(4).uniform(-1, 1, (500, 4)).astype(numpy.float32)
         for client in (self.local, self.remote):
             client.upsert(name, models.Batch(ids=[1, 2], vectors=vectors[:2].tolist(), payloads=[{"a": 1}, {}]))
-            client.upload_collection(name, vectors=vectors[2:], ids=range(3, 501), payload=({"n": i} for i in range(498)), wait=True)
-            client.upload_points(name, (models.PointStruct(id=i, vector=vectors[0].tolist()) for i in range(600, 610)), batch_size=3, wait=True)
+            client.upload_collection(
+                name, vectors=vectors[2:], ids=range(3, 501), payload=({"n": i} for i in range(498)), wait=True
+            )
+            client.upload_points(
+                name,
+                (models.PointStruct(id=i, vector=vectors[0].tolist()) for i in range(600, 610)),
+                batch_size=3,
+                wait=True,
+            )
         got = self.everything(self.remote, name)
         self.assertEqual([record.id for record in got], [*range(1, 501), *range(600, 610)])
         numpy.testing.assert_array_equal(numpy.float32([record.vector for record in got[:500]]), vectors)
@@ -322,12 +383,23 @@ class Client(ServerTest):
             client.set_payload(name, payload={"marked": True}, points=must(is_value("only", "this")))
             client.delete_payload(name, keys=["b"], points=must(is_value("b.g", 3)))
         self.assert_same_content(name)
-        self.assertEqual([record.payload for record in self.everything(self.remote, name)][2:5], [{"only": "this", "marked": True}, {"b": {"d": [1, 2]}}, {}])
+        self.assertEqual(
+            [record.payload for record in self.everything(self.remote, name)][2:5],
+            [{"only": "this", "marked": True}, {"b": {"d": [1, 2]}}, {}],
+        )
 
     def test_vectors(self):
         name = self.created(self.points[:6], vectors_config=VECTORS, sparse_vectors_config=SPARSE_VECTORS)
         for client in (self.local, self.remote):
-            client.update_vectors(name, [models.PointVectors(id=1, vector={"image": [1, 0, 0, 1], "words": models.SparseVector(indices=[9, 3], values=[1, 2])})])
+            client.update_vectors(
+                name,
+                [
+                    models.PointVectors(
+                        id=1,
+                        vector={"image": [1, 0, 0, 1], "words": models.SparseVector(indices=[9, 3], values=[1, 2])},
+                    )
+                ],
+            )
             client.delete_vectors(name, vectors=["text", "words"], points=[2])
             client.delete_vectors(name, vectors=["lines"], points=must(is_value("number", 2)))
             client.upsert(name, [models.PointStruct(id=77, vector={"sound": [1, 2, 3, 4]})])
@@ -336,7 +408,9 @@ class Client(ServerTest):
         self.assertEqual(sorted(got[1].vector), ["image", "lines", "sound", "taste", "terms"])
         self.assertEqual(sorted(got[2].vector), ["image", "sound", "taste", "terms", "text", "words"])
         self.assertEqual(got[6].vector, {"sound": [1, 2, 3, 4]})
-        self.refused(404, "404", self.remote.update_vectors, name, [models.PointVectors(id=404, vector={"image": [1, 2, 3, 4]})])
+        self.refused(
+            404, "404", self.remote.update_vectors, name, [models.PointVectors(id=404, vector={"image": [1, 2, 3, 4]})]
+        )
 
     def test_delete(self):
         name = self.created(self.points, vectors_config=VECTORS, sparse_vectors_config=SPARSE_VECTORS)
@@ -344,18 +418,30 @@ class Client(ServerTest):
             client.delete(name, points_selector=[1, 2, 4040])
             client.delete(name, points_selector=models.FilterSelector(filter=FILTERS["value"]))
         self.assert_same_content(name)
-        self.assertEqual(self.remote.delete(name, points_selector=[3], wait=False).status, models.UpdateStatus.ACKNOWLEDGED)
+        self.assertEqual(
+            self.remote.delete(name, points_selector=[3], wait=False).status, models.UpdateStatus.ACKNOWLEDGED
+        )
         self.assertEqual(self.remote.retrieve(name, ids=[3]), [])
 
     def test_conditional_writes(self):
         name = self.created(some_dense(6, 4, {"version": 1}))
         new = [models.PointStruct(id=i, vector=[1, 1, 1, 1], payload={"version": 2}) for i in (1, 9)]
         self.remote.set_payload(name, payload={"version": 5}, points=[1])
-        self.remote.upsert(name, new, update_filter=must(models.FieldCondition(key="version", range=models.Range(lt=2))))
+        self.remote.upsert(
+            name, new, update_filter=must(models.FieldCondition(key="version", range=models.Range(lt=2)))
+        )
         self.assertEqual([r.payload["version"] for r in self.remote.retrieve(name, ids=[1, 9])], [5, 2])
-        self.remote.upsert(name, [models.PointStruct(id=i, vector=[1, 1, 1, 1], payload={"version": 3}) for i in (2, 10)], update_mode=models.UpdateMode.INSERT_ONLY)
+        self.remote.upsert(
+            name,
+            [models.PointStruct(id=i, vector=[1, 1, 1, 1], payload={"version": 3}) for i in (2, 10)],
+            update_mode=models.UpdateMode.INSERT_ONLY,
+        )
         self.assertEqual([r.payload["version"] for r in self.remote.retrieve(name, ids=[2, 10])], [1, 3])
-        self.remote.upsert(name, [models.PointStruct(id=i, vector=[1, 1, 1, 1], payload={"version": 4}) for i in (3, 11)], update_mode=models.UpdateMode.UPDATE_ONLY)
+        self.remote.upsert(
+            name,
+            [models.PointStruct(id=i, vector=[1, 1, 1, 1], payload={"version": 4}) for i in (3, 11)],
+            update_mode=models.UpdateMode.UPDATE_ONLY,
+        )
         self.assertEqual([(r.id, r.payload["version"]) for r in self.remote.retrieve(name, ids=[3, 11])], [(3, 4)])
 
     def test_several_operations(self):
@@ -365,7 +451,9 @@ class Client(ServerTest):
             models.SetPayloadOperation(set_payload=models.SetPayload(payload={"b": 2}, points=[1])),
             models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload={"c": 3}, points=[2])),
             models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=["a"], points=[3])),
-            models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=[models.PointVectors(id=3, vector=[4, 3, 2, 1])])),
+            models.UpdateVectorsOperation(
+                update_vectors=models.UpdateVectors(points=[models.PointVectors(id=3, vector=[4, 3, 2, 1])])
+            ),
             models.DeleteOperation(delete=models.PointIdsList(points=[4])),
             models.ClearPayloadOperation(clear_payload=models.FilterSelector(filter=must(is_value("c", 3)))),
         ]
@@ -384,9 +472,14 @@ class Client(ServerTest):
         self.assertEqual([record.id for record in seen], list(range(1, COUNT + 1)))
         self.assertEqual(seen[8].payload, {"number": 8})
         self.remote.create_payload_index("things", "price", models.PayloadSchemaType.FLOAT)
-        for order in (models.OrderBy(key="price"), models.OrderBy(key="price", direction=models.Direction.DESC, start_from=20)):
+        for order in (
+            models.OrderBy(key="price"),
+            models.OrderBy(key="price", direction=models.Direction.DESC, start_from=20),
+        ):
             got, wanted = (client.scroll("things", limit=30, order_by=order)[0] for client in (self.remote, self.local))
-            self.assertEqual([record.payload["price"] for record in got], [record.payload["price"] for record in wanted])
+            self.assertEqual(
+                [record.payload["price"] for record in got], [record.payload["price"] for record in wanted]
+            )
 
     def test_retrieve(self):
         for options in (
@@ -396,7 +489,9 @@ class Client(ServerTest):
             {"with_payload": models.PayloadSelectorExclude(exclude=["colour", "place.lat"])},
             {"with_payload": ["place.lat"], "with_vectors": True},
         ):
-            got, wanted = (client.retrieve("things", ids=[3, 1, 4040], **options) for client in (self.remote, self.local))
+            got, wanted = (
+                client.retrieve("things", ids=[3, 1, 4040], **options) for client in (self.remote, self.local)
+            )
             key = lambda record: record.id
             for a, b in zip(sorted(got, key=key), sorted(wanted, key=key), strict=True):
                 self.assertEqual((a.id, a.payload), (b.id, b.payload), options)
@@ -419,16 +514,26 @@ class Client(ServerTest):
         for indexed in (False, True):
             if indexed:
                 for field, schema in schemas.items():
-                    self.assertEqual(self.remote.create_payload_index(name, field, schema).status, models.UpdateStatus.COMPLETED)
+                    self.assertEqual(
+                        self.remote.create_payload_index(name, field, schema).status, models.UpdateStatus.COMPLETED
+                    )
                 self.assertEqual(sorted(self.remote.get_collection(name).payload_schema), sorted(schemas))
             for case, wanted in FILTERS.items():
                 with self.subTest(case, indexed=indexed):
-                    expected = [record.id for record in self.local.scroll("things", scroll_filter=wanted, limit=1000)[0]]
+                    expected = [
+                        record.id for record in self.local.scroll("things", scroll_filter=wanted, limit=1000)[0]
+                    ]
                     self.assertTrue(0 < len(expected) < COUNT)
-                    self.assertEqual([record.id for record in self.remote.scroll(name, scroll_filter=wanted, limit=1000)[0]], expected)
+                    self.assertEqual(
+                        [record.id for record in self.remote.scroll(name, scroll_filter=wanted, limit=1000)[0]],
+                        expected,
+                    )
                     self.assertEqual(self.remote.count(name, count_filter=wanted, exact=True).count, len(expected))
                     query = {"query": numbers(random, SIZE), "using": "text", "limit": COUNT, "query_filter": wanted}
-                    self.assert_hits(self.remote.query_points(name, **query).points, self.local.query_points("things", **query).points)
+                    self.assert_hits(
+                        self.remote.query_points(name, **query).points,
+                        self.local.query_points("things", **query).points,
+                    )
         self.remote.delete_payload_index(name, "colour")
         self.assertNotIn("colour", self.remote.get_collection(name).payload_schema)
 
@@ -467,7 +572,12 @@ class Client(ServerTest):
         for strategy in (None, *models.RecommendStrategy):
             for positive, negative in (([3, 8], [40, 77]), ([3], []), ([given, 8], [77])):
                 with self.subTest(strategy=strategy, positive=positive, negative=negative):
-                    self.both(query=query(recommend=models.RecommendInput(positive=positive, negative=negative, strategy=strategy)), using="text")
+                    self.both(
+                        query=query(
+                            recommend=models.RecommendInput(positive=positive, negative=negative, strategy=strategy)
+                        ),
+                        using="text",
+                    )
         only = models.RecommendInput(positive=[], negative=[3, 5], strategy=models.RecommendStrategy.BEST_SCORE)
         self.both(query=query(recommend=only), using="sound")
         self.both(query=query(recommend=models.RecommendInput(positive=[3, 8], negative=[9])), using="words")
@@ -478,15 +588,29 @@ class Client(ServerTest):
         for using in ("text", "sound"):
             with self.subTest(using):
                 given = target[: VECTORS[using].size]
-                self.both(query=models.DiscoverQuery(discover=models.DiscoverInput(target=given, context=pairs)), using=using, limit=60)
-                self.both(query=models.DiscoverQuery(discover=models.DiscoverInput(target=5, context=pairs)), using=using, limit=60)
+                self.both(
+                    query=models.DiscoverQuery(discover=models.DiscoverInput(target=given, context=pairs)),
+                    using=using,
+                    limit=60,
+                )
+                self.both(
+                    query=models.DiscoverQuery(discover=models.DiscoverInput(target=5, context=pairs)),
+                    using=using,
+                    limit=60,
+                )
                 self.both(query=models.ContextQuery(context=pairs), using=using, limit=60)
 
     def test_mmr(self):
         query = numbers(numpy.random.default_rng(13), SIZE)
         for diversity in (None, 0.0, 0.3, 0.9):
             for candidates in (None, 40):
-                asked = {"query": models.NearestQuery(nearest=query, mmr=models.Mmr(diversity=diversity, candidates_limit=candidates)), "using": "text", "limit": 10}
+                asked = {
+                    "query": models.NearestQuery(
+                        nearest=query, mmr=models.Mmr(diversity=diversity, candidates_limit=candidates)
+                    ),
+                    "using": "text",
+                    "limit": 10,
+                }
                 got, wanted = (client.query_points("things", **asked).points for client in (self.remote, self.local))
                 self.assertEqual([hit.id for hit in got], [hit.id for hit in wanted], (diversity, candidates))
 
@@ -499,24 +623,40 @@ class Client(ServerTest):
             models.Prefetch(query=words, using="words", limit=25),
         ]
         self.both(prefetch=prefetch, query=text, using="text", limit=60)
-        self.both(prefetch=models.Prefetch(prefetch=prefetch[:2], query=sound, using="sound", limit=12), query=[text[:4], sound], using="lines")
+        self.both(
+            prefetch=models.Prefetch(prefetch=prefetch[:2], query=sound, using="sound", limit=12),
+            query=[text[:4], sound],
+            using="lines",
+        )
         self.both(prefetch=prefetch, query=models.FusionQuery(fusion=models.Fusion.RRF), limit=80)
         self.both(prefetch=prefetch, query=models.FusionQuery(fusion=models.Fusion.DBSF), limit=80)
         self.both(prefetch=prefetch, query=models.RrfQuery(rrf=models.Rrf(k=60)), limit=80)
         self.both(prefetch=prefetch, query=models.RrfQuery(rrf=models.Rrf(k=5, weights=[1, 2, 0.5])), limit=80)
-        self.both(prefetch=prefetch, query=models.FusionQuery(fusion=models.Fusion.RRF), limit=5, offset=5, query_filter=FILTERS["bool"])
+        self.both(
+            prefetch=prefetch,
+            query=models.FusionQuery(fusion=models.Fusion.RRF),
+            limit=5,
+            offset=5,
+            query_filter=FILTERS["bool"],
+        )
 
     def test_formula(self):
         random = numpy.random.default_rng(15)
         prefetch = models.Prefetch(query=numbers(random, SIZE), using="text", limit=60)
         decay = models.DecayParamsExpression(x="price", target=10, scale=5, midpoint=0.25)
         made = models.DecayParamsExpression(
-            x=models.DatetimeKeyExpression(datetime_key="made"), target=models.DatetimeExpression(datetime="2024-02-01T00:00:00Z"), scale=30 * 86_400
+            x=models.DatetimeKeyExpression(datetime_key="made"),
+            target=models.DatetimeExpression(datetime="2024-02-01T00:00:00Z"),
+            scale=30 * 86_400,
         )
         formulas = {
-            "sum": models.SumExpression(sum=["$score", models.MultExpression(mult=[0.5, "price"]), is_value("colour", "red")]),
+            "sum": models.SumExpression(
+                sum=["$score", models.MultExpression(mult=[0.5, "price"]), is_value("colour", "red")]
+            ),
             "abs": models.NegExpression(neg=models.AbsExpression(abs=models.SumExpression(sum=["price", -12]))),
-            "div": models.DivExpression(div=models.DivParams(left="price", right=models.SumExpression(sum=[1, "number"]))),
+            "div": models.DivExpression(
+                div=models.DivParams(left="price", right=models.SumExpression(sum=[1, "number"]))
+            ),
             "sqrt": models.SqrtExpression(sqrt="price"),
             "pow": models.PowExpression(pow=models.PowParams(base="$score", exponent=2)),
             "exp": models.ExpExpression(exp="$score"),
@@ -527,19 +667,31 @@ class Client(ServerTest):
             "gauss": models.GaussDecayExpression(gauss_decay=decay),
             "made": models.LinDecayExpression(lin_decay=made),
             "place": models.MultExpression(
-                mult=[-0.001, models.GeoDistance(geo_distance=models.GeoDistanceParams(origin=models.GeoPoint(lat=50.5, lon=9), to="place"))]
+                mult=[
+                    -0.001,
+                    models.GeoDistance(
+                        geo_distance=models.GeoDistanceParams(origin=models.GeoPoint(lat=50.5, lon=9), to="place")
+                    ),
+                ]
             ),
         }
         for case, formula in formulas.items():
             with self.subTest(case):
                 self.both(prefetch=prefetch, query=models.FormulaQuery(formula=formula), limit=60)
-        self.both(prefetch=prefetch, query=models.FormulaQuery(formula=models.MultExpression(mult=["$score", "rating"]), defaults={"rating": 4}))
+        self.both(
+            prefetch=prefetch,
+            query=models.FormulaQuery(formula=models.MultExpression(mult=["$score", "rating"]), defaults={"rating": 4}),
+        )
 
     def test_order_and_sample(self):
         self.remote.create_payload_index("things", "made", models.PayloadSchemaType.DATETIME)
-        newest = self.remote.query_points("things", query=models.OrderByQuery(order_by=models.OrderBy(key="made", direction="desc")), limit=3).points
+        newest = self.remote.query_points(
+            "things", query=models.OrderByQuery(order_by=models.OrderBy(key="made", direction="desc")), limit=3
+        ).points
         self.assertEqual([hit.id for hit in newest], [COUNT, COUNT - 1, COUNT - 2])
-        drawn = self.remote.query_points("things", query=models.SampleQuery(sample=models.Sample.RANDOM), limit=40, query_filter=FILTERS["value"]).points
+        drawn = self.remote.query_points(
+            "things", query=models.SampleQuery(sample=models.Sample.RANDOM), limit=40, query_filter=FILTERS["value"]
+        ).points
         self.assertEqual(sorted(hit.id for hit in drawn), [p.id for p in self.points if p.payload["colour"] == "red"])
         self.assertEqual([hit.id for hit in self.remote.query_points("things", limit=3).points], [1, 2, 3])
 
@@ -548,7 +700,9 @@ class Client(ServerTest):
         requests = [
             models.QueryRequest(query=numbers(random, SIZE), using="text", limit=5, with_payload=True),
             models.QueryRequest(query=sparse(random), using="words", limit=7, filter=FILTERS["bool"]),
-            models.QueryRequest(query=models.RecommendQuery(recommend=models.RecommendInput(positive=[4])), using="sound", limit=3),
+            models.QueryRequest(
+                query=models.RecommendQuery(recommend=models.RecommendInput(positive=[4])), using="sound", limit=3
+            ),
         ]
         got, wanted = (client.query_batch_points("things", requests=requests) for client in (self.remote, self.local))
         for a, b in zip(got, wanted, strict=True):
@@ -562,21 +716,43 @@ class Client(ServerTest):
             {"group_by": "colour", "limit": 3, "group_size": 4},
             {"group_by": "tags"},
             {"group_by": "number", "limit": 7, "group_size": 1, "query_filter": FILTERS["bool"]},
-            {"group_by": "parts[].size", "limit": 7, "group_size": 2, "with_lookup": models.WithLookup(collection=lookup, with_payload=True)},
+            {
+                "group_by": "parts[].size",
+                "limit": 7,
+                "group_size": 2,
+                "with_lookup": models.WithLookup(collection=lookup, with_payload=True),
+            },
         ):
             with self.subTest(options["group_by"]):
-                got, wanted = (client.query_points_groups("things", **query, **options).groups for client in (self.remote, self.local))
-                self.assertEqual([(g.id, [hit.id for hit in g.hits]) for g in got], [(g.id, [hit.id for hit in g.hits]) for g in wanted])
+                got, wanted = (
+                    client.query_points_groups("things", **query, **options).groups
+                    for client in (self.remote, self.local)
+                )
+                self.assertEqual(
+                    [(g.id, [hit.id for hit in g.hits]) for g in got],
+                    [(g.id, [hit.id for hit in g.hits]) for g in wanted],
+                )
                 for group, other in zip(got, wanted):
                     self.assert_hits(group.hits, other.hits)
                     if "with_lookup" in options:
-                        self.assertEqual(group.lookup and group.lookup.payload, {"says": str(group.id)} if group.id in (1, 2) else None)
+                        self.assertEqual(
+                            group.lookup and group.lookup.payload,
+                            {"says": str(group.id)} if group.id in (1, 2) else None,
+                        )
 
     def test_facets(self):
-        for field, schema in (("tags", "keyword"), ("colour", "keyword"), ("parts[].size", "integer"), ("good", "bool")):
+        for field, schema in (
+            ("tags", "keyword"),
+            ("colour", "keyword"),
+            ("parts[].size", "integer"),
+            ("good", "bool"),
+        ):
             self.remote.create_payload_index("things", field, schema)
             for facet_filter in (None, FILTERS["range"]):
-                got, wanted = (client.facet("things", key=field, facet_filter=facet_filter, exact=True).hits for client in (self.remote, self.local))
+                got, wanted = (
+                    client.facet("things", key=field, facet_filter=facet_filter, exact=True).hits
+                    for client in (self.remote, self.local)
+                )
                 self.assertEqual({hit.value: hit.count for hit in got}, {hit.value: hit.count for hit in wanted}, field)
                 self.assertEqual([hit.count for hit in got], sorted((hit.count for hit in got), reverse=True))
 
@@ -589,13 +765,17 @@ class Client(ServerTest):
         for pair, score in by_pair(got).items():
             self.assertAlmostEqual(score, by_pair(wanted)[pair], places=5)
         offsets = self.remote.search_matrix_offsets("things", **asked)
-        pairs = {(offsets.ids[row], offsets.ids[column]): score for row, column, score in zip(offsets.offsets_row, offsets.offsets_col, offsets.scores)}
+        pairs = {
+            (offsets.ids[row], offsets.ids[column]): score
+            for row, column, score in zip(offsets.offsets_row, offsets.offsets_col, offsets.scores)
+        }
         self.assertEqual(pairs, by_pair(got))
 
     def test_lookup_from(self):
         vector = numbers(numpy.random.default_rng(18), SIZE)
         name = self.created(
-            [models.PointStruct(id=5, vector={"other": vector})], vectors_config={"other": models.VectorParams(size=SIZE, distance=models.Distance.DOT)}
+            [models.PointStruct(id=5, vector={"other": vector})],
+            vectors_config={"other": models.VectorParams(size=SIZE, distance=models.Distance.DOT)},
         )
         self.both(query=5, using="text", lookup_from=models.LookupLocation(collection=name, vector="other"))
 
@@ -617,12 +797,26 @@ class Client(ServerTest):
                 df = sum(word in text.split() for text in texts)
                 return numpy.log((len(texts) - df + 0.5) / (df + 0.5) + 1)
 
-            sums = {i: sum(idf(word) * weight(text, word, **options) for word in query.split()) for i, text in enumerate(texts)}
+            sums = {
+                i: sum(idf(word) * weight(text, word, **options) for word in query.split())
+                for i, text in enumerate(texts)
+            }
             return {i: score for i, score in sums.items() if score > 0}
 
-        for options in ({}, {"k": 2.0, "b": 0.5, "avg_len": 3.0}, {"language": "german"}, {"stemmer": models.DisabledStemmerParams(type="none"), "stopwords": models.StopwordsSet()}):
+        for options in (
+            {},
+            {"k": 2.0, "b": 0.5, "avg_len": 3.0},
+            {"language": "german"},
+            {"stemmer": models.DisabledStemmerParams(type="none"), "stopwords": models.StopwordsSet()},
+        ):
             with self.subTest(options):
-                self.remote.upsert(name, [models.PointStruct(id=i, vector={"terms": document(text, **options)}) for i, text in enumerate(texts)])
+                self.remote.upsert(
+                    name,
+                    [
+                        models.PointStruct(id=i, vector={"terms": document(text, **options)})
+                        for i, text in enumerate(texts)
+                    ],
+                )
                 weights = {key: value for key, value in options.items() if key in ("k", "b", "avg_len")}
                 for query in ("lamp", "cat desk wolf", "pot wolf"):
                     hits = self.remote.query_points(name, query=document(query, **options), using="terms").points
@@ -632,12 +826,23 @@ class Client(ServerTest):
                     for hit in hits:
                         self.assertAlmostEqual(hit.score, expected[hit.id], places=5)
 
-        self.remote.update_vectors(name, [models.PointVectors(id=3, vector={"terms": document("The lamps of the wolves", language="english")})])
+        self.remote.update_vectors(
+            name, [models.PointVectors(id=3, vector={"terms": document("The lamps of the wolves", language="english")})]
+        )
         found = self.remote.query_points(name, query=document("lamp"), using="terms", limit=10).points
         self.assertIn(3, [hit.id for hit in found])  # whose words were stemmed
-        client = QdrantClient(url=self.server.url, check_compatibility=False, cloud_inference=True)  # which leaves all models to the server
+        client = QdrantClient(
+            url=self.server.url, check_compatibility=False, cloud_inference=True
+        )  # which leaves all models to the server
         self.addCleanup(client.close)
-        self.refused(400, "no-model", client.query_points, name, query=models.Document(text="x", model="some/no-model"), using="terms")
+        self.refused(
+            400,
+            "no-model",
+            client.query_points,
+            name,
+            query=models.Document(text="x", model="some/no-model"),
+            using="terms",
+        )
 
     # Moving data
 
@@ -679,7 +884,9 @@ class Client(ServerTest):
         async def ask():
             client = AsyncQdrantClient(url=self.server.url, check_compatibility=False)
             try:
-                answers = await asyncio.gather(*(client.query_points("things", query=query, using="text", limit=k) for k in range(1, 20)))
+                answers = await asyncio.gather(
+                    *(client.query_points("things", query=query, using="text", limit=k) for k in range(1, 20))
+                )
                 records, _ = await client.scroll("things", limit=5)
                 return answers, records, await client.count("things")
             finally:
