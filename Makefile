@@ -2,8 +2,8 @@
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
 # it and say so). The client tests also need npm and Python 3.11. The arm64 tests need qemu's user mode, and install it when
-# they are run by root where there is apt-get. Without these, they are skipped and say so. So are the peers of make bench-peers that are not
-# installed, and the images of make data where there is no Debian package of them.
+# they are run by root where there is apt-get. Without these, they are skipped and say so. So are the peers of make
+# bench-peers that are not installed, and the images of make data where there is no Debian package of them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
