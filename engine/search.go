@@ -226,7 +226,9 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 			return nil, nil
 		}
 	}
-	n := nearest{vector: s.vector.Values, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
+	n := nearest{vector: s.vector.Values, matches: found, exact: s.query.Params.Exact}
+	// Without a graph there is nothing that indexing will make quicker, so nothing is left out.
+	n.indexed = s.query.Params.IndexedOnly && vectors.dense != nil && vectors.dense.graph.Load() != nil
 	// Points that will be found and left out.
 	n.wanted = s.wanted + len(s.exclude) + len(expired)
 	a := &attempt{search: s, expired: expired, shard: shard, vectors: vectors, settled: settled, removals: removals, matches: found,
