@@ -65,16 +65,26 @@ func (c *Collections) Run(ctx context.Context, progress func(step string)) (repo
 		return report, fmt.Errorf("%d collections of dimension %d, %d cycles, %d clients: collections must be 1 or more, the dimension from 1 to %d, cycles 0 or more, clients from 1 to %d",
 			c.Count, c.Dim, c.Cycles, c.Clients, vectord.MaxDimension, ThreadsMax)
 	}
-	if err := c.create(ctx, &report, progress); err != nil {
-		return report, err
-	}
-	progress(fmt.Sprintf("starting with %d collections", c.Count))
+	progress("starting")
 	begin := time.Now()
 	db, node, err := c.Open()
 	if err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
+	if len(db.Collections()) < c.Count {
+		if err := c.create(ctx, db, &report, progress); err != nil {
+			return report, err
+		}
+		if err := node.Close(); err != nil {
+			return report, err
+		}
+		progress(fmt.Sprintf("starting with %d collections", c.Count))
+		begin = time.Now()
+		if db, node, err = c.Open(); err != nil {
+			return report, err
+		}
+	}
 	report.BootSeconds = time.Since(begin).Seconds()
 	begin = time.Now()
 	report.Collections = len(db.Collections())
@@ -97,18 +107,11 @@ func (c *Collections) Run(ctx context.Context, progress func(step string)) (repo
 	return report, c.cycle(ctx, db, &report, progress)
 }
 
-// create makes the collections that the node lacks, and closes it.
-func (c *Collections) create(ctx context.Context, report *CollectionsReport, progress func(step string)) error {
-	db, node, err := c.Open()
-	if err != nil {
-		return err
-	}
+// create makes the collections that the node lacks.
+func (c *Collections) create(ctx context.Context, db CollectionsEngine, report *CollectionsReport, progress func(step string)) error {
 	have := map[string]bool{}
 	for _, name := range db.Collections() {
 		have[name] = true
-	}
-	if len(have) >= c.Count {
-		return node.Close()
 	}
 	progress(fmt.Sprintf("creating %d collections", c.Count-len(have)))
 	begin := time.Now()
@@ -131,7 +134,7 @@ func (c *Collections) create(ctx context.Context, report *CollectionsReport, pro
 	}
 	clients.Wait()
 	report.Created, report.CreateSeconds = int(created.Load()), time.Since(begin).Seconds()
-	return errors.Join(append(errs, ctx.Err(), node.Close())...)
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 // cycle creates and drops collections. What it compares with is the node after a tenth of the cycles, when its pools and

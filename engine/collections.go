@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/vectord/vectord"
 )
@@ -76,12 +77,7 @@ func (db *DB) proposeCatalog(ctx context.Context, kind commandKind, body any) er
 
 // Collections returns the names of all collections, sorted, without aliases.
 func (db *DB) Collections() []string {
-	all := db.catalog.all()
-	names := make([]string, len(all))
-	for i, c := range all {
-		names[i] = c.name
-	}
-	return names
+	return slices.Clone(db.catalog.names())
 }
 
 // CollectionExists reports whether a collection or an alias has the name.

@@ -164,7 +164,7 @@ func (db *DB) buildFields() {
 	defer db.background.Done()
 	for {
 		changed := db.fieldChanges.next()
-		for _, col := range db.catalog.unordered() {
+		for _, col := range db.catalog.building() {
 			for _, d := range col.fields {
 				if d.Ready {
 					continue

@@ -48,8 +48,11 @@ func (x *vectorIndex) kick() {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.running || x.stop.Err() != nil {
+	if x.running || x.halted || x.node.Err() != nil {
 		return
+	}
+	if x.cancel == nil {
+		x.stop, x.cancel = context.WithCancel(x.node)
 	}
 	x.running = true
 	x.wait.Go(func() {
@@ -62,12 +65,27 @@ func (x *vectorIndex) kick() {
 	})
 }
 
-// halt ends the background work and returns when it has ended.
+// halt ends the background work for good and returns when it has ended.
 func (x *vectorIndex) halt() {
-	x.mu.Lock()
-	x.cancel() // under mu, so that no kick adds to wait from here on
-	x.mu.Unlock()
+	x.end()
 	x.wait.Wait()
+}
+
+// end tells the background work to end.
+func (x *vectorIndex) end() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.halted = true // so that no kick adds to wait from here on
+	if x.cancel != nil {
+		x.cancel()
+	}
+}
+
+// ended reports whether there is no background work any more.
+func (x *vectorIndex) ended() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.halted || x.node.Err() != nil
 }
 
 // buildThreshold returns how many vectors make a graph worth its memory; negative means never.
@@ -276,7 +294,7 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 		// Under mu nothing leaves fresh, so the vector read here is the one that moving stands for.
 		if v, ok := x.fresh.Vector(slot, nil); ok {
 			moves = append(moves, move{slot, v})
-			x.moving[slot] = true
+			x.moves(slot)
 		}
 	}
 	x.mu.Unlock()
@@ -291,7 +309,7 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 			if !x.cold.Contains(slot) {
 				return true
 			}
-			x.moving[slot] = true
+			x.moves(slot)
 			return false
 		})
 		x.mu.Unlock()
@@ -378,6 +396,14 @@ func (x *vectorIndex) arrived(g *hnsw.Graph, slot uint32) {
 	x.fresh.Remove(slot)
 	x.cold.Remove(slot)
 	x.unsaved.Add(1)
+}
+
+// moves notes that a slot's vector is on its way into a graph. x.mu is held.
+func (x *vectorIndex) moves(slot uint32) {
+	if x.moving == nil {
+		x.moving = map[uint32]bool{}
+	}
+	x.moving[slot] = true
 }
 
 // move is a vector on its way into a graph.

@@ -17,13 +17,14 @@ type shard struct {
 	group uint32
 
 	slots     slotTable
-	allocator *allocator // Apply's own
-	expiry    *expiry
+	allocator allocator // Apply's own
+	expiry    expiry
 	vectors   atomic.Pointer[[]*shardVectors] // by ascending number; replaced whole by Apply when a name comes or goes
 	feed      feedMarks
 	filters   filterCache
-	fields    *fieldIndexes
+	fields    fieldIndexes
 	points    atomic.Int64
+	used      bool // it has, or had since the start, points; Apply's own
 	// through is the index in the log up to which changes have reached the memory.
 	through atomic.Uint64
 
@@ -33,6 +34,15 @@ type shard struct {
 	// moving says that applying is held by Apply. Who sees a slot without a point, then false here and then no change of
 	// through knows that the point is gone.
 	moving atomic.Bool
+}
+
+// empty makes a shard without points ready, of which the log has been applied up to an index.
+func (s *shard) empty(applied uint64) {
+	s.through.Store(applied)
+	s.filters.from = applied
+	for _, x := range s.indexes() {
+		x.trimmed.Store(applied)
+	}
 }
 
 // shardChanges gathers what one batch changes of a shard, in order, for the memory to follow once the batch is committed.
@@ -82,7 +92,7 @@ func (c *shardChanges) begin() {
 // finish makes the memory follow the committed batch.
 func (c *shardChanges) finish() {
 	// A filter that is evaluated by indexes sees what the vector indexes have: all of the batch or nothing.
-	f := c.shard.fields
+	f := &c.shard.fields
 	f.mu.Lock()
 	for _, s := range c.steps {
 		switch s.kind {

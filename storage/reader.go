@@ -189,17 +189,24 @@ func (r Reader) Applied(group uint32) (a Applied, err error) {
 
 // LastApplied returns the greatest index and the greatest time of all groups: where a log shared by all of them goes on.
 func (r Reader) LastApplied() (last Applied, err error) {
+	err = r.ScanApplied(func(_ uint32, a Applied) error {
+		last.Index = max(last.Index, a.Index)
+		last.Time = max(last.Time, a.Time)
+		return nil
+	})
+	return last, err
+}
+
+// ScanApplied calls fn for every group of which an entry was applied, ascending.
+func (r Reader) ScanApplied(fn func(group uint32, a Applied) error) error {
 	prefix := []byte{kindApplied}
-	err = r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
+	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
 		a, err := decodeApplied(value)
 		if err != nil {
 			return false, damaged(k, err)
 		}
-		last.Index = max(last.Index, a.Index)
-		last.Time = max(last.Time, a.Time)
-		return true, nil
+		return true, fn(k.group, a)
 	})
-	return last, err
 }
 
 // Session returns what is remembered under an idempotency key, and whether anything is. Its Result is the caller's own.
