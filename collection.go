@@ -202,6 +202,50 @@ func (c *CollectionConfig) checkVector(name string) error {
 	return q.fits(v.Distance)
 }
 
+// WithVectors returns the configuration with vectors of one name more. If there are such already it is returned as it is, and
+// with others of the name that is an error of KindExists. c stays as it is.
+func (c CollectionConfig) WithVectors(name string, v NewVectors) (CollectionConfig, error) {
+	if (v.Dense == nil) == (v.Sparse == nil) {
+		return c, Errorf(KindInvalid, "vector name %q: expected one of dense and sparse", name)
+	}
+	dense, hasDense := c.Params.Vectors[name]
+	sparse, hasSparse := c.Params.SparseVectors[name]
+	if hasDense || hasSparse {
+		same := hasDense && v.Dense != nil && sameSpace(dense, *v.Dense) || hasSparse && v.Sparse != nil && sparse.Modifier == v.Sparse.Modifier
+		if !same {
+			return c, Errorf(KindExists, "vector name %q exists already, with other settings", name)
+		}
+		return c, nil
+	}
+	if v.Dense != nil {
+		c.Params.Vectors = maps.Clone(c.Params.Vectors)
+		if c.Params.Vectors == nil {
+			c.Params.Vectors = VectorsParams{}
+		}
+		c.Params.Vectors[name] = *v.Dense
+	} else {
+		c.Params.SparseVectors = maps.Clone(c.Params.SparseVectors)
+		if c.Params.SparseVectors == nil {
+			c.Params.SparseVectors = map[string]SparseParams{}
+		}
+		c.Params.SparseVectors[name] = *v.Sparse
+	}
+	return c, c.Validate()
+}
+
+// sameSpace reports whether vectors of a and b are of the same kind and compared alike.
+func sameSpace(a, b VectorParams) bool {
+	return a.Size == b.Size && a.Distance == b.Distance && a.Datatype == b.Datatype && (a.Multi == nil) == (b.Multi == nil)
+}
+
+// WithoutVectors returns the configuration without the vectors of a name. c stays as it is.
+func (c CollectionConfig) WithoutVectors(name string) CollectionConfig {
+	c.Params.Vectors, c.Params.SparseVectors = maps.Clone(c.Params.Vectors), maps.Clone(c.Params.SparseVectors)
+	delete(c.Params.Vectors, name)
+	delete(c.Params.SparseVectors, name)
+	return c
+}
+
 // HNSWOf returns the settings of the graph of the vectors of a name.
 func (c *CollectionConfig) HNSWOf(name string) (HNSWConfig, error) {
 	h := c.HNSW

@@ -26,7 +26,9 @@ type applier struct {
 	dropped []*collection
 	retired []*collection
 	changed []*collection
-	used    []uint32 // ids of collections that have points for the first time
+	// nameless are the vectors of names that were dropped.
+	nameless []droppedVectors
+	used     []uint32 // ids of collections that have points for the first time
 	// reindexed are the ids of collections whose payload indexes were created, dropped or made ready.
 	reindexed []uint32
 }
@@ -84,6 +86,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	for _, c := range a.dropped {
 		db.release(c)
 	}
+	db.releaseDropped(a.nameless)
 	for _, c := range a.retired {
 		db.retire(c)
 	}
@@ -165,6 +168,18 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return a.reserveShards(c)
+	case commandCreateVectorName:
+		c, err := decodeInto[createVectorName](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.createVectorName(e, c)
+	case commandDeleteVectorName:
+		c, err := decodeInto[deleteVectorName](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.deleteVectorName(c)
 	case commandReplaceCollections:
 		var c replaceCollections
 		if err := json.Unmarshal(body, &c); err != nil {
@@ -222,10 +237,7 @@ func (a *applier) updateCollection(c updateCollection) (value any, refusal, err 
 		return nil, refusal, nil
 	}
 	changed := *col
-	if changed.shape, err = a.db.shapes.of(config, col.numbers); err != nil {
-		return nil, nil, err
-	}
-	if err := a.putMeta(collectionKey(col.id), changed.meta()); err != nil {
+	if err := a.reshape(&changed, config, col.numbers); err != nil {
 		return nil, nil, err
 	}
 	a.db.catalog.put(&changed)

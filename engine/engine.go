@@ -485,8 +485,10 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 func (db *DB) followConfig(c *collection) {
 	for _, s := range c.shards {
 		for _, x := range s.indexes() {
-			x.follow(c.specOf(x.set.Number))
-			x.kick()
+			if spec := c.specOf(x.set.Number); spec != nil { // else it was named later
+				x.follow(spec)
+				x.kick()
+			}
 		}
 	}
 }

@@ -84,6 +84,9 @@ func (c *collection) readVectors(r storage.Reader, s *shard, row storage.PointRo
 		}
 		v, ok, err := spec.read(r, s.id, row.Slot)
 		if err == nil && !ok {
+			if s.vectorsOf(number) == nil {
+				continue // the name was dropped a moment ago
+			}
 			err = errChanged
 		}
 		if err != nil {
