@@ -272,11 +272,14 @@ type CollectionStatus string
 const (
 	StatusGreen  CollectionStatus = "green"  // all points that should be in the graph are
 	StatusYellow CollectionStatus = "yellow" // points wait for the graph, or for one of other codes; searches see them all the same
+	StatusGrey   CollectionStatus = "grey"   // they wait, and the memory limit leaves no room to go on
+	StatusRed    CollectionStatus = "red"    // background work failed, see CollectionInfo.Problem; it is tried again each second
 )
 
 // CollectionInfo is a collection's configuration and state.
 type CollectionInfo struct {
 	Status         CollectionStatus
+	Problem        string // why the status is red
 	Points         int // live points
 	IndexedVectors int // of all names, in graphs and inverted indexes
 	Config         CollectionConfig

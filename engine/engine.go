@@ -320,7 +320,7 @@ func (db *DB) newShard(m shardMeta, c *collection) *shard {
 
 func (db *DB) newVectorIndex(s *shard, spec *vectorSpec) *vectorIndex {
 	x := &vectorIndex{id: db.lastIndex.Add(1), set: storage.VectorSet{Shard: s.id, Number: spec.number}, vectors: db.store,
-		files: storeFiles{db.store}, feed: &s.feed, through: &s.through, budget: db.budget, workers: db.workers,
+		files: storeFiles{db.store}, feed: &s.feed, through: &s.through, applying: &s.applying, budget: db.budget, workers: db.workers,
 		log: db.logger, metrics: &db.metrics.indexMetrics, distance: spec.distance, dim: spec.dim, compare: spec.compare(),
 		fresh: index.NewFlat(spec.distance, spec.dim), node: db.stop, stop: db.stop}
 	x.follow(spec)

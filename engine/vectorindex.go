@@ -61,7 +61,9 @@ type vectorIndex struct {
 	cold   roaring.Bitmap  // slots whose vectors are in storage alone
 	moving map[uint32]bool // slots being put into the graph; false once Apply changed them meanwhile; nil before the first
 
-	through *atomic.Uint64 // the shard's
+	through  *atomic.Uint64        // the shard's
+	applying *sync.RWMutex         // the shard's
+	failed   atomic.Pointer[error] // why the background work ended the last time, nil if it was done
 	// removals counts the slots freed so far. A search that began before a point moved to another slot may have passed
 	// the new one before it was filled and come to the old one after it was freed; the count tells it.
 	removals atomic.Uint64
