@@ -791,7 +791,7 @@ func BenchmarkFilter(b *testing.B) {
 		c := f.collection()
 		var loaded *fieldIndexes
 		for b.Loop() {
-			loaded = newFieldIndexes()
+			loaded = &fieldIndexes{}
 			if err := loaded.load(f.store, c.shards[0].id, c.fields); err != nil {
 				b.Fatal(err)
 			}
