@@ -104,6 +104,9 @@ func (c *CollectionConfig) Validate() error {
 	if _, err := ParseQuantization(c.Quantization); err != nil {
 		return err
 	}
+	if err := c.StrictMode.check(); err != nil {
+		return err
+	}
 	return c.checkVectors()
 }
 
@@ -280,8 +283,8 @@ const (
 type CollectionInfo struct {
 	Status         CollectionStatus
 	Problem        string // why the status is red
-	Points         int // live points
-	IndexedVectors int // of all names, in graphs and inverted indexes
+	Points         int    // live points
+	IndexedVectors int    // of all names, in graphs and inverted indexes
 	Config         CollectionConfig
 	Recall         map[string]RecallState // by name of dense vectors
 	Fields         map[string]FieldInfo   // the payload indexes by field; nil or empty: none
@@ -332,6 +335,7 @@ func (c CollectionConfig) Updated(u CollectionUpdate) (CollectionConfig, error) 
 		strict := StrictMode{}
 		if c.StrictMode != nil {
 			strict = *c.StrictMode
+			strict.Multivector, strict.Sparse = maps.Clone(strict.Multivector), maps.Clone(strict.Sparse) // which decoding adds to
 		}
 		if err := json.Unmarshal(u.StrictMode, &strict); err != nil {
 			return c, Errorf(KindInvalid, "strict_mode_config: %v", err)
@@ -438,6 +442,70 @@ type StrictMode struct {
 	FilterMaxConditions        *int     `json:"filter_max_conditions,omitempty"`
 	ConditionMaxSize           *int     `json:"condition_max_size,omitempty"`
 	MaxPayloadIndexCount       *int     `json:"max_payload_index_count,omitempty"`
+
+	Multivector map[string]StrictMultivector `json:"multivector_config,omitempty"` // by name of the vectors
+	Sparse      map[string]StrictSparse      `json:"sparse_config,omitempty"`      // by name of the vectors
+}
+
+// StrictMultivector are limits of the multivectors of one name.
+type StrictMultivector struct {
+	MaxVectors *int `json:"max_vectors,omitempty"` // in one
+}
+
+// StrictSparse are limits of the sparse vectors of one name.
+type StrictSparse struct {
+	MaxLength *int `json:"max_length,omitempty"` // components of one
+}
+
+// check returns an error unless every limit is a number that it can be.
+func (m *StrictMode) check() error {
+	if m == nil {
+		return nil
+	}
+	const field = "strict_mode_config."
+	least := func(name string, value *int64, least int64) error {
+		if value != nil && *value < least {
+			return Errorf(KindUnprocessable, "%s%s: value %d invalid, must be %d or larger", field, name, *value, least)
+		}
+		return nil
+	}
+	wide := func(n *int) *int64 {
+		if n == nil {
+			return nil
+		}
+		w := int64(*n)
+		return &w
+	}
+	for _, l := range []struct {
+		name  string
+		value *int64
+		least int64
+	}{
+		{"max_query_limit", wide(m.MaxQueryLimit), 1}, {"max_timeout", wide(m.MaxTimeout), 1}, {"search_max_hnsw_ef", wide(m.SearchMaxHNSWEf), 0},
+		{"upsert_max_batchsize", wide(m.UpsertMaxBatchSize), 0}, {"search_max_batchsize", wide(m.SearchMaxBatchSize), 0},
+		{"max_collection_vector_size_bytes", m.MaxVectorSizeBytes, 0}, {"max_collection_payload_size_bytes", m.MaxPayloadSizeBytes, 0},
+		{"max_points_count", m.MaxPointsCount, 1}, {"read_rate_limit", wide(m.ReadRateLimit), 1}, {"write_rate_limit", wide(m.WriteRateLimit), 1},
+		{"filter_max_conditions", wide(m.FilterMaxConditions), 0}, {"condition_max_size", wide(m.ConditionMaxSize), 0},
+		{"max_payload_index_count", wide(m.MaxPayloadIndexCount), 0},
+	} {
+		if err := least(l.name, l.value, l.least); err != nil {
+			return err
+		}
+	}
+	if o := m.SearchMaxOversampling; o != nil && !(*o >= 0) {
+		return Errorf(KindUnprocessable, "%ssearch_max_oversampling: value %v invalid, must be 0 or larger", field, *o)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Multivector)) {
+		if err := least("multivector_config."+name+".max_vectors", wide(m.Multivector[name].MaxVectors), 1); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Sparse)) {
+		if err := least("sparse_config."+name+".max_length", wide(m.Sparse[name].MaxLength), 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckCollectionName returns an error unless name may name a collection or an alias.

@@ -67,6 +67,7 @@ type DB struct {
 	now func() int64 // milliseconds since the Unix epoch; tests have clocks of their own
 
 	snapshots snapshots
+	limiters  limiters
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
@@ -279,6 +280,9 @@ func (db *DB) loadShard(s *shard, c *collection, applied uint64) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := db.loadSizes(s, live); err != nil {
 		return err
 	}
 	s.filters.from = applied
@@ -498,6 +502,7 @@ func (db *DB) release(c *collection) {
 	db.background.Add(1)
 	go func() {
 		defer db.background.Done()
+		db.limiters.drop(c.id)
 		for _, s := range c.shards {
 			for _, v := range *s.vectors.Load() {
 				db.releaseVectors(v)

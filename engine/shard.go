@@ -24,7 +24,8 @@ type shard struct {
 	filters   filterCache
 	fields    fieldIndexes
 	points    atomic.Int64
-	used      bool // it has, or had since the start, points; Apply's own
+	payload   atomic.Int64 // about the bytes of all payloads, see sizes
+	used      bool         // it has, or had since the start, points; Apply's own
 	// through is the index in the log up to which changes have reached the memory.
 	through atomic.Uint64
 
@@ -50,6 +51,7 @@ type shardChanges struct {
 	shard   *shard
 	steps   []slotStep
 	points  int64    // points more than before
+	payload int64    // bytes of payloads more than before
 	touched []uint32 // slots whose point or payload changed
 	fields  []fieldStep
 	through uint64 // index of the last entry, whether it changed anything or not
@@ -125,6 +127,7 @@ func (c *shardChanges) finish() {
 	}
 	f.measure()
 	c.shard.points.Add(c.points)
+	c.shard.payload.Add(c.payload)
 	c.shard.filters.changed(c.through, c.touched)
 	c.shard.through.Store(c.through)
 	f.mu.Unlock()
@@ -174,6 +177,7 @@ func (w *pointWriter) upsert(p *vectord.Point, old storage.PointRow, existed boo
 		return err
 	}
 	row := w.place(p.ID, vectors, p.Payload, p.Expires)
+	w.changes.payload += int64(len(p.Payload) - len(old.Payload))
 	if existed {
 		w.reindex(&old, &row)
 		w.free(old)
@@ -228,6 +232,7 @@ func (w *pointWriter) free(row storage.PointRow) {
 
 func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.batch.DeletePoint(w.changes.shard.id, id)
+	w.changes.payload -= int64(len(row.Payload))
 	w.reindex(&row, nil)
 	w.free(row)
 	w.changes.points--
@@ -238,6 +243,7 @@ func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, paylo
 	s := w.changes.shard
 	old := row
 	row.Payload = payload
+	w.changes.payload += int64(len(payload) - len(old.Payload))
 	w.batch.PutPoint(s.id, id, row)
 	w.reindex(&old, &row)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})

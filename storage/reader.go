@@ -219,6 +219,22 @@ func (r Reader) Session(group uint32, key [16]byte) (session Session, ok bool, e
 	return session, ok, err
 }
 
+// PointBytes returns about how many bytes the rows of points of a shard take on disk: tables count, memtables do not.
+func (s *Store) PointBytes(shard uint32) (int64, error) {
+	return s.diskBytes(shardPrefix(shard, subPoint))
+}
+
+// VectorBytes returns about how many bytes the vectors of a set take on disk: tables count, memtables do not.
+func (s *Store) VectorBytes(set VectorSet) (int64, error) { return s.diskBytes(set.prefix()) }
+
+func (s *Store) diskBytes(prefix []byte) (int64, error) {
+	bytes, err := s.db.EstimateDiskUsage(prefix, prefixEnd(prefix))
+	if err != nil {
+		return 0, fmt.Errorf("estimate the size on disk: %w", err)
+	}
+	return int64(bytes), nil
+}
+
 // ScanMeta calls fn for every meta entry, by ascending key. value is valid during fn.
 func (r Reader) ScanMeta(fn func(key string, value []byte) error) error {
 	prefix := []byte{kindMeta}
