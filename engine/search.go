@@ -18,11 +18,19 @@ const candidatesMax = 100_000
 
 // Search returns the points that the query asks for, best first and by ascending id at equal scores. Scores are exact.
 func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
-	s, err := db.newSearch(col, &q)
+	if err := col.checkStrict(&q); err != nil {
+		return nil, err
+	}
+	return db.searchIn(ctx, col, &q)
+}
+
+// searchIn is Search without the collection's limits.
+func (db *DB) searchIn(ctx context.Context, col *collection, q *vectord.Query) ([]vectord.Hit, error) {
+	s, err := db.newSearch(col, q)
 	if err != nil {
 		return nil, err
 	}
