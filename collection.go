@@ -249,6 +249,28 @@ func (c CollectionConfig) WithoutVectors(name string) CollectionConfig {
 	return c
 }
 
+// Warnings say which settings are kept and have no effect, in words for who set them. What lies where is decided otherwise:
+// docs/decisions/on-disk-flags.md.
+func (c *CollectionConfig) Warnings() []string {
+	var warnings []string
+	if !c.Params.OnDiskPayload {
+		warnings = append(warnings, "on_disk_payload: false has no effect: payloads are on disk, and blocks of them in the cache of storage")
+	}
+	if c.HNSW.OnDisk {
+		warnings = append(warnings, graphWarning("hnsw_config"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Params.Vectors)) {
+		if h, err := c.HNSWOf(name); err == nil && h.OnDisk && !c.HNSW.OnDisk {
+			warnings = append(warnings, graphWarning("hnsw_config of the vectors "+excerptOf(name)))
+		}
+	}
+	return warnings
+}
+
+func graphWarning(field string) string {
+	return field + ".on_disk: true has no effect: graphs and their codes are in memory, of which quantization_config takes less"
+}
+
 // HNSWOf returns the settings of the graph of the vectors of a name.
 func (c *CollectionConfig) HNSWOf(name string) (HNSWConfig, error) {
 	h := c.HNSW

@@ -22,8 +22,9 @@ type Collections struct {
 	Open    func() (CollectionsEngine, io.Closer, error) // opens the node's data directory
 	Count   int                                          // collections; those that the node lacks are created
 	Dim     int
-	Cycles  int // collections created, filled with a point and dropped, one after the other
-	Clients int // that create at a time
+	Cycles  int           // collections created, filled with a point and dropped, one after the other
+	Clients int           // that create at a time
+	Idle    time.Duration // for which the idle node is watched
 }
 
 // CollectionsEngine is what Collections asks of a node.
@@ -55,9 +56,6 @@ type CollectionsReport struct {
 		Resident   int64 `json:"resident_bytes"`
 	}
 }
-
-// idleFor is how long the idle node is watched.
-const idleFor = 5 * time.Second
 
 // Run does the measurement.
 func (c *Collections) Run(ctx context.Context, progress func(step string)) (report CollectionsReport, err error) {
@@ -96,14 +94,16 @@ func (c *Collections) Run(ctx context.Context, progress func(step string)) (repo
 		return report, err
 	}
 	report.Goroutines = runtime.NumGoroutine()
-	progress("watching the idle node")
-	before := cpuTime()
-	select {
-	case <-time.After(idleFor):
-	case <-ctx.Done():
-		return report, ctx.Err()
+	if c.Idle > 0 {
+		progress("watching the idle node")
+		before := cpuTime()
+		select {
+		case <-time.After(c.Idle):
+		case <-ctx.Done():
+			return report, ctx.Err()
+		}
+		report.IdleCPU = (cpuTime() - before).Seconds() / c.Idle.Seconds()
 	}
-	report.IdleCPU = (cpuTime() - before).Seconds() / idleFor.Seconds()
 	return report, c.cycle(ctx, db, &report, progress)
 }
 

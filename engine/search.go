@@ -460,7 +460,7 @@ func (a *attempt) compareMissing(ctx context.Context) error {
 		return err
 	}
 	s.db.hot.misses.Add(uint64(len(r.missed)))
-	cached := s.spec.kind == vectord.DenseVector && !s.query.Params.Exact && !s.probe
+	cached := s.spec.kind == vectord.DenseVector && !s.spec.onDisk && !s.query.Params.Exact && !s.probe
 	read := 0
 	err := s.db.store.Vectors(x.set, r.missed, func(slot uint32, v []float32) error {
 		for read < len(r.missed) && r.missed[read] != slot {

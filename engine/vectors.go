@@ -19,6 +19,7 @@ type vectorSpec struct {
 	dim      int              // of dense vectors and of the rows of multivectors
 	distance vectord.Distance // sparse vectors are compared by Dot
 	datatype string
+	onDisk   bool // the hot set does not keep them
 	idf      bool // of sparse vectors
 
 	hnsw         vectord.HNSWConfig
@@ -34,7 +35,7 @@ func specsOf(config *vectord.CollectionConfig, numbers map[string]uint16) ([]*ve
 		if sparse, ok := config.Params.SparseVectors[name]; ok {
 			s.kind, s.distance, s.idf = vectord.SparseVector, vectord.Dot, sparse.Modifier == vectord.ModifierIDF
 		} else if v, ok := config.Params.Vectors[name]; ok {
-			s.dim, s.distance, s.datatype = v.Size, v.Distance, v.Datatype
+			s.dim, s.distance, s.datatype, s.onDisk = v.Size, v.Distance, v.Datatype, v.OnDisk
 			if v.Multi != nil {
 				s.kind = vectord.MultiVector
 			}

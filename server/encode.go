@@ -204,12 +204,24 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 		Config          vectord.CollectionConfig `json:"config"`
 
 		PayloadSchema map[string]vectord.FieldInfo `json:"payload_schema"`
+		Warnings      []warningJSON                `json:"warnings,omitempty"`
 		Recall        any                          `json:"recall,omitempty"` // vectord's own
-	}{info.Status, optimizerStatus(info.Problem), info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, recallJSON(info.Recall)})
+	}{info.Status, optimizerStatus(info.Problem), info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, warningsJSON(config.Warnings()), recallJSON(info.Recall)})
 	if err != nil {
 		return dst, fmt.Errorf("encode collection info: %w", err)
 	}
 	return append(dst, out...), nil
+}
+
+type warningJSON struct {
+	Message string `json:"message"`
+}
+
+func warningsJSON(texts []string) (warnings []warningJSON) {
+	for _, text := range texts {
+		warnings = append(warnings, warningJSON{text})
+	}
+	return warnings
 }
 
 // optimizerStatus is what Qdrant's API says of background work.

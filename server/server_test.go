@@ -172,7 +172,8 @@ func TestRoutesOfCollections(t *testing.T) {
 		`"optimizer_config":{"deleted_threshold":0.2,"vacuum_min_vector_number":1000,"default_segment_number":0,`+
 		`"max_segment_size":9,"memmap_threshold":null,"indexing_threshold":5,"flush_interval_sec":5,"max_optimization_threads":2},`+
 		`"wal_config":{"wal_capacity_mb":64,"wal_segments_ahead":0},"quantization_config":{"scalar":{"type":"int8","quantile":0.99}},`+
-		`"strict_mode_config":{"enabled":false},"metadata":{"owner":"me"}},"payload_schema":{}}`)
+		`"strict_mode_config":{"enabled":false},"metadata":{"owner":"me"}},"payload_schema":{},`+
+		`"warnings":[{"message":"on_disk_payload: false has no effect: payloads are on disk, and blocks of them in the cache of storage"}]}`)
 	h.ok("PATCH", "/collections/b", `{"vectors":{"":{"hnsw_config":{"m":32}}},"hnsw_config":{"ef_construct":99,"recall_target":0.75},
 		"optimizers_config":{"indexing_threshold":7,"max_optimization_threads":"auto"},"strict_mode_config":{"enabled":true,"max_query_limit":5},
 		"params":{"on_disk_payload":true},"quantization_config":"Disabled","metadata":{"owner":null,"x":1}}`, "true")
@@ -191,6 +192,35 @@ func TestRoutesOfCollections(t *testing.T) {
 		if _, answer, _ := h.send("GET", "/collections/"+path, nil); !strings.Contains(answer, want) {
 			t.Errorf("GET of %s: %s, want %s", path, answer, want)
 		}
+	}
+	for _, name := range []struct{ path, body, want string }{
+		{"dense%20one", `{"dense":{"size":3,"distance":"Dot","datatype":"float16"}}`, `"dense one":{"size":3,"distance":"Dot","datatype":"float16"}`},
+		{"sparse", `{"sparse":{"modifier":"idf"}}`, `"sparse_vectors":{"sparse":{"modifier":"idf"}}`},
+	} {
+		path := "/collections/b/vectors/" + name.path
+		if status, answer, _ := h.send("PUT", path+"?wait=true", strings.NewReader(name.body)); status != 200 || !strings.Contains(answer, `"status":"completed"`) {
+			t.Errorf("PUT %s: %d %s", path, status, answer)
+		}
+		if _, answer, _ := h.send("GET", "/collections/b", nil); !strings.Contains(answer, name.want) {
+			t.Errorf("after PUT %s: %s, want %s", path, answer, name.want)
+		}
+	}
+	for _, refused := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"PUT", "sparse", `{"dense":{"size":3,"distance":"Dot"}}`, 409}, {"PUT", "x", `{}`, 400}, {"PUT", "x", `{"dense":{"size":0,"distance":"Dot"}}`, 422},
+		{"PUT", "x", `{"sparse":{"datatype":"uint8"}}`, 400}, {"PUT", "a%3Ab", `{"sparse":{}}`, 422}, {"DELETE", "missing", ``, 400},
+	} {
+		if status, answer, _ := h.send(refused.method, "/collections/b/vectors/"+refused.path, strings.NewReader(refused.body)); status != refused.status {
+			t.Errorf("%s of vectors %s %s: %d %s, want %d", refused.method, refused.path, refused.body, status, answer, refused.status)
+		}
+	}
+	if status, answer, _ := h.send("DELETE", "/collections/b/vectors/dense%20one", nil); status != 200 {
+		t.Errorf("DELETE: %d %s", status, answer)
+	}
+	if _, answer, _ := h.send("GET", "/collections/b", nil); strings.Contains(answer, "dense one") {
+		t.Errorf("after DELETE: %s", answer)
 	}
 	h.ok("PUT", "/collections/f", `{"vectors":{"size":4,"distance":"Dot","quantization_config":"Disabled"}}`, "true")
 	h.ok("PATCH", "/collections/f", `{"quantization_config":{"binary":{"always_ram":true}}}`, "true")

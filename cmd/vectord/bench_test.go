@@ -12,6 +12,31 @@ import (
 	"github.com/vectord/vectord/bench/dataset"
 )
 
+// TestBenchCollections measures a few, twice: the second run creates nothing.
+func TestBenchCollections(t *testing.T) {
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("the system does not tell what is resident")
+	}
+	dir := t.TempDir()
+	for run, created := range []int{20, 0} {
+		code, stdout, stderr := invoke(t, nil, "bench", "collections", "--data-dir", dir, "--count", "20", "--dim", "4", "--cycles", "0", "--idle", "0s", "--json")
+		var report struct {
+			Collections int     `json:"collections"`
+			Created     int     `json:"created"`
+			Boot        float64 `json:"boot_seconds"`
+		}
+		if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != exitOK {
+			t.Fatalf("exit code %d, %s%s (%v)", code, stdout, stderr, err)
+		}
+		if report.Collections != 20 || report.Created != created || report.Boot <= 0 {
+			t.Errorf("run %d: %+v", run, report)
+		}
+	}
+	if code, _, stderr := invoke(t, nil, "bench", "collections", "--data-dir", dir, "--count", "0"); code != exitError || !strings.Contains(stderr, "0 collections") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+}
+
 // TestBenchFiles goes the way of bench/peers/run: a truth is written and measured with, and the reports are compared.
 func TestBenchFiles(t *testing.T) {
 	dir := t.TempDir()

@@ -159,6 +159,57 @@ func TestUpdatesUnderSearches(t *testing.T) {
 	same("at the end")
 }
 
+// TestVectorsOnDiskStayOutOfTheHotSet searches the same points with the flag and without it.
+func TestVectorsOnDiskStayOutOfTheHotSet(t *testing.T) {
+	metrics := prometheus.NewRegistry()
+	node, err := Open(Config{DataDir: "data", FS: storagetest.NewCrashFS(nil), Logger: quiet, Metrics: metrics, Fatal: func(err error) { panic(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := node.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	db := node.Engine()
+	config := vectord.DefaultCollectionConfig(nodeDim, vectord.Euclid)
+	config.Optimizer.IndexingThreshold = 1
+	config.HNSW.EfSearch = 64 // so that the node does not search by itself to find out
+	config.Params.Vectors[""] = vectord.VectorParams{Size: nodeDim, Distance: vectord.Euclid, OnDisk: true}
+	if err := db.CreateCollection(background, "c", config); err != nil {
+		t.Fatal(err)
+	}
+	vectors := clustered(rand.New(rand.NewPCG(5, 1)), 500)
+	upsert(t, db, 0, vectors)
+	waitIndexed(t, db, 500)
+	kept := func() float64 {
+		for _, v := range vectors[:100] {
+			exactIDs(t, db, v, false)
+		}
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "vectord_hot_set_vectors" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatal("no such metric")
+		return 0
+	}
+	if n := kept(); n != 0 {
+		t.Errorf("the hot set has %v vectors that shall be on disk", n)
+	}
+	off := false
+	if err := db.UpdateCollection(background, "c", vectord.CollectionUpdate{Vectors: map[string]vectord.VectorUpdate{"": {OnDisk: &off}}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := kept(); n == 0 {
+		t.Error("the hot set has no vectors, want those that were compared")
+	}
+}
+
 // TestFewVectorsAreIndexedByThreshold checks that the threshold alone decides, also where there are few vectors, and that it
 // may come later.
 func TestFewVectorsAreIndexedByThreshold(t *testing.T) {
