@@ -233,7 +233,8 @@ const (
 // CollectionInfo is a collection's configuration and state.
 type CollectionInfo struct {
 	Status         CollectionStatus
-	Points         int // live points
+	Points         int   // live points
+	ShardPoints    []int // the same of each shard, in the order of their numbers
 	IndexedVectors int // of all names, in graphs and inverted indexes
 	Config         CollectionConfig
 	Recall         map[string]RecallState // by name of dense vectors
