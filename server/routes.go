@@ -25,6 +25,7 @@ var routes = []route{
 	{"GET", "/livez", permissionOpen, scopeServer, (*Server).getHealth},
 	{"GET", "/readyz", permissionOpen, scopeServer, (*Server).getReady},
 	{"GET", "/metrics", permissionRead, scopeServer, (*Server).getMetrics},
+	{"GET", "/openapi.json", permissionOpen, scopeServer, (*Server).getDescription},
 	{"GET", "/telemetry", permissionRead, scopeServer, (*Server).getTelemetry},
 	{"GET", "/issues", permissionRead, scopeServer, (*Server).listIssues},
 	{"DELETE", "/issues", permissionManage, scopeServer, (*Server).clearIssues},

@@ -138,6 +138,7 @@ type Server struct {
 	log        *slog.Logger
 
 	routeMetrics []*routeMetrics // of routes, in their order
+	description  func() []byte   // of the API, made when it is first asked for
 	id           string          // of this process, for telemetry
 	started      time.Time
 
@@ -154,7 +155,7 @@ type Server struct {
 // if o.JWTRBAC is set without o.APIKey.
 func New(e Engine, o Options) *Server {
 	o.setDefaults()
-	s := &Server{engine: e, options: o, authorizer: newAuthorizer(&o, e), log: o.Logger, id: rand.Text(), started: time.Now()}
+	s := &Server{engine: e, options: o, authorizer: newAuthorizer(&o, e), log: o.Logger, description: sync.OnceValue(describeAPI), id: rand.Text(), started: time.Now()}
 	s.metrics = newMetrics(&s.options)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
