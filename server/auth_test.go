@@ -208,6 +208,13 @@ func TestTokenOfOneCollection(t *testing.T) {
 	h.refused(403, "DELETE", "/collections/a", "", "Forbidden: the token does not permit to manage collection `a`")
 	h.refused(403, "GET", "/metrics", "", "Forbidden: the token does not permit to read")
 	h.refused(404, "GET", "/nothing", "", "Not found: no route GET /nothing")
+	// A query may look up examples in further collections, wherever in it.
+	const query, lookup = "/collections/x/points/query", `"query":1,"lookup_from":{"collection":"%s"}`
+	inB := fmt.Sprintf(lookup, "b")
+	h.ok("POST", query, `{`+fmt.Sprintf(lookup, "x")+`}`, "")
+	h.refused(403, "POST", query, `{`+inB+`}`, "Forbidden: the token does not permit to read collection `b`")
+	h.refused(403, "POST", query, `{"query":[1],"prefetch":[{},{"query":[1],"prefetch":{`+inB+`}}]}`, "Forbidden: the token does not permit to read collection `b`")
+	h.refused(403, "POST", query+"/batch", `{"searches":[{},{`+inB+`}]}`, "Forbidden: the token does not permit to read collection `b`")
 	h.key = opening(t, "none", token.Read)
 	h.ok("GET", "/collections", "", `{"collections":[]}`)
 	h.ok("GET", "/collections/none/exists", "", `{"exists":false}`)
@@ -215,6 +222,29 @@ func TestTokenOfOneCollection(t *testing.T) {
 	h.key = signed(t, "secret", token.Claims{Access: token.Read})
 	h.ok("GET", "/collections", "", `{"collections":[{"name":"a"},{"name":"b"}]}`)
 	h.refused(403, "PUT", "/collections/a/points", `{}`, "Forbidden: the token does not permit to write")
+}
+
+// TestTokenAndLookups asks for what a token does not open in the bodies of queries.
+func TestTokenAndLookups(t *testing.T) {
+	h := tenants(t)
+	h.ok("POST", "/collections/aliases", `{"actions":[{"create_alias":{"alias_name":"y","collection_name":"b"}}]}`, "true")
+	h.key = opening(t, "a", token.Read)
+	const of, forbidden = "/collections/a/points", "Forbidden: the token does not permit to read collection `%s`"
+	for _, name := range []string{"b", "y", "none"} {
+		for path, body := range map[string]string{
+			"/query/groups":     `{"query":[1],"group_by":"of","with_lookup":"%s"}`,
+			"/search/groups":    `{"vector":[1],"limit":1,"group_by":"of","group_size":1,"with_lookup":{"collection":"%s"}}`,
+			"/recommend/groups": `{"positive":[1],"limit":1,"group_by":"of","group_size":1,"lookup_from":{"collection":"%s"}}`,
+			"/recommend":        `{"positive":[1],"limit":1,"lookup_from":{"collection":"%s"}}`,
+			"/recommend/batch":  `{"searches":[{"positive":[1],"limit":1,"lookup_from":{"collection":"%s"}}]}`,
+			"/discover":         `{"target":1,"limit":1,"lookup_from":{"collection":"%s"}}`,
+			"/discover/batch":   `{"searches":[{"target":1,"limit":1,"lookup_from":{"collection":"%s"}}]}`,
+		} {
+			h.refused(403, "POST", of+path, fmt.Sprintf(body, name), fmt.Sprintf(forbidden, name))
+		}
+	}
+	h.ok("POST", of+"/query/groups", `{"query":[1],"group_by":"of","with_lookup":"x"}`, `{"groups":[{"id":"a","hits":[{"id":1,"version":1,"score":1}]}]}`)
+	h.ok("POST", of+"/recommend", `{"positive":[1],"limit":1,"lookup_from":{"collection":"x"}}`, "[]")
 }
 
 // TestAliasesAndTokens checks that moving an alias changes what requests mean, and never what tokens open.
