@@ -271,6 +271,54 @@ func TestMigrationRefuses(t *testing.T) {
 	f("the target has it already, with 2 points", exitError, "--from-qdrant", from)
 }
 
+// qdrantInfo is a collection as Qdrant describes it, with what vectord does not know and with nulls where nothing was set.
+const qdrantInfo = `{"status":"green","optimizer_status":"ok","indexed_vectors_count":0,"points_count":3,"segments_count":8,"config":{"params":{
+	"vectors":{"image":{"size":2,"distance":"Cosine","hnsw_config":{"m":32,"payload_m":16,"inline_storage":false},"on_disk":true}},"shard_number":2,
+	"sharding_method":"custom","replication_factor":3,"write_consistency_factor":2,"read_fan_out_factor":null,"on_disk_payload":true,
+	"sparse_vectors":{"words":{"index":{"full_scan_threshold":500,"on_disk":false},"modifier":"idf"}}},
+	"hnsw_config":{"m":12,"ef_construct":64,"full_scan_threshold":9000,"max_indexing_threads":0,"on_disk":false,"payload_m":null},
+	"optimizer_config":{"deleted_threshold":0.3,"vacuum_min_vector_number":1000,"default_segment_number":0,"max_segment_size":null,"memmap_threshold":null,
+		"indexing_threshold":20000,"flush_interval_sec":5,"max_optimization_threads":null},
+	"wal_config":{"wal_capacity_mb":32,"wal_segments_ahead":0,"wal_retain_closed":1},"quantization_config":null,
+	"strict_mode_config":{"enabled":true,"upsert_max_batchsize":1},"metadata":null},
+	"payload_schema":{"tag":{"data_type":"keyword","params":{"type":"keyword","is_tenant":true,"on_disk":true},"points":2},"at":{"data_type":"datetime","points":1}}}`
+
+// TestMigrationFromQdrant reads what Qdrant answers: a stand-in for it that has one collection.
+func TestMigrationFromQdrant(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const points = `{"id":1,"payload":null,"shard_key":"a","vector":{"image":[0.6,0.8]}},{"id":2,"payload":{"tag":"x"},"shard_key":"b","vector":{}},
+		{"id":"550e8400-e29b-41d4-a716-446655440000","payload":{"tag":["y"],"at":"2026-08-04T00:00:00Z"},"shard_key":"a",
+			"vector":{"words":{"indices":[3,9],"values":[0.5,2.0]},"image":[1.0,0.0]}}`
+	qdrant := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		result := map[string]string{
+			"GET /collections": `{"collections":[{"name":"shop"}]}`, "GET /collections/shop": qdrantInfo, "GET /aliases": `{"aliases":[]}`,
+			"POST /collections/shop/points/scroll": `{"points":[` + points + `],"next_page_offset":null}`,
+			"POST /collections/shop/points":        `[` + points + `]`, "POST /collections/shop/points/count": `{"count":3}`,
+		}[r.Method+" "+r.URL.Path]
+		if result == "" || r.Header.Get("api-key") != "old" {
+			t.Errorf("asked for %s %s with key %q", r.Method, r.URL, r.Header.Get("api-key"))
+			w.WriteHeader(404)
+			return
+		}
+		io.WriteString(w, `{"result":`+result+`,"status":"ok","time":0.1}`)
+	}))
+	t.Cleanup(qdrant.Close)
+	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--memory-limit", "256MiB").url()
+	code, stdout, stderr := invoke(t, []string{"VECTORD_FROM_API_KEY=old"}, "import", "--from-qdrant", qdrant.URL, "--url", to)
+	if want := `collection "shop": 3 points copied, counts agree, 3 of them compared`; code != exitOK || !strings.Contains(stdout, want) ||
+		!strings.Contains(stderr, "shard keys, which are not taken over") {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	info := ask(t, "GET", to+"/collections/shop", "")
+	for _, want := range []string{`"image":{"size":2,"distance":"Cosine","on_disk":true,"hnsw_config":{"m":32}}`, `"modifier":"idf"`, `"shard_number":2`, `"m":12,"ef_construct":64`,
+		`"recall_target":0.95`, `"indexing_threshold":20000`, `"quantization_config":{"scalar":{"type":"int8"}}`, `"upsert_max_batchsize":1`, `"at":{"data_type":"datetime","points":1}`,
+		`"is_tenant":true`} {
+		if !strings.Contains(info, want) {
+			t.Errorf("the copy lacks %s: %s", want, info)
+		}
+	}
+}
+
 func TestSameNumber(t *testing.T) {
 	f := func(a, b json.Number, same, close bool) {
 		t.Helper()
