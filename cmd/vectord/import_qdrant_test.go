@@ -320,9 +320,9 @@ func TestMigrationFromQdrant(t *testing.T) {
 }
 
 func TestSameNumber(t *testing.T) {
-	f := func(a, b json.Number, same, close bool) {
+	f := func(a, b json.Number, same, near bool) {
 		t.Helper()
-		if sameNumber(a, b) != same || closeNumber(a, b) != close {
+		if sameNumber(a, b) != same || closeNumber(a, b) != near {
 			t.Errorf("%s and %s: same %t, close %t", a, b, sameNumber(a, b), closeNumber(a, b))
 		}
 	}
