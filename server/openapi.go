@@ -70,6 +70,9 @@ var operations = map[string]operation{
 	"PUT /collections/{name}/index":            {tag: tagIndexes, summary: "Create", params: "wait ordering timeout", body: "CreateFieldIndex", result: "UpdateResult"},
 	"DELETE /collections/{name}/index/{field}": {tag: tagIndexes, summary: "Delete", params: "wait ordering timeout", result: "UpdateResult"},
 
+	"PUT /collections/{name}/vectors/{vector}":    {tag: tagCollections, summary: "Add a name of vectors", params: "wait ordering timeout", body: "NewVectors", result: "UpdateResult"},
+	"DELETE /collections/{name}/vectors/{vector}": {tag: tagCollections, summary: "Drop a name, with the vectors of it", params: "wait ordering timeout", result: "UpdateResult"},
+
 	"PUT /collections/{name}/points":                        {tag: tagPoints, summary: "Write points whole", params: writeParams, body: "Upsert", result: "UpdateResult"},
 	"PUT /collections/{name}/points/vectors":                {tag: tagPoints, summary: "Write vectors, which others stay beside", params: writeParams, body: "UpdateVectors", result: "UpdateResult"},
 	"POST /collections/{name}/points/vectors/delete":        {tag: tagPoints, summary: "Delete vectors by name", params: writeParams, body: "DeleteVectors", result: "UpdateResult"},

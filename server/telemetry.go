@@ -74,7 +74,7 @@ type collectionsTelemetry struct {
 // collectionSummary describes a collection at detailMachine.
 type collectionSummary struct {
 	Vectors         int                      `json:"vectors"` // that an index has
-	OptimizerStatus string                   `json:"optimizers_status"`
+	OptimizerStatus any                      `json:"optimizers_status"`
 	Params          vectord.CollectionParams `json:"params"`
 }
 
@@ -207,7 +207,7 @@ func (s *Server) telemetry(level uint64, anonymize bool) telemetry {
 
 func describeCollection(level uint64, name string, info *vectord.CollectionInfo) any {
 	if level < detailSettings {
-		return collectionSummary{info.IndexedVectors, "ok", info.Config.Params}
+		return collectionSummary{info.IndexedVectors, optimizerStatus(info.Problem), info.Config.Params}
 	}
 	config := info.Config
 	config.Quantization = quantizationInEffect(config.Quantization)

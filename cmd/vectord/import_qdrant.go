@@ -152,19 +152,23 @@ func (m *migration) collection(ctx context.Context, name string) error {
 	if err := m.create(ctx, name, &source, progress); err != nil {
 		return err
 	}
+	limit, err := m.pageOf(source.Config.StrictMode)
+	if err != nil {
+		return err
+	}
 	if !progress.Copied {
-		if err := m.copy(ctx, name, progress); err != nil {
+		if err := m.copy(ctx, name, limit, progress); err != nil {
 			return err
 		}
+	}
+	compared, err := m.compare(ctx, name, limit, progress)
+	if err != nil {
+		return err
 	}
 	if given(source.Config.StrictMode) { // last, for its limits may be too narrow for copying
 		if err := m.send(ctx, http.MethodPatch, collectionPath(name, ""), map[string]any{"strict_mode_config": source.Config.StrictMode}, nil); err != nil {
 			return fmt.Errorf("set the strict mode: %w", err)
 		}
-	}
-	compared, err := m.compare(ctx, name, progress)
-	if err != nil {
-		return err
 	}
 	progress.Done = true
 	if err := m.state.save(); err != nil {
@@ -173,6 +177,23 @@ func (m *migration) collection(ctx context.Context, name string) error {
 	m.bar.clear()
 	fmt.Fprintf(m.stdout, "collection %q: %d points copied, counts agree, %d of them compared\n", name, progress.Points, compared)
 	return nil
+}
+
+// pageOf returns how many points are read at a time from a collection of this strict mode.
+func (m *migration) pageOf(strictMode json.RawMessage) (int, error) {
+	var strict struct {
+		Enabled       bool `json:"enabled"`
+		MaxQueryLimit int  `json:"max_query_limit"`
+	}
+	if given(strictMode) {
+		if err := json.Unmarshal(strictMode, &strict); err != nil {
+			return 0, fmt.Errorf("strict_mode_config: %w", err)
+		}
+	}
+	if strict.Enabled && strict.MaxQueryLimit > 0 {
+		return min(m.page, strict.MaxQueryLimit), nil
+	}
+	return m.page, nil
 }
 
 // create makes the collection and its payload indexes. One that is there is used as it is if it is empty.
@@ -272,7 +293,7 @@ type sourcePage struct {
 
 // copy copies the points from where the progress is. One page is read while the one before it is written, and these are all
 // that is held in memory.
-func (m *migration) copy(ctx context.Context, name string, progress *migratedCollection) error {
+func (m *migration) copy(ctx context.Context, name string, limit int, progress *migratedCollection) error {
 	total, err := m.source.Count(ctx, name, nil)
 	if err != nil {
 		return err
@@ -283,7 +304,7 @@ func (m *migration) copy(ctx context.Context, name string, progress *migratedCol
 	failed := make(chan error, 1)
 	go func() {
 		defer close(pages)
-		failed <- m.read(ctx, name, progress.Next, pages)
+		failed <- m.read(ctx, name, limit, progress.Next, pages)
 	}()
 	begin, before := time.Now(), progress.Points
 	saved := begin
@@ -321,9 +342,8 @@ func (p *migratedCollection) add(id json.RawMessage) {
 	}
 }
 
-// read hands over the pages from the id next on.
-func (m *migration) read(ctx context.Context, name string, next json.RawMessage, pages chan<- sourcePage) error {
-	limit := m.page
+// read hands over the pages, of at most limit points, from the id next on.
+func (m *migration) read(ctx context.Context, name string, limit int, next json.RawMessage, pages chan<- sourcePage) error {
 	for {
 		body, err := json.Marshal(map[string]any{"limit": limit, "offset": next, "with_payload": true, "with_vector": true})
 		if err != nil {
@@ -398,8 +418,9 @@ func (m *migration) aliases(ctx context.Context, names []string) error {
 	return nil
 }
 
-// compare holds the target's collection against the source's: the number of points, and the points of the sample.
-func (m *migration) compare(ctx context.Context, name string, progress *migratedCollection) (compared int, err error) {
+// compare holds the target's collection against the source's: the number of points, and the points of the sample, at most limit
+// at a time.
+func (m *migration) compare(ctx context.Context, name string, limit int, progress *migratedCollection) (compared int, err error) {
 	want, err := m.source.Count(ctx, name, nil)
 	if err != nil {
 		return 0, err
@@ -411,7 +432,7 @@ func (m *migration) compare(ctx context.Context, name string, progress *migrated
 	if got != want {
 		return 0, fmt.Errorf("the target has %d points, the source %d: was it written to meanwhile?", got, want)
 	}
-	for ids := range slices.Chunk(progress.Sample, sampleRequest) {
+	for ids := range slices.Chunk(progress.Sample, min(sampleRequest, limit)) {
 		body, err := json.Marshal(map[string]any{"ids": ids, "with_payload": true, "with_vector": true})
 		if err != nil {
 			return 0, err

@@ -81,7 +81,7 @@ func fill(t *testing.T, url string, rng *rand.Rand, points int) {
 		"metadata":{"owner":"me"},"shard_number":2}`)
 	ask(t, "PUT", url+"/collections/many%20kinds", `{"vectors":{"":{"size":3,"distance":"Dot"},"image":{"size":2,"distance":"Euclid","hnsw_config":{"m":8},"datatype":"float16"},
 		"rows":{"size":2,"distance":"Manhattan","multivector_config":{"comparator":"max_sim"}}},"sparse_vectors":{"words":{"modifier":"idf"}},
-		"strict_mode_config":{"enabled":true,"max_query_limit":7}}`)
+		"strict_mode_config":{"enabled":true,"max_query_limit":60}}`)
 	ask(t, "PUT", url+"/collections/only-sparse", `{"sparse_vectors":{"words":{}}}`)
 	ask(t, "PUT", url+"/collections/empty", `{"vectors":{"size":1,"distance":"Dot"}}`)
 	ask(t, "PUT", url+"/collections/plain/index?wait=true", `{"field_name":"n","field_schema":"integer"}`)
@@ -141,7 +141,7 @@ func TestMigration(t *testing.T) {
 		}
 	}
 	stuck := func() bool { return g.pages.Load() >= g.closed.Load() }
-	const pages, killedAt, interruptedAt = 1 + 3*points/100, 9, 20 // all that there are, and two in the middle of a collection
+	const pages, killedAt, interruptedAt = 1 + 2*points/100 + points/60, 9, 40 // all that there are, and two in the middle of a collection
 	g.closed.Store(killedAt)
 	p := start(t, args...)
 	until(p, "the migration does not proceed", stuck)
@@ -202,6 +202,9 @@ func TestMigration(t *testing.T) {
 	same("GET", "/aliases", "", whole)
 	for _, name := range []string{"plain", "many%20kinds", "only-sparse", "empty"} {
 		same("GET", "/collections/"+name, "", settings)
+		for url, header := range map[string][]string{from: nil, to: key} { // so that all can be asked for at once
+			ask(t, "PATCH", url+"/collections/"+name, `{"strict_mode_config":{"enabled":false}}`, header...)
+		}
 		if name != "plain" { // whose vectors are normalized once more
 			same("POST", "/collections/"+name+"/points/scroll", `{"limit":10000,"with_vector":true}`, whole)
 		}
