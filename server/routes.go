@@ -25,6 +25,14 @@ var routes = []route{
 	{"GET", "/livez", permissionOpen, scopeServer, (*Server).getHealth},
 	{"GET", "/readyz", permissionOpen, scopeServer, (*Server).getReady},
 	{"GET", "/metrics", permissionRead, scopeServer, (*Server).getMetrics},
+	{"GET", "/openapi.json", permissionOpen, scopeServer, (*Server).getDescription},
+	{"GET", "/telemetry", permissionRead, scopeServer, (*Server).getTelemetry},
+	{"GET", "/issues", permissionRead, scopeServer, (*Server).listIssues},
+	{"DELETE", "/issues", permissionManage, scopeServer, (*Server).clearIssues},
+
+	{"GET", "/cluster", permissionRead, scopeServer, (*Server).getCluster},
+	{"GET", "/collections/{name}/cluster", permissionRead, scopeCollection, (*Server).getCollectionCluster},
+	{"POST", "/collections/{name}/cluster", permissionManage, scopeCollection, (*Server).updateCollectionCluster},
 
 	{"GET", "/collections", permissionRead, scopeListed, (*Server).listCollections},
 	{"GET", "/collections/{name}", permissionRead, scopeCollection, (*Server).getCollection},
@@ -96,17 +104,19 @@ func (s *Server) newRouter() *router.Router {
 	r.RedirectTrailingSlash = false
 	r.RedirectFixedPath = false
 	r.HandleOPTIONS = false
+	s.routeMetrics = make([]*routeMetrics, len(routes))
 	for i := range routes {
-		r.Handle(routes[i].method, routes[i].path, s.handlerOf(&routes[i]))
+		m := &routeMetrics{all: s.metrics, route: &routes[i]}
+		s.routeMetrics[i] = m
+		r.Handle(routes[i].method, routes[i].path, s.handlerOf(m))
 	}
-	r.NotFound = s.handlerOf(&noSuchRoute)
-	r.MethodNotAllowed = s.handlerOf(&noSuchMethod)
+	r.NotFound = s.handlerOf(&routeMetrics{all: s.metrics, route: &noSuchRoute})
+	r.MethodNotAllowed = s.handlerOf(&routeMetrics{all: s.metrics, route: &noSuchMethod})
 	return r
 }
 
-func (s *Server) handlerOf(rt *route) fasthttp.RequestHandler {
-	m := &routeMetrics{all: s.metrics, route: rt}
-	return func(ctx *fasthttp.RequestCtx) { s.serveRoute(rt, m, ctx) }
+func (s *Server) handlerOf(m *routeMetrics) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) { s.serveRoute(m.route, m, ctx) }
 }
 
 // handle is where fasthttp hands over a request. Trailing slashes are trimmed.
@@ -121,6 +131,16 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 			target = append(append(target, '?'), query...)
 		}
 		ctx.Request.SetRequestURIBytes(target)
+	}
+	origin := string(ctx.Request.Header.Peek(fasthttp.HeaderOrigin))
+	if origin != "" && s.mayCross(origin) {
+		if isPreflight(ctx) {
+			answerPreflight(ctx)
+		} else {
+			s.router.Handler(ctx)
+		}
+		allowOrigin(&ctx.Response, origin)
+		return
 	}
 	s.router.Handler(ctx)
 }

@@ -10,6 +10,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -88,6 +89,10 @@ type Options struct {
 	ReadOnlyAPIKey string // opens the routes that read
 	JWTRBAC        bool   // tokens open what they say (see package token); they are signed with APIKey, which must be given
 
+	// CORSOrigins are the origins, such as "https://app.example.com", whose pages may send requests from a browser; "*" stands for
+	// every one. A request that carries any other is refused.
+	CORSOrigins []string
+
 	RequestTimeout     time.Duration // of a request, from its first byte to the answer; 0 means DefaultRequestTimeout
 	IdleTimeout        time.Duration // of a connection between requests; 0 means DefaultIdleTimeout
 	MaxBodyBytes       int           // of one body, before and after decompression; 0 means DefaultMaxBodyBytes
@@ -137,6 +142,11 @@ type Server struct {
 	metrics    *metrics
 	log        *slog.Logger
 
+	routeMetrics []*routeMetrics // of routes, in their order
+	description  func() []byte   // of the API, made when it is first asked for
+	id           string          // of this process, for telemetry
+	started      time.Time
+
 	calls     atomic.Int64 // requests being served, open routes not counted
 	bodies    atomic.Int64 // bytes reserved for bodies in memory
 	downloads atomic.Int64 // snapshots being sent
@@ -150,7 +160,7 @@ type Server struct {
 // if o.JWTRBAC is set without o.APIKey.
 func New(e Engine, o Options) *Server {
 	o.setDefaults()
-	s := &Server{engine: e, options: o, authorizer: newAuthorizer(&o, e), log: o.Logger}
+	s := &Server{engine: e, options: o, authorizer: newAuthorizer(&o, e), log: o.Logger, description: sync.OnceValue(describeAPI), id: rand.Text(), started: time.Now()}
 	s.metrics = newMetrics(&s.options)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/model"
+	"github.com/vectord/vectord/internal/openapi"
 	"github.com/vectord/vectord/internal/token"
 )
 
@@ -57,7 +58,7 @@ func start(t *testing.T, e Engine, o Options) *harness {
 	return h
 }
 
-// send makes one request; header holds names and values in turn.
+// send makes one request, and checks it and its answer against the descriptions of the API; header holds names and values in turn.
 func (h *harness) send(method, path string, body io.Reader, header ...string) (status int, answer string, got http.Header) {
 	h.t.Helper()
 	req, err := http.NewRequest(method, "http://"+h.addr+path, body)
@@ -70,6 +71,7 @@ func (h *harness) send(method, path string, body io.Reader, header ...string) (s
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
+	sent := bodyOf(body)
 	resp, err := h.http.Do(req)
 	if err != nil {
 		h.t.Fatalf("%s %s: %v", method, path, err)
@@ -79,6 +81,15 @@ func (h *harness) send(method, path string, body io.Reader, header ...string) (s
 	if err != nil {
 		h.t.Fatalf("%s %s: %v", method, path, err)
 	}
+	x := openapi.Exchange{Method: method, Path: req.URL.EscapedPath(), RequestType: req.Header.Get("Content-Type"), Status: resp.StatusCode,
+		AnswerType: resp.Header.Get("Content-Type")}
+	if req.Header.Get("Content-Encoding") == "" {
+		x.Request = sent
+	}
+	if resp.Header.Get("Content-Encoding") == "" {
+		x.Answer = b
+	}
+	checkExchange(h.t, x)
 	return resp.StatusCode, string(b), resp.Header
 }
 

@@ -20,19 +20,22 @@ import (
 )
 
 type importCmd struct {
-	Files       []string `arg:"" help:"Data sets: .fvecs, .npy, .jsonl or .ndjson, each also with .gz." placeholder:"FILE"`
-	serverFlags `embed:""`
-	Collection  string `help:"Collection to load into." required:""`
-	Create      bool   `help:"Create the collection if it does not exist."`
-	Distance    string `help:"With --create: cosine (the default), euclid, dot or manhattan." placeholder:"NAME"`
-	Batch       int    `help:"Points in one request." default:"256"`
-	Concurrency int    `help:"Requests on their way at a time." default:"4"`
-	IDField     string `help:"Field of a JSON line that holds the id." default:"id" name:"id-field"`
-	NumberRows  bool   `help:"Number JSON lines instead of reading their ids."`
-	FirstID     uint64 `help:"Id of the first point where rows are numbered." default:"0" name:"first-id"`
-	Lines       string `help:"Text file whose line n goes into the payload of point n." placeholder:"FILE"`
-	LinesField  string `help:"With --lines: payload key of the text." default:"text"`
-	Resume      bool   `help:"Go on where an interrupted import of the same files stopped."`
+	Files          []string `arg:"" optional:"" help:"Data sets: .fvecs, .npy, .jsonl or .ndjson, each also with .gz." placeholder:"FILE"`
+	FromQdrant     string   `help:"Instead of files: server with Qdrant's REST API, whose collections are copied." placeholder:"URL" name:"from-qdrant"`
+	FromAPIKey     string   `help:"Key that this server asks for." placeholder:"KEY" name:"from-api-key" setting:""`
+	FromAPIKeyFile string   `help:"File with that key in its first line." placeholder:"FILE" name:"from-api-key-file" setting:""`
+	serverFlags    `embed:""`
+	Collection     string `help:"Collection to load into; of a server, the one to copy, all of them without."`
+	Create         bool   `help:"Create the collection if it does not exist."`
+	Distance       string `help:"With --create: cosine (the default), euclid, dot or manhattan." placeholder:"NAME"`
+	Batch          int    `help:"Points in one request." default:"256"`
+	Concurrency    int    `help:"Requests on their way at a time, of files." default:"4"`
+	IDField        string `help:"Field of a JSON line that holds the id." default:"id" name:"id-field"`
+	NumberRows     bool   `help:"Number JSON lines instead of reading their ids."`
+	FirstID        uint64 `help:"Id of the first point where rows are numbered." default:"0" name:"first-id"`
+	Lines          string `help:"Text file whose line n goes into the payload of point n." placeholder:"FILE"`
+	LinesField     string `help:"With --lines: payload key of the text." default:"text"`
+	Resume         bool   `help:"Go on where an interrupted import of the same files or server stopped."`
 }
 
 // Help is shown by import --help.
@@ -42,17 +45,41 @@ func (importCmd) Help() string {
     vectord import embeddings.npy --collection papers --create --distance cosine
     vectord import points.jsonl.gz --collection shop --batch 512 --concurrency 8
     vectord import base.fvecs --lines base.txt --lines-field word --collection words --create
+    vectord import --from-qdrant http://qdrant:6333 --from-api-key-file key
 
 A JSON line is {"id": 7, "vector": [0.1, 0.2], "payload": {"city": "Oslo"}} with a number or a UUID as id. The other formats
 have no ids: their rows are numbered from --first-id on, through all files.
 
 Progress is kept beside the first file, in FILE.vectord-import, until the import is complete. After an interruption the same
 command with --resume goes on behind the last batch that the server acknowledged. Starting over is harmless too: points are
-written under the same ids again.`
+written under the same ids again.
+
+With --from-qdrant collections are copied with their settings, payload indexes, points and aliases, and compared at the end:
+the numbers of points, and a sample of the points themselves. The source should not be written to meanwhile. Progress is kept
+in the current directory, in HOST_PORT.vectord-import. --url and --api-key are those of the vectord to copy to.`
 }
 
-// Run loads the files.
+// Validate refuses flags that do not go together. kong calls it.
+func (c *importCmd) Validate() error {
+	fromFiles := len(c.Files) > 0 || c.Create || c.Distance != "" || c.Lines != "" || c.NumberRows
+	switch {
+	case c.FromQdrant != "" && fromFiles:
+		return errors.New("--from-qdrant and files, with the flags for them, cannot be given together")
+	case c.FromQdrant != "":
+		return nil
+	case len(c.Files) == 0:
+		return errors.New(`expected "<files> ..." or --from-qdrant`)
+	case c.Collection == "":
+		return errors.New("missing flags: --collection=STRING")
+	}
+	return nil
+}
+
+// Run loads the files, or copies from a server.
 func (c *importCmd) Run(s *session) error {
+	if c.FromQdrant != "" {
+		return c.migrate(s)
+	}
 	distance := vectord.Cosine
 	if c.Distance != "" {
 		var err error
@@ -210,21 +237,25 @@ func (c *importCmd) openState() (*importState, error) {
 	return state, nil
 }
 
-// save replaces the file at once, so that it is whole whenever it is read.
-func (s *importState) save() error {
-	b, err := json.Marshal(s)
+func (s *importState) save() error { return replaceFile(s.path, s) }
+
+func (s *importState) remove() error { return removeFile(s.path) }
+
+// replaceFile writes v as JSON at once, so that the file is whole whenever it is read.
+func replaceFile(path string, v any) error {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	next := s.path + ".next"
+	next := path + ".next"
 	if err := os.WriteFile(next, append(b, '\n'), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(next, s.path)
+	return os.Rename(next, path)
 }
 
-func (s *importState) remove() error {
-	if err := os.Remove(s.path); !errors.Is(err, os.ErrNotExist) {
+func removeFile(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil

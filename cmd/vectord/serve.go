@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -49,6 +50,7 @@ type serveCmd struct {
 	MemoryLimit        byteSize `help:"Memory to use, such as 2GiB; three quarters of what there is unless given." setting:"" placeholder:"SIZE"`
 	SnapshotDir        string   `help:"Directory of snapshots; the folder snapshots of the data directory unless given." setting:"" placeholder:"DIR"`
 	SnapshotURLs       string   `help:"URLs, separated by commas, from or below which a request may have a snapshot fetched." name:"snapshot-urls" setting:"" placeholder:"URLS"`
+	CORS               string   `help:"Origins, separated by commas, whose pages may send requests from a browser, such as https://app.example.com; * for every one." name:"cors" setting:"" placeholder:"ORIGINS"`
 	LogFormat          string   `help:"text or json." enum:"text,json" default:"text" setting:""`
 	LogLevel           string   `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" setting:""`
 	Insecure           bool     `help:"Listen beyond this machine without a key." setting:""`
@@ -65,6 +67,22 @@ func (serveCmd) Help() string {
 
 SIGTERM or SIGINT ends the server: it answers what it has accepted and is gone within 10 seconds; a second signal ends it at
 once. Nothing that was acknowledged is lost either way.`
+}
+
+// origins reads the list of --cors.
+func origins(list string) (out []string, err error) {
+	for text := range strings.SplitSeq(list, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		u, err := url.Parse(text)
+		if text != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text || strings.ToLower(text) != text) {
+			return nil, fmt.Errorf("--cors: %q is not an origin, expected * or a scheme, a host and a port where it is not the usual one, "+
+				"in lower case, such as https://app.example.com", text)
+		}
+		out = append(out, text)
+	}
+	return out, nil
 }
 
 // service answers requests until it is shut down.
@@ -91,6 +109,7 @@ type serviceOptions struct {
 	jwtRBAC           bool
 	snapshotDir       string
 	snapshotURLs      []string
+	corsOrigins       []string
 	logger            *slog.Logger
 }
 
@@ -103,6 +122,9 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 		}
 	}
 	var err error
+	if options.corsOrigins, err = origins(c.CORS); err != nil {
+		return err
+	}
 	if options.apiKey, err = secret("api-key", c.APIKey, c.APIKeyFile); err != nil {
 		return err
 	}

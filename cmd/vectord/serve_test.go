@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -270,6 +271,9 @@ func TestServeRefuses(t *testing.T) {
 		}
 	}
 	f("can be reached from other machines", "--http", "0.0.0.0:0")
+	f(`--cors: "app.example.com" is not an origin`, "--cors", "*, app.example.com")
+	f(`--cors: "https://app.example.com/" is not an origin`, "--cors", "https://app.example.com/")
+	f(`--cors: "null" is not an origin`, "--cors", "null")
 	f("can be reached from other machines", "--http", ":0")
 	f("can be reached from other machines", "--http", "[::]:0")
 	f("would leave writing open", "--read-only-api-key", "r")
@@ -313,6 +317,13 @@ func writeCertificate(t *testing.T, dir, name string) (certFile, keyFile string)
 		}
 	}
 	return certFile, keyFile
+}
+
+func TestOrigins(t *testing.T) {
+	got, err := origins(" https://a.example.com:8443,,http://localhost ,* ")
+	if want := []string{"https://a.example.com:8443", "http://localhost", "*"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("origins %q (%v), want %q", got, err, want)
+	}
 }
 
 func TestCertificateFollowsItsFiles(t *testing.T) {

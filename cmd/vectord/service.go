@@ -21,7 +21,7 @@ func openService(o serviceOptions) (service, io.Closer, error) {
 		return nil, nil, err
 	}
 	return server.New(n.Engine(), server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
-		JWTRBAC: o.jwtRBAC, Commit: commit(),
+		JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, Commit: commit(),
 		MaxBodiesBytes: bodiesBytes(o.memoryLimit), Logger: o.logger, Metrics: metrics}), n, nil
 }
 

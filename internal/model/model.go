@@ -140,7 +140,8 @@ func (m *Model) Collections() []string {
 	return slices.Sorted(maps.Keys(m.collections))
 }
 
-// CollectionInfo describes a collection. The model has no index that could lag, so all points count as indexed.
+// CollectionInfo describes a collection. The model has no index that could lag, so all points count as indexed, and no
+// shards, so the first has them all.
 func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -149,7 +150,8 @@ func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		return vectord.CollectionInfo{}, err
 	}
 	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Points: len(c.points), IndexedVectors: len(c.points), Config: c.config,
-		Fields: map[string]vectord.FieldInfo{}}
+		Fields: map[string]vectord.FieldInfo{}, ShardPoints: make([]int, c.config.Params.ShardNumber)}
+	info.ShardPoints[0] = len(c.points)
 	for name, schema := range c.fields {
 		field := vectord.FieldInfo{FieldSchema: schema}
 		for _, p := range c.points {
