@@ -237,6 +237,7 @@ type CollectionInfo struct {
 	IndexedVectors int // of all names, in graphs and inverted indexes
 	Config         CollectionConfig
 	Recall         map[string]RecallState // by name of dense vectors
+	Fields         map[string]FieldInfo   // the payload indexes by field; nil or empty: none
 }
 
 // RecallState is how well a collection's searches find the ten nearest points. Each replica measures it by itself.

@@ -41,9 +41,11 @@ const (
 )
 
 // UpdateResult answers one acknowledged operation: it is durable, and every later read sees it. OperationID is its index
-// in the log, 0 where there was nothing to change.
+// in the log, 0 where there was nothing to change. Pending says that more is done in the background: a payload index is
+// still being built.
 type UpdateResult struct {
 	OperationID uint64
+	Pending     bool
 }
 
 // WriteOptions go with a write.

@@ -44,9 +44,12 @@ func (c *Client) Collection(ctx context.Context, name string) (vectord.Collectio
 		IndexedVectors int                      `json:"indexed_vectors_count"`
 		Config         vectord.CollectionConfig `json:"config"`
 		Recall         json.RawMessage          `json:"recall"`
+
+		Fields map[string]vectord.FieldInfo `json:"payload_schema"`
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: collectionPath(name, "")}, &result)
-	info := vectord.CollectionInfo{Status: result.Status, Points: result.Points, IndexedVectors: result.IndexedVectors, Config: result.Config}
+	info := vectord.CollectionInfo{Status: result.Status, Points: result.Points, IndexedVectors: result.IndexedVectors, Config: result.Config,
+		Fields: result.Fields}
 	if err == nil && len(result.Recall) > 0 {
 		info.Recall, err = parseRecall(result.Recall)
 	}

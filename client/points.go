@@ -60,7 +60,7 @@ func (c *Client) update(ctx context.Context, r request) (vectord.UpdateResult, e
 		OperationID uint64 `json:"operation_id"`
 	}
 	err := c.call(ctx, r, &result)
-	return vectord.UpdateResult(result), err
+	return vectord.UpdateResult{OperationID: result.OperationID}, err
 }
 
 // Query returns the points nearest to a vector or to another point, nearest first.

@@ -25,6 +25,8 @@ type applier struct {
 	byShard map[uint32]*shardChanges
 	dropped []*collection
 	changed []*collection
+	// reindexed are the ids of collections whose payload indexes were created, dropped or made ready.
+	reindexed []uint32
 }
 
 // Apply applies entries in order, in one atomic commit, and returns a result for each. Effects are visible on return;
@@ -59,6 +61,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 		db.applied[e.Group] = at
 		a.batch.SetApplied(e.Group, at)
 	}
+	a.followFields()
 	for _, c := range a.changes {
 		c.begin()
 	}
@@ -69,6 +72,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	if err != nil {
 		return nil, nil, err
 	}
+	a.releaseFields()
 	for _, c := range a.changed {
 		db.followConfig(c)
 	}
@@ -115,6 +119,31 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return a.updateAliases(c)
+	case commandCreateField:
+		c, err := decodeInto[createField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.createField(c)
+	case commandDeleteField:
+		c, err := decodeInto[deleteField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.deleteField(c)
+	case commandFillField:
+		c, err := decodeInto[fillField](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		value, err = a.fillField(e, c)
+		return value, nil, err
+	case commandFieldReady:
+		c, err := decodeInto[fieldReady](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, a.fieldReady(c)
 	}
 	return nil, nil, fmt.Errorf("command of unknown kind %d: a newer vectord wrote it", kind)
 }
@@ -238,6 +267,9 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 		if refusal, err = pw.operation(&w.Operations[i]); refusal != nil || err != nil {
 			break
 		}
+	}
+	if err == nil {
+		err = pw.err
 	}
 	if err != nil {
 		return nil, nil, err

@@ -92,6 +92,12 @@ func (r *replica) dump() string {
 			_, err := fmt.Fprintf(&b, "vector %d %d %v\n", id, slot, v)
 			return err
 		}))
+		for number := range uint16(8) {
+			check(r.store.ScanPostings(id, number, func(term []byte, slot uint32) error {
+				_, err := fmt.Fprintf(&b, "posting %d %d %q %d\n", id, number, term, slot)
+				return err
+			}))
+		}
 		for key := range 6 {
 			session, ok, err := r.store.Session(id, sessionKey(1, fmt.Sprint(key)))
 			check(err)
@@ -127,6 +133,18 @@ func randomEntries(t *testing.T, rng *rand.Rand, n int) []vectord.Entry {
 			add(metaGroup, must(encodeCatalogCommand(commandDeleteCollection, deleteCollection{fmt.Sprint("c", rng.IntN(4))})))
 		case 1:
 			add(metaGroup, must(encodeCatalogCommand(commandCreateCollection, createCollection{fmt.Sprint("c", rng.IntN(4)), vectord.DefaultCollectionConfig(3, vectord.Dot)})))
+		case 3:
+			types := []vectord.FieldType{vectord.FieldInteger, vectord.FieldKeyword, vectord.FieldFloat}
+			add(metaGroup, must(encodeCatalogCommand(commandCreateField, createField{fmt.Sprint("c", rng.IntN(4)), []string{"b", "a.z", "a.c", "k"}[rng.IntN(4)],
+				vectord.FieldSchema{Type: types[rng.IntN(len(types))]}})))
+		case 4:
+			add(metaGroup, must(encodeCatalogCommand(commandDeleteField, deleteField{fmt.Sprint("c", rng.IntN(4)), []string{"b", "a.z", "a.c", "k"}[rng.IntN(4)]})))
+		case 5:
+			collection := 1 + rng.Uint32N(3)
+			shard := collection * (collection + 1) / 2 // the last of the collection
+			add(shard, must(encodeCatalogCommand(commandFillField, fillField{collection, shard, uint16(rng.IntN(4)), rng.Uint32N(10)})))
+		case 6:
+			add(metaGroup, must(encodeCatalogCommand(commandFieldReady, fieldReady{1 + rng.Uint32N(3), uint16(rng.IntN(4))})))
 		case 2:
 			add(metaGroup, must(encodeCatalogCommand(commandUpdateAliases, updateAliases{[]vectord.AliasAction{
 				{Create: &vectord.Alias{Name: fmt.Sprint("a", rng.IntN(3)), Collection: fmt.Sprint("c", rng.IntN(3))}}}})))

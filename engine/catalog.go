@@ -23,6 +23,9 @@ type collection struct {
 	nextNumber uint16
 	specs      []*vectorSpec // by ascending number
 	shards     []*shard
+	fields     []*fieldDef
+	// nextField is the number of the next payload index.
+	nextField uint32
 }
 
 // shardOf returns the shard that keeps the point.
@@ -31,11 +34,6 @@ func (c *collection) shardOf(id vectord.PointID) *shard {
 		return c.shards[0]
 	}
 	return c.shards[id.Hash()%uint64(len(c.shards))]
-}
-
-// compileFilter returns the matcher of a filter over the collection's points.
-func (c *collection) compileFilter(f *vectord.Filter) (*matcher, error) {
-	return compileFilter(f, nil, c.numbers)
 }
 
 // catalog knows collections by name and aliases. Apply is its only writer.
@@ -68,6 +66,10 @@ type collectionMeta struct {
 
 	Numbers    map[string]uint16 `json:"vector_numbers"` // of vector names, in storage
 	NextNumber uint16            `json:"next_vector_number"`
+
+	Fields []fieldMeta `json:"fields,omitempty"`
+	// NextField is the number of the next payload index.
+	NextField uint32 `json:"next_field,omitempty"`
 }
 
 type shardMeta struct {
@@ -88,7 +90,10 @@ func newCatalog() *catalog {
 }
 
 func (c *collection) meta() collectionMeta {
-	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config, Numbers: c.numbers, NextNumber: c.nextNumber}
+	m := collectionMeta{ID: c.id, Name: c.name, Config: c.config, Numbers: c.numbers, NextNumber: c.nextNumber, NextField: c.nextField}
+	for _, d := range c.fields {
+		m.Fields = append(m.Fields, d.fieldMeta)
+	}
 	for _, s := range c.shards {
 		m.Shards = append(m.Shards, shardMeta{ID: s.id, Group: s.group})
 	}

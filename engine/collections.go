@@ -103,6 +103,19 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		return vectord.CollectionInfo{}, err
 	}
 	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Config: c.config}
+	if len(c.fields) > 0 {
+		info.Fields = make(map[string]vectord.FieldInfo, len(c.fields))
+	}
+	for _, d := range c.fields {
+		field := vectord.FieldInfo{FieldSchema: d.Schema}
+		for _, s := range c.shards {
+			field.Points += s.fields.points(d.Number)
+		}
+		info.Fields[d.Name] = field
+		if !d.Ready {
+			info.Status = vectord.StatusYellow
+		}
+	}
 	for _, spec := range c.specs {
 		if spec.kind == vectord.DenseVector {
 			if info.Recall == nil {

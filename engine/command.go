@@ -28,6 +28,10 @@ const (
 	commandDeleteCollection commandKind = 3
 	commandUpdateAliases    commandKind = 4
 	commandWrite            commandKind = 5
+	commandCreateField      commandKind = 6
+	commandDeleteField      commandKind = 7
+	commandFillField        commandKind = 8
+	commandFieldReady       commandKind = 9
 )
 
 type createCollection struct {

@@ -5,8 +5,8 @@
 // by Apply, in one goroutine, each batch in one atomic commit. Points in storage are the truth; the slot tables, indexes,
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
-// Lock order: shard.applying before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody holds together;
-// catalog.mu is held alone.
+// Lock order: shard.applying before fieldIndexes.mu before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody
+// holds together; catalog.mu is held alone.
 package engine
 
 import (
@@ -65,6 +65,9 @@ type DB struct {
 	sampled   atomic.Int64  // bytes of queries kept to measure recall with
 	pass      *recallPass   // the measurement under way, nil for none; holdRecall's own
 
+	fieldChanges broadcast     // payload indexes were created, dropped or made ready
+	fieldTick    chan struct{} // maintenance lets builds of payload indexes be tried again
+
 	started    atomic.Bool
 	stop       context.Context // ends background work
 	cancel     context.CancelFunc
@@ -80,7 +83,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
 	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
-		workers: newWorkerTokens(o.IndexWorkers)}
+		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{})}
 	db.stop, db.cancel = context.WithCancel(context.Background())
 	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
 	db.metrics = newMetrics(db, o.Metrics)
@@ -129,10 +132,17 @@ func (db *DB) load() error {
 }
 
 func (db *DB) loadCollection(m collectionMeta) error {
-	c := &collection{id: m.ID, name: m.Name, config: m.Config, numbers: m.Numbers, nextNumber: m.NextNumber}
+	c := &collection{id: m.ID, name: m.Name, config: m.Config, numbers: m.Numbers, nextNumber: m.NextNumber, nextField: m.NextField}
 	var err error
 	if c.specs, err = specsOf(&c.config, c.numbers); err != nil {
 		return fmt.Errorf("collection %q: %w", m.Name, err)
+	}
+	for _, fm := range m.Fields {
+		d, err := newFieldDef(fm)
+		if err != nil {
+			return fmt.Errorf("payload index on %q of collection %q: %w", fm.Name, m.Name, err)
+		}
+		c.fields = append(c.fields, d)
 	}
 	for _, sm := range m.Shards {
 		s := db.newShard(sm, c)
@@ -160,6 +170,7 @@ func (db *DB) loadShard(s *shard, c *collection) error {
 		s.slots.set(slot, slotPoint{row.ID, row.Version})
 		s.allocator.load(slot)
 		s.points.Add(1)
+		s.fields.live.Add(slot)
 		for _, number := range row.Vectors {
 			if slots := live[number]; slots != nil {
 				slots.Add(slot)
@@ -171,6 +182,9 @@ func (db *DB) loadShard(s *shard, c *collection) error {
 		return err
 	}
 	s.filters.from = applied.Index
+	if err := s.fields.load(db.store, s.id, c.fields); err != nil {
+		return err
+	}
 	for _, v := range *s.vectors.Load() {
 		if v.sparse != nil {
 			err = v.sparse.load(db.store.Reader, storage.VectorSet{Shard: s.id, Number: v.number})
@@ -195,7 +209,7 @@ func (db *DB) loadDense(v *shardVectors, live *roaring.Bitmap, applied uint64) e
 
 // newShard makes a shard without points.
 func (db *DB) newShard(m shardMeta, c *collection) *shard {
-	s := &shard{id: m.ID, group: m.Group, allocator: newAllocator()}
+	s := &shard{id: m.ID, group: m.Group, allocator: newAllocator(), fields: newFieldIndexes()}
 	vectors := make([]*shardVectors, len(c.specs))
 	for i, spec := range c.specs {
 		vectors[i] = db.newShardVectors(s, spec)
@@ -256,8 +270,9 @@ func (db *DB) LastApplied() (index uint64, timeMillis int64, err error) {
 func (db *DB) Start(log Log) {
 	db.log = log
 	db.started.Store(true)
-	db.background.Add(2)
+	db.background.Add(3)
 	go db.maintain()
+	go db.buildFields()
 	go db.holdRecall()
 	db.eachIndex((*vectorIndex).kick)
 }
@@ -298,6 +313,10 @@ func (db *DB) maintain() {
 		case <-tick.C:
 			db.budget.refresh()
 			db.eachIndex((*vectorIndex).kick)
+			select {
+			case db.fieldTick <- struct{}{}:
+			default: // it is building
+			}
 		case <-db.stop.Done():
 			return
 		}
@@ -328,7 +347,7 @@ func (db *DB) eachIndex(fn func(*vectorIndex)) {
 
 // memoryBytes returns what the shards hold on the Go heap and outside of it.
 func (db *DB) memoryBytes() (heap, outside int64) {
-	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() })
+	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.fields.memoryBytes() })
 	db.eachVectors(func(v *shardVectors) {
 		if v.sparse != nil {
 			heap += v.sparse.memoryBytes()

@@ -19,6 +19,9 @@ type matcher struct {
 	ids []vectord.PointID
 	// needsPayload is false where the id and the vectors' names decide.
 	needsPayload bool
+	// fields are the payload indexes of the collection, schema tells them from those at another time.
+	fields []*fieldDef
+	schema string
 }
 
 // pointView is what a filter sees of a point.

@@ -144,6 +144,7 @@ func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher
 	if err != nil {
 		return nil, err
 	}
+	key = append(key, m.schema...) // on which what texts match depends
 	// Read before storage is: a change after it may or may not be seen below, and is looked at again by who uses it.
 	asOf := s.through.Load()
 	old, changed, ok := s.filters.cached(string(key))
@@ -151,9 +152,14 @@ func (s *shard) tryMatches(ctx context.Context, store *storage.Store, m *matcher
 		return old, nil
 	}
 	var found *matches
-	if ok {
+	if !ok || len(changed) > refreshedMax {
+		found, err = s.indexed(ctx, store, m, asOf, settled)
+	}
+	switch {
+	case err != nil || found != nil:
+	case ok:
 		found, err = s.refresh(store, m, old, changed, asOf, settled)
-	} else {
+	default:
 		found, err = s.evaluate(ctx, store, m, asOf)
 	}
 	if err != nil {
@@ -186,6 +192,36 @@ func (s *shard) matchesAmong(store *storage.Store, m *matcher) (*matches, error)
 	return found, nil
 }
 
+// refreshedMax is how many slots may have changed for their payloads to be read rather than the payload indexes.
+const refreshedMax = 16
+
+// indexed evaluates the filter by the payload indexes and by the payloads of those points of which they are not sure. It
+// returns nil if they are of no help.
+//
+// The indexes change together with the vector index and the slots, so a filter that they decide alone sees what a search
+// that follows sees. Points whose payloads are read may have moved since, as in refresh.
+func (s *shard) indexed(ctx context.Context, store *storage.Store, m *matcher, asOf uint64, settled bool) (*matches, error) {
+	sure, ask, ok := s.fields.evaluate(m)
+	if !ok {
+		return nil, nil
+	}
+	found := &matches{asOf: asOf, slots: sure}
+	for i, slot := range ask {
+		if i%cancelCheckRows == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		holds, err := s.slotMatches(store, m, slot, asOf, settled)
+		if err != nil {
+			return nil, err
+		}
+		if holds {
+			found.slots.bits = found.slots.bits.Set(slot)
+		}
+	}
+	found.count = found.slots.bits.Count()
+	return found, nil
+}
+
 func (s *shard) evaluate(ctx context.Context, store *storage.Store, m *matcher, asOf uint64) (*matches, error) {
 	found := &matches{asOf: asOf}
 	err := scanMatching(ctx, store.Reader, s, nil, m, func(_ vectord.PointID, row storage.PointRow) (bool, error) {
@@ -196,29 +232,13 @@ func (s *shard) evaluate(ctx context.Context, store *storage.Store, m *matcher, 
 	return found, err
 }
 
-// refresh corrects the matches of a filter by the slots that changed. A slot that Apply has cleared, or whose point storage has
-// elsewhere by now, belongs to a point whose new slot is not known yet: without either the point would be missing.
+// refresh corrects the matches of a filter by the slots that changed.
 func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed []uint32, asOf uint64, settled bool) (*matches, error) {
 	found := &matches{asOf: asOf, slots: slotSet{append(index.Bitset(nil), old.slots.bits...)}}
 	for _, slot := range changed {
-		holds := false
-		p, ok := s.slots.get(slot)
-		if !ok && !settled && (s.moving.Load() || s.through.Load() != asOf) {
-			return nil, errChanged
-		}
-		if ok {
-			row, ok, err := store.Point(s.id, p.id)
-			if err != nil {
-				return nil, err
-			}
-			if ok = ok && row.Slot == slot; !ok && !settled {
-				return nil, errChanged
-			}
-			if ok {
-				if holds, err = m.matches(viewOf(p.id, row)); err != nil {
-					return nil, err
-				}
-			}
+		holds, err := s.slotMatches(store, m, slot, asOf, settled)
+		if err != nil {
+			return nil, err
 		}
 		if holds {
 			found.slots.bits = found.slots.bits.Set(slot)
@@ -228,4 +248,28 @@ func (s *shard) refresh(store *storage.Store, m *matcher, old *matches, changed 
 	}
 	found.count = found.slots.bits.Count()
 	return found, nil
+}
+
+// slotMatches reports whether the point in a slot passes. A slot that Apply has cleared, or whose point storage has elsewhere
+// by now, belongs to a point whose new slot is not known yet: without either the point would be missing, so that is
+// errChanged.
+func (s *shard) slotMatches(store *storage.Store, m *matcher, slot uint32, asOf uint64, settled bool) (bool, error) {
+	p, ok := s.slots.get(slot)
+	if !ok {
+		if !settled && (s.moving.Load() || s.through.Load() != asOf) {
+			return false, errChanged
+		}
+		return false, nil
+	}
+	row, ok, err := store.Point(s.id, p.id)
+	if err != nil {
+		return false, err
+	}
+	if !ok || row.Slot != slot {
+		if !settled {
+			return false, errChanged
+		}
+		return false, nil
+	}
+	return m.matches(viewOf(p.id, row))
 }

@@ -39,11 +39,7 @@ func distance(a, b vectord.GeoPoint) float64 {
 
 // inPolygon returns the test for a place inside a polygon and outside its holes.
 func inPolygon(polygon vectord.GeoPolygon) func(vectord.GeoPoint) bool {
-	low, high := polygon.Exterior[0], polygon.Exterior[0]
-	for _, p := range polygon.Exterior {
-		low = vectord.GeoPoint{Lon: min(low.Lon, p.Lon), Lat: min(low.Lat, p.Lat)}
-		high = vectord.GeoPoint{Lon: max(high.Lon, p.Lon), Lat: max(high.Lat, p.Lat)}
-	}
+	low, high := boxOf(polygon.Exterior)
 	return func(p vectord.GeoPoint) bool {
 		if p.Lon < low.Lon || p.Lon > high.Lon || p.Lat < low.Lat || p.Lat > high.Lat {
 			return false

@@ -122,6 +122,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			return float64(total)
 		},
 		"slots":   sum(func(s *shard) int64 { return s.slots.memoryBytes() }),
+		"fields":  sum(func(s *shard) int64 { return s.fields.memoryBytes() }),
 		"hot_set": func() float64 { return float64(db.hot.memoryBytes()) },
 		"storage": func() float64 { return float64(db.budget.fixed - runtimeBytes) },
 	}

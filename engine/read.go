@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -124,12 +125,10 @@ func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) 
 
 // page returns up to limit matching points by ascending id, from an id on.
 func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, limit int, filter *matcher, sel selection) ([]vectord.Record, error) {
-	snapshot := db.store.NewSnapshot()
-	defer snapshot.Close()
 	var records []vectord.Record
 	for _, s := range col.shards {
 		found := 0
-		err := scanMatching(ctx, snapshot.Reader, s, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+		err := s.eachMatching(ctx, db.store, from, limit, filter, func(snapshot *storage.Snapshot, id vectord.PointID, row storage.PointRow) (bool, error) {
 			r, err := col.record(snapshot.Reader, s, id, row, &sel)
 			if err != nil {
 				return false, err
@@ -147,6 +146,76 @@ func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, 
 	}
 	return records[:min(len(records), limit)], nil
 }
+
+// eachMatching calls fn with the matching points of a shard by ascending id until it returns false, as of one moment, whose
+// snapshot it hands to fn. limit is how many points fn is going to want. Where payload indexes know few enough that can match
+// only these are read, else all points are.
+func (s *shard) eachMatching(ctx context.Context, store *storage.Store, from *vectord.PointID, limit int, filter *matcher,
+	fn func(*storage.Snapshot, vectord.PointID, storage.PointRow) (bool, error)) error {
+	ids, snapshot, ok := s.idsByIndex(store, from, limit, filter)
+	defer snapshot.Close()
+	if !ok {
+		return scanMatching(ctx, snapshot.Reader, s, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+			return fn(snapshot, id, row)
+		})
+	}
+	for i, id := range ids {
+		if i%cancelCheckRows == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		row, ok, err := snapshot.Point(s.id, id)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("point %s has a slot and no row", id)
+		}
+		if holds, err := filter.matches(viewOf(id, row)); err != nil {
+			return err
+		} else if !holds {
+			continue
+		}
+		if more, err := fn(snapshot, id, row); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// idsByIndex returns the ids of all points that may match, from an id on and ascending, and the snapshot as of which they are
+// all; ok is false if payload indexes do not know them or a scan of all points will have found enough before.
+func (s *shard) idsByIndex(store *storage.Store, from *vectord.PointID, limit int, filter *matcher) (ids []vectord.PointID, snapshot *storage.Snapshot, ok bool) {
+	if filter == nil {
+		return nil, store.NewSnapshot(), false
+	}
+	s.applying.RLock() // memory and storage are of one moment
+	defer s.applying.RUnlock()
+	snapshot = store.NewSnapshot()
+	slots, live, ok := s.fields.candidates(filter)
+	if !ok {
+		return nil, snapshot, false
+	}
+	// In terms of rows that a scan reads: to take an id and sort it, and to read a row by itself.
+	indexed := len(slots)/idsPerRow + readCost*min(len(slots), limit)
+	scanned := live
+	if len(slots) > limit {
+		scanned = int(float64(live) * float64(limit) / float64(len(slots)))
+	}
+	if indexed > scanned {
+		return nil, snapshot, false
+	}
+	ids = make([]vectord.PointID, 0, len(slots))
+	for _, slot := range slots {
+		if p, ok := s.slots.get(slot); ok && (from == nil || p.id.Compare(*from) >= 0) {
+			ids = append(ids, p.id)
+		}
+	}
+	slices.SortFunc(ids, vectord.PointID.Compare)
+	return ids, snapshot, true
+}
+
+// idsPerRow is how many ids are taken from the slots and sorted in the time that a scan takes for a row.
+const idsPerRow = 8
 
 // scanMatching calls fn with the matching points of a shard by ascending id until it returns false.
 func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord.PointID, filter *matcher,
@@ -166,11 +235,9 @@ func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord
 
 // matchingIDs returns the ids of all points that match.
 func (db *DB) matchingIDs(ctx context.Context, col *collection, filter *matcher) ([]vectord.PointID, error) {
-	snapshot := db.store.NewSnapshot()
-	defer snapshot.Close()
 	var ids []vectord.PointID
 	for _, s := range col.shards {
-		err := scanMatching(ctx, snapshot.Reader, s, nil, filter, func(id vectord.PointID, _ storage.PointRow) (bool, error) {
+		err := s.eachMatching(ctx, db.store, nil, math.MaxInt, filter, func(_ *storage.Snapshot, id vectord.PointID, _ storage.PointRow) (bool, error) {
 			ids = append(ids, id)
 			return true, nil
 		})

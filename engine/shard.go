@@ -21,6 +21,7 @@ type shard struct {
 	vectors   atomic.Pointer[[]*shardVectors] // by ascending number; replaced whole by Apply when a name comes or goes
 	feed      feedMarks
 	filters   filterCache
+	fields    *fieldIndexes
 	points    atomic.Int64
 	// through is the index in the log up to which changes have reached the memory.
 	through atomic.Uint64
@@ -39,7 +40,8 @@ type shardChanges struct {
 	steps   []slotStep
 	points  int64    // points more than before
 	touched []uint32 // slots whose point or payload changed
-	through uint64   // index of the last entry, whether it changed anything or not
+	fields  []fieldStep
+	through uint64 // index of the last entry, whether it changed anything or not
 }
 
 // slotStep is one change of a slot: given to a point with new vectors, kept by it with a new version (a changed
@@ -77,10 +79,14 @@ func (c *shardChanges) begin() {
 
 // finish makes the memory follow the committed batch.
 func (c *shardChanges) finish() {
+	// A filter that is evaluated by indexes sees what the vector indexes have: all of the batch or nothing.
+	f := c.shard.fields
+	f.mu.Lock()
 	for _, s := range c.steps {
 		switch s.kind {
 		case slotFilled:
 			c.shard.slots.set(s.slot, s.point)
+			f.live.Add(s.slot)
 			for i := range s.filled {
 				if v := c.shard.vectorsOf(s.filled[i].number); v != nil {
 					v.add(s.slot, &s.filled[i].Vector)
@@ -90,6 +96,7 @@ func (c *shardChanges) finish() {
 			c.shard.slots.set(s.slot, s.point)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
+			f.live.Remove(s.slot)
 			for _, number := range s.emptied {
 				if v := c.shard.vectorsOf(number); v != nil {
 					v.remove(s.slot)
@@ -97,9 +104,14 @@ func (c *shardChanges) finish() {
 			}
 		}
 	}
+	for i := range c.fields {
+		f.step(&c.fields[i])
+	}
+	f.measure()
 	c.shard.points.Add(c.points)
 	c.shard.filters.changed(c.through, c.touched)
 	c.shard.through.Store(c.through)
+	f.mu.Unlock()
 	c.shard.moving.Store(false)
 	c.shard.applying.Unlock()
 	for _, v := range *c.shard.vectors.Load() {
@@ -113,6 +125,7 @@ type pointWriter struct {
 	batch      *storage.Batch
 	changes    *shardChanges
 	index      uint64 // of the entry being applied
+	err        error  // the first of reindex, which ends everything
 }
 
 func (w *pointWriter) step(s slotStep) {
@@ -126,10 +139,12 @@ func (w *pointWriter) upsert(p *vectord.Point, old storage.PointRow, existed boo
 	if err != nil {
 		return err
 	}
-	w.place(p.ID, vectors, p.Payload, p.Expires)
+	row := w.place(p.ID, vectors, p.Payload, p.Expires)
 	if existed {
+		w.reindex(&old, &row)
 		w.free(old)
 	} else {
+		w.reindex(nil, &row)
 		w.changes.points++
 	}
 	return nil
@@ -151,7 +166,7 @@ func (w *pointWriter) numbered(vectors vectord.Vectors) ([]numberedVector, error
 
 // place gives the point a new slot. The slot that it may have had is freed afterwards: the other way round a search
 // between the two would find the point nowhere.
-func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payload []byte, expires int64) {
+func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payload []byte, expires int64) storage.PointRow {
 	s := w.changes.shard
 	slot := s.allocator.allocate(w.index)
 	numbers := make([]uint16, len(vectors))
@@ -159,9 +174,11 @@ func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payloa
 		numbers[i] = vectors[i].number
 		w.collection.specOf(numbers[i]).put(w.batch, s.id, slot, &vectors[i].Vector)
 	}
-	w.batch.PutPoint(s.id, id, storage.PointRow{Slot: slot, Expires: expires, Vectors: numbers, Payload: payload})
+	row := storage.PointRow{Slot: slot, Expires: expires, Vectors: numbers, Payload: payload}
+	w.batch.PutPoint(s.id, id, row)
 	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index, Expires: expires, Vectors: numbers})
 	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, filled: vectors})
+	return row
 }
 
 // free takes a point's slot away.
@@ -177,6 +194,7 @@ func (w *pointWriter) free(row storage.PointRow) {
 
 func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.batch.DeletePoint(w.changes.shard.id, id)
+	w.reindex(&row, nil)
 	w.free(row)
 	w.changes.points--
 }
@@ -184,8 +202,10 @@ func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 // setPayload replaces a point's payload; its slot and vectors stay.
 func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, payload []byte) {
 	s := w.changes.shard
+	old := row
 	row.Payload = payload
 	w.batch.PutPoint(s.id, id, row)
+	w.reindex(&old, &row)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})
 	w.step(slotStep{kind: slotKept, slot: row.Slot, point: slotPoint{id, w.index}})
 }
@@ -226,7 +246,8 @@ func (w *pointWriter) move(id vectord.PointID, row storage.PointRow, vectors []n
 		vectors = append(vectors, numberedVector{number, v})
 	}
 	slices.SortFunc(vectors, func(a, b numberedVector) int { return int(a.number) - int(b.number) })
-	w.place(id, vectors, row.Payload, row.Expires)
+	placed := w.place(id, vectors, row.Payload, row.Expires)
+	w.reindex(&row, &placed)
 	w.free(row)
 	return nil
 }

@@ -436,3 +436,32 @@ func graphUpdate(h *hnswJSON, field string) ([]byte, error) {
 	}
 	return h.raw(field)
 }
+
+// fieldIndex is a payload index to be created.
+type fieldIndex struct {
+	name   string
+	schema vectord.FieldSchema
+}
+
+// decodeCreateFieldIndex reads the body of PUT /collections/{name}/index.
+func decodeCreateFieldIndex(body []byte) (index fieldIndex, err error) {
+	var b struct {
+		Name   *string        `json:"field_name"`
+		Schema jsontext.Value `json:"field_schema"`
+	}
+	if err := decodeBody(body, &b); err != nil {
+		return index, err
+	}
+	switch {
+	case b.Name == nil:
+		return index, missing("field_name")
+	case !given(b.Schema):
+		return index, missing("field_schema")
+	}
+	index.name = *b.Name
+	if err := vectord.CheckFieldName(index.name); err != nil {
+		return index, err
+	}
+	index.schema, err = vectord.ParseFieldSchema(b.Schema)
+	return index, err
+}

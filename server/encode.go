@@ -136,7 +136,7 @@ func appendHits(dst []byte, hits []vectord.Hit, s *selection) []byte {
 func appendUpdateResult(dst []byte, u vectord.UpdateResult, waited bool) []byte {
 	dst = append(dst, `{"operation_id":`...)
 	dst = appendUint(dst, u.OperationID)
-	if waited {
+	if waited && !u.Pending {
 		return append(dst, `,"status":"completed"}`...)
 	}
 	return append(dst, `,"status":"acknowledged"}`...)
@@ -172,6 +172,9 @@ func quantizationInEffect(config json.RawMessage) json.RawMessage {
 func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, error) {
 	config := info.Config
 	config.Quantization = quantizationInEffect(config.Quantization)
+	if info.Fields == nil {
+		info.Fields = map[string]vectord.FieldInfo{}
+	}
 	out, err := json.Marshal(struct {
 		Status          vectord.CollectionStatus `json:"status"`
 		OptimizerStatus string                   `json:"optimizer_status"`
@@ -179,9 +182,10 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 		Indexed         int                      `json:"indexed_vectors_count"`
 		Segments        int                      `json:"segments_count"` // vectord has shards, each of which is one piece
 		Config          vectord.CollectionConfig `json:"config"`
-		PayloadSchema   struct{}                 `json:"payload_schema"`
-		Recall          any                      `json:"recall,omitempty"` // vectord's own
-	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, struct{}{}, recallJSON(info.Recall)})
+
+		PayloadSchema map[string]vectord.FieldInfo `json:"payload_schema"`
+		Recall        any                          `json:"recall,omitempty"` // vectord's own
+	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, recallJSON(info.Recall)})
 	if err != nil {
 		return dst, fmt.Errorf("encode collection info: %w", err)
 	}

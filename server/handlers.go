@@ -175,6 +175,38 @@ func (s *Server) updateAliases(r *request) error {
 	return nil
 }
 
+func (s *Server) createFieldIndex(r *request) error {
+	index, err := call(r, decodeCreateFieldIndex)
+	if err != nil {
+		return err
+	}
+	result, err := s.engine.CreateFieldIndex(r.ctx, r.collection, index.name, index.schema, r.wait)
+	if err != nil {
+		return err
+	}
+	r.out = appendUpdateResult(r.out, result, r.wait)
+	return nil
+}
+
+func (s *Server) deleteFieldIndex(r *request) error {
+	raw, _ := r.http.UserValue("field").(string)
+	name, err := url.PathUnescape(strings.Clone(raw))
+	if err == nil {
+		err = vectord.CheckFieldName(name)
+	} else {
+		err = vectord.Errorf(vectord.KindInvalid, "field_name: %v", err)
+	}
+	if err != nil {
+		return &formError{inPath, err}
+	}
+	result, err := s.engine.DeleteFieldIndex(r.ctx, r.collection, name)
+	if err != nil {
+		return err
+	}
+	r.out = appendUpdateResult(r.out, result, r.wait)
+	return nil
+}
+
 // write returns the handler of a route that is one operation.
 func write(decode func([]byte) (vectord.Operation, error)) handler {
 	return func(s *Server, r *request) error {

@@ -37,6 +37,9 @@ var routes = []route{
 	{"GET", "/collections/{name}/aliases", permissionRead, scopeCollection, (*Server).listCollectionAliases},
 	{"POST", "/collections/aliases", permissionManage, scopeServer, (*Server).updateAliases},
 
+	{"PUT", "/collections/{name}/index", permissionMaintain, scopeCollection, (*Server).createFieldIndex},
+	{"DELETE", "/collections/{name}/index/{field}", permissionMaintain, scopeCollection, (*Server).deleteFieldIndex},
+
 	{"PUT", "/collections/{name}/points", permissionWrite, scopeCollection, write(decodeUpsert)},
 	{"PUT", "/collections/{name}/points/vectors", permissionWrite, scopeCollection, write(decodeUpdateVectors)},
 	{"POST", "/collections/{name}/points/vectors/delete", permissionWrite, scopeCollection, write(decodeDeleteVectors)},

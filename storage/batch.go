@@ -153,7 +153,27 @@ func (b *Batch) TrimChanges(shard uint32, upTo uint64) {
 	b.deleteRange(first, end)
 }
 
-// DropShard removes all points, slots, vectors and changes of a shard.
+// PutPosting notes that the slot's payload has the term, of 1 to TermBytesMax bytes, at a field.
+func (b *Batch) PutPosting(shard uint32, field uint16, term string, slot uint32) {
+	if len(term) == 0 || len(term) > TermBytesMax {
+		b.fail(fmt.Errorf("term of %d bytes: must be from 1 to %d", len(term), TermBytesMax))
+		return
+	}
+	b.set(postingKey(shard, field, term, slot), encodePosting())
+}
+
+// DeletePosting removes what PutPosting noted.
+func (b *Batch) DeletePosting(shard uint32, field uint16, term string, slot uint32) {
+	b.delete(postingKey(shard, field, term, slot))
+}
+
+// DropPostings removes all postings of a field.
+func (b *Batch) DropPostings(shard uint32, field uint16) {
+	prefix := postingPrefix(shard, field)
+	b.deleteRange(prefix, prefixEnd(prefix))
+}
+
+// DropShard removes all points, slots, vectors, postings and changes of a shard.
 func (b *Batch) DropShard(shard uint32) {
 	prefix := kindPrefix(kindShard, shard)
 	b.deleteRange(prefix, prefixEnd(prefix))

@@ -304,10 +304,17 @@ func encodeMeta(blob []byte) []byte { return seal(append(begin(len(blob)), blob.
 // The body of an expiry entry is empty: its key says it all.
 func encodeExpiry() []byte { return seal(begin(0)) }
 
-func decodeExpiry(value []byte) error {
+func decodeExpiry(value []byte) error { return decodeEmpty("session expiry", value) }
+
+// So is that of a posting.
+func encodePosting() []byte { return seal(begin(0)) }
+
+func decodePosting(value []byte) error { return decodeEmpty("posting", value) }
+
+func decodeEmpty(what string, value []byte) error {
 	body, err := unseal(value)
 	if err == nil && len(body) != 0 {
-		err = wrongSize("session expiry", len(body))
+		err = wrongSize(what, len(body))
 	}
 	return err
 }

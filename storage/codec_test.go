@@ -38,6 +38,7 @@ func TestFormatOfKeys(t *testing.T) {
 	f(slotKey(0x21222324, 0x31323334), "6421222324"+"73"+"31323334")
 	f(vectorKey(VectorSet{0x21222324, 0x5152}, 0x31323334), "6421222324"+"76"+"5152"+"31323334")
 	f(changeKey(0x21222324, 0x4142434445464748), "6421222324"+"63"+"4142434445464748")
+	f(postingKey(0x21222324, 0x5152, "term", 0x31323334), "6421222324"+"66"+"5152"+"7465726d"+"31323334")
 }
 
 func TestFormatOfValues(t *testing.T) {
@@ -59,6 +60,7 @@ func TestFormatOfValues(t *testing.T) {
 	f(encodeSession(Session{Time: 3, Fingerprint: 4, Result: []byte{5}}),
 		"01"+"0300000000000000"+"0400000000000000"+"05"+"c17d5fcd")
 	f(encodeExpiry(), "01"+"52d016a0")
+	f(encodePosting(), "01"+"52d016a0")
 	f(encodeMeta([]byte("blob")), "01"+"626c6f62"+"085c31d9")
 }
 
@@ -67,6 +69,7 @@ func TestOrderOfKeys(t *testing.T) {
 	keys := [][]byte{
 		appliedKey(0), appliedKey(math.MaxUint32),
 		changeKey(0, 0), changeKey(0, math.MaxUint64),
+		postingKey(0, 1, "a", 0), postingKey(0, 1, "a", 1), postingKey(0, 1, "b", 0), postingKey(0, 2, "a", 0),
 		pointKey(0, vectord.NumberID(0)), pointKey(0, vectord.NumberID(255)), pointKey(0, vectord.NumberID(256)),
 		pointKey(0, vectord.NumberID(math.MaxUint64)), pointKey(0, vectord.UUIDID([16]byte{})), pointKey(0, uuid),
 		slotKey(0, 0), slotKey(0, math.MaxUint32), vectorKey(VectorSet{0, 0}, 0), vectorKey(VectorSet{0, 0}, math.MaxUint32), vectorKey(VectorSet{0, 1}, 0),
@@ -119,7 +122,8 @@ var decoders = map[string]func(value []byte) (again []byte, err error){
 		s, err := decodeSession(value)
 		return encodeSession(s), err
 	},
-	"expiry": func(value []byte) ([]byte, error) { return encodeExpiry(), decodeExpiry(value) },
+	"expiry":  func(value []byte) ([]byte, error) { return encodeExpiry(), decodeExpiry(value) },
+	"posting": func(value []byte) ([]byte, error) { return encodePosting(), decodePosting(value) },
 	"meta": func(value []byte) ([]byte, error) {
 		blob, err := unseal(value)
 		return encodeMeta(blob), err
@@ -135,6 +139,7 @@ var samples = map[string][]byte{
 	"applied": encodeApplied(Applied{Index: 1, Time: 2}),
 	"session": encodeSession(Session{Time: 1, Fingerprint: 2, Result: []byte("result")}),
 	"expiry":  encodeExpiry(),
+	"posting": encodePosting(),
 	"meta":    encodeMeta([]byte("blob")),
 }
 
@@ -180,6 +185,7 @@ func TestDamagedValues(t *testing.T) {
 	f("applied", make([]byte, 17))
 	f("session", make([]byte, 15))
 	f("expiry", make([]byte, 1))
+	f("posting", make([]byte, 1))
 }
 
 func FuzzDecodeValue(f *testing.F) {
@@ -201,7 +207,7 @@ func FuzzDecodeValue(f *testing.F) {
 
 func FuzzParseKey(f *testing.F) {
 	for _, key := range [][]byte{appliedKey(1), sessionKey(1, key16), expiryKey(1, 2, key16), metaKey("x"),
-		pointKey(1, number), pointKey(1, uuid), slotKey(1, 2), vectorKey(VectorSet{1, 3}, 2), changeKey(1, 2)} {
+		pointKey(1, number), pointKey(1, uuid), slotKey(1, 2), vectorKey(VectorSet{1, 3}, 2), postingKey(1, 2, "term", 3), changeKey(1, 2)} {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key []byte) {
@@ -235,6 +241,8 @@ func unparse(k parsedKey) []byte {
 		return slotKey(k.shard, k.slot)
 	case k.sub == subVector:
 		return vectorKey(VectorSet{k.shard, k.number}, k.slot)
+	case k.sub == subPosting:
+		return postingKey(k.shard, k.field, string(k.term), k.slot)
 	}
 	return changeKey(k.shard, k.index)
 }

@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -86,8 +87,10 @@ type modelShard struct {
 	points  map[vectord.PointID]storage.PointRow
 	slots   map[uint32]storage.SlotRow
 	vectors map[uint32][]float32
-	changes map[uint64][]uint32
-	next    uint32
+	// postings are of slots in use, as text: field, term, slot.
+	postings map[string]posting
+	changes  map[uint64][]uint32
+	next     uint32
 }
 
 func newModel() *model {
@@ -105,7 +108,28 @@ func (s *modelShard) drop() {
 	s.points = map[vectord.PointID]storage.PointRow{}
 	s.slots = map[uint32]storage.SlotRow{}
 	s.vectors = map[uint32][]float32{}
+	s.postings = map[string]posting{}
 	s.changes = map[uint64][]uint32{}
+}
+
+// posting is of one slot, field and term.
+type posting struct {
+	field uint16
+	term  string
+	slot  uint32
+}
+
+func (p posting) String() string { return fmt.Sprintf("%d %q %08d", p.field, p.term, p.slot) }
+
+// unpost removes the postings of a slot, or of a field.
+func (s *modelShard) unpost(of func(p posting) bool) (removed []posting) {
+	for name, p := range s.postings {
+		if of(p) {
+			removed = append(removed, p)
+			delete(s.postings, name)
+		}
+	}
+	return removed
 }
 
 // step makes a random batch: it changes the model at once and returns what does the same to a store.
@@ -123,6 +147,11 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 		maps.DeleteFunc(s.changes, func(i uint64, _ []uint32) bool { return i <= upTo })
 		do(func(b *storage.Batch) { b.TrimChanges(shard, upTo) })
 	}
+	if rng.IntN(20) == 0 {
+		field := uint16(rng.IntN(3))
+		s.unpost(func(p posting) bool { return p.field == field })
+		do(func(b *storage.Batch) { b.DropPostings(shard, field) })
+	}
 	var changed []uint32
 	for range rng.IntN(5) {
 		id := someID(rng.IntN(pointIDs))
@@ -133,6 +162,12 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 				delete(s.slots, row.Slot)
 				delete(s.vectors, row.Slot)
 				changed = append(changed, row.Slot)
+				removed := s.unpost(func(p posting) bool { return p.slot == row.Slot })
+				do(func(b *storage.Batch) {
+					for _, p := range removed {
+						b.DeletePosting(shard, p.field, p.term, p.slot)
+					}
+				})
 			}
 			do(func(b *storage.Batch) {
 				b.DeletePoint(shard, id)
@@ -158,6 +193,9 @@ func (m *model) step(rng *rand.Rand, index uint64) func(b *storage.Batch) {
 		slot := storage.SlotRow{ID: id, Version: index, Vectors: []uint16{0}}
 		s.points[id], s.slots[row.Slot], s.vectors[row.Slot] = row, slot, v
 		changed = append(changed, row.Slot)
+		p := posting{uint16(rng.IntN(3)), []string{"a", "b", "\x00", "\xff"}[rng.IntN(4)], row.Slot}
+		s.postings[p.String()] = p
+		do(func(b *storage.Batch) { b.PutPosting(shard, p.field, p.term, p.slot) })
 		put := row // row is the loop's, and what the batch is given may be overwritten afterwards
 		do(func(b *storage.Batch) {
 			given, vector := storage.PointRow{Slot: put.Slot, Vectors: []uint16{0}, Payload: slices.Clone(put.Payload)}, slices.Clone(v)
@@ -224,6 +262,11 @@ func (m *model) String() string {
 		for _, slot := range slices.Sorted(maps.Keys(s.vectors)) {
 			fmt.Fprintf(&w, "vector %d/%d %v\n", shard, slot, s.vectors[slot])
 		}
+		for _, p := range slices.SortedFunc(maps.Values(s.postings), func(a, b posting) int {
+			return cmp.Or(cmp.Compare(a.field, b.field), cmp.Compare(a.term, b.term), cmp.Compare(a.slot, b.slot))
+		}) {
+			fmt.Fprintf(&w, "posting %d/%s\n", shard, p)
+		}
 		for _, index := range slices.Sorted(maps.Keys(s.changes)) {
 			fmt.Fprintf(&w, "change %d/%d %v\n", shard, index, s.changes[index])
 		}
@@ -268,6 +311,15 @@ func dump(r storage.Reader) (string, error) {
 		})
 		if err != nil {
 			return "", err
+		}
+		for field := range uint16(3) {
+			err = r.ScanPostings(shard, field, func(term []byte, slot uint32) error {
+				_, err := fmt.Fprintf(&w, "posting %d/%s\n", shard, posting{field, string(term), slot})
+				return err
+			})
+			if err != nil {
+				return "", err
+			}
 		}
 		err = r.Changes(shard, 0, func(index uint64, slots []uint32) error {
 			_, err := fmt.Fprintf(&w, "change %d/%d %v\n", shard, index, slots)

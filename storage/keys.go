@@ -15,10 +15,11 @@ const (
 	kindMeta    = 'm' // name → a blob of the catalog
 	kindSession = 's' // group, session key → session
 
-	subChange = 'c' // index in the log → slots changed by that entry
-	subPoint  = 'p' // point id → slot, version, payload
-	subSlot   = 's' // slot → point id
-	subVector = 'v' // number of the vectors' name, slot → vector
+	subChange  = 'c' // index in the log → slots changed by that entry
+	subPosting = 'f' // field number, term, slot → nothing: the slot's payload has the term at that field
+	subPoint   = 'p' // point id → slot, version, payload
+	subSlot    = 's' // slot → point id
+	subVector  = 'v' // number of the vectors' name, slot → vector
 )
 
 // Sizes of keys and of their parts.
@@ -27,7 +28,11 @@ const (
 	sessionKeySize  = 1 + 4 + 16     // kind, group, key
 	expiryKeySize   = 1 + 4 + 8 + 16 // kind, group, time, key
 	metaKeyMax      = 2048           // bytes of a meta key's name
+	postingSizeMin  = 2 + 1 + 4      // field, a term of one byte, slot
 )
+
+// TermBytesMax bounds a posting's term, which has at least one byte.
+const TermBytesMax = 1024
 
 func kindPrefix(kind byte, number uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{kind}, number)
@@ -67,6 +72,14 @@ func changeKey(shard uint32, index uint64) []byte {
 	return binary.BigEndian.AppendUint64(shardPrefix(shard, subChange), index)
 }
 
+func postingPrefix(shard uint32, field uint16) []byte {
+	return binary.BigEndian.AppendUint16(shardPrefix(shard, subPosting), field)
+}
+
+func postingKey(shard uint32, field uint16, term string, slot uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(postingPrefix(shard, field), term...), slot)
+}
+
 func appliedKey(group uint32) []byte { return kindPrefix(kindApplied, group) }
 
 func sessionKey(group uint32, key [16]byte) []byte {
@@ -102,6 +115,8 @@ type parsedKey struct {
 	shard     uint32
 	group     uint32
 	slot      uint32
+	field     uint16
+	term      []byte // part of the key that was parsed
 	number    uint16 // of a vector's name
 	index     uint64
 	time      int64
@@ -171,6 +186,13 @@ func (k *parsedKey) parseShard(rest []byte) bool {
 		}
 		k.slot = binary.BigEndian.Uint32(rest)
 		return true
+	case subPosting:
+		if len(rest) < postingSizeMin || len(rest) > postingSizeMin-1+TermBytesMax {
+			return false
+		}
+		end := len(rest) - 4
+		k.field, k.term, k.slot = binary.BigEndian.Uint16(rest), rest[2:end], binary.BigEndian.Uint32(rest[end:])
+		return true
 	case subChange:
 		if len(rest) != 8 {
 			return false
@@ -196,6 +218,8 @@ func (k parsedKey) String() string {
 		return fmt.Sprintf("point %s of shard %d", k.id, k.shard)
 	case k.sub == subSlot:
 		return fmt.Sprintf("slot %d of shard %d", k.slot, k.shard)
+	case k.sub == subPosting:
+		return fmt.Sprintf("posting of slot %d, field %d and term %q of shard %d", k.slot, k.field, k.term, k.shard)
 	case k.sub == subVector:
 		return fmt.Sprintf("vector %d at slot %d of shard %d", k.number, k.slot, k.shard)
 	default:

@@ -124,13 +124,17 @@ func (r Reader) ScanPoints(shard uint32, from *vectord.PointID,
 
 // ScanSlots calls fn for every slot in use, ascending.
 func (r Reader) ScanSlots(shard uint32, fn func(slot uint32, row SlotRow) error) error {
-	prefix := shardPrefix(shard, subSlot)
-	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
+	return r.ScanSlotsFrom(shard, 0, func(slot uint32, row SlotRow) (bool, error) { return true, fn(slot, row) })
+}
+
+// ScanSlotsFrom calls fn for the slots in use from a slot on, ascending, until fn returns false.
+func (r Reader) ScanSlotsFrom(shard, from uint32, fn func(slot uint32, row SlotRow) (more bool, err error)) error {
+	return r.scan(slotKey(shard, from), prefixEnd(shardPrefix(shard, subSlot)), func(k parsedKey, value []byte) (bool, error) {
 		row, err := decodeSlot(value)
 		if err != nil {
 			return false, damaged(k, err)
 		}
-		return true, fn(k.slot, row)
+		return fn(k.slot, row)
 	})
 }
 
@@ -143,6 +147,18 @@ func (r Reader) ScanVectors(set VectorSet, fn func(slot uint32, v []float32) err
 			return false, damaged(k, err)
 		}
 		return true, fn(k.slot, v)
+	})
+}
+
+// ScanPostings calls fn for every posting of a field, by ascending term and slot if no term is the beginning of another. term
+// is valid during fn.
+func (r Reader) ScanPostings(shard uint32, field uint16, fn func(term []byte, slot uint32) error) error {
+	prefix := postingPrefix(shard, field)
+	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
+		if err := decodePosting(value); err != nil {
+			return false, damaged(k, err)
+		}
+		return true, fn(k.term, k.slot)
 	})
 }
 

@@ -21,6 +21,7 @@ type Report struct {
 	Points   uint64
 	Slots    uint64
 	Vectors  uint64
+	Postings uint64
 	Changes  uint64
 	Sessions uint64
 	Meta     uint64
@@ -135,6 +136,12 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 			return err
 		}
 		return v.expectHolder(k)
+	case subPosting:
+		v.report.Postings++
+		if err := decodePosting(value); err != nil {
+			return err
+		}
+		return v.expectInUse(k.shard, k.slot)
 	default:
 		v.report.Changes++
 		_, err := decodeChange(nil, value)
@@ -154,6 +161,14 @@ func (v *verifier) expectSlot(shard, slot uint32, id vectord.PointID) error {
 		return fmt.Errorf("slot %d belongs to point %s", slot, owner.ID)
 	}
 	return nil
+}
+
+func (v *verifier) expectInUse(shard, slot uint32) error {
+	_, ok, err := v.r.Slot(shard, slot)
+	if err == nil && !ok {
+		err = fmt.Errorf("slot %d is free", slot)
+	}
+	return err
 }
 
 // expectVector returns an error unless there is a vector at the slot, or none in the whole set: its name was dropped then,

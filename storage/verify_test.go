@@ -26,6 +26,7 @@ func TestVerifyFinds(t *testing.T) {
 		}
 		defer s.Close()
 		b := s.NewBatch()
+		b.PutPosting(1, 7, "term", 10)
 		b.PutPoint(1, one, PointRow{Slot: 10, Vectors: []uint16{3}})
 		b.PutSlot(1, 10, SlotRow{ID: one, Vectors: []uint16{3}})
 		b.PutVector(set, 10, []float32{1})
@@ -69,6 +70,8 @@ func TestVerifyFinds(t *testing.T) {
 	}
 	f("nothing", func(*Batch) {}, "")
 	f("point without slot", func(b *Batch) { b.DeleteSlot(1, 10) }, "point 1 of shard 1: slot 10 is free")
+	f("posting without slot", func(b *Batch) { b.PutPosting(1, 7, "term", 11) },
+		`posting of slot 11, field 7 and term "term" of shard 1: slot 11 is free`)
 	f("vector without slot", func(b *Batch) { b.DeleteSlot(1, 10) }, "vector 3 at slot 10 of shard 1: slot 10 is free")
 	f("slot without point", func(b *Batch) { b.DeletePoint(1, one) }, "slot 10 of shard 1: point 1 does not exist")
 	f("slot without vector", func(b *Batch) { b.DeleteVector(set, 10) },
@@ -86,6 +89,7 @@ func TestVerifyFinds(t *testing.T) {
 	f("unknown sub-kind", func(b *Batch) { b.set(shardPrefix(1, 'x'), encodeExpiry()) }, "unknown key")
 	f("damaged point", flip(pointKey(1, one)), "point 1 of shard 1: damaged")
 	f("damaged slot", flip(slotKey(1, 10)), "slot 10 of shard 1: damaged")
+	f("damaged posting", flip(postingKey(1, 7, "term", 10)), `posting of slot 10, field 7 and term "term" of shard 1: damaged`)
 	f("damaged vector", flip(vectorKey(set, 10)), "vector 3 at slot 10 of shard 1: damaged")
 	f("damaged change", flip(changeKey(1, 5)), "change 5 of shard 1: damaged")
 	f("damaged session", flip(sessionKey(0, key)), "of group 0: damaged")

@@ -30,6 +30,7 @@ type Model struct {
 type collection struct {
 	config vectord.CollectionConfig
 	points map[vectord.PointID]point
+	fields map[string]vectord.FieldSchema // the payload indexes, which change no answer
 }
 
 // point is never changed in place, so that copies of the map of points may share it.
@@ -87,7 +88,7 @@ func (m *Model) CreateCollection(_ context.Context, name string, config vectord.
 	if _, ok := m.aliases[name]; ok {
 		return vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", name)
 	}
-	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}}
+	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}, fields: map[string]vectord.FieldSchema{}}
 	return nil
 }
 
@@ -134,7 +135,56 @@ func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	if err != nil {
 		return vectord.CollectionInfo{}, err
 	}
-	return vectord.CollectionInfo{Status: vectord.StatusGreen, Points: len(c.points), IndexedVectors: len(c.points), Config: c.config}, nil
+	info := vectord.CollectionInfo{Status: vectord.StatusGreen, Points: len(c.points), IndexedVectors: len(c.points), Config: c.config,
+		Fields: map[string]vectord.FieldInfo{}}
+	for name, schema := range c.fields {
+		field := vectord.FieldInfo{FieldSchema: schema}
+		for _, p := range c.points {
+			if anyElement(lookUp(p.payload, name), func(v any) bool { return v != nil }) {
+				field.Points++
+			}
+		}
+		info.Fields[name] = field
+	}
+	return info, nil
+}
+
+// CreateFieldIndex notes a payload index. Of its parameters it checks nothing.
+func (m *Model) CreateFieldIndex(_ context.Context, collection, field string, schema vectord.FieldSchema, _ bool) (vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(collection)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	if err := vectord.CheckFieldName(field); err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	if !schema.Type.Valid() {
+		return vectord.UpdateResult{}, vectord.Errorf(vectord.KindInvalid, "field_schema: unknown type %q", schema.Type)
+	}
+	if _, err := parsePath(field); err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	c.fields[field] = schema
+	m.operations++
+	return vectord.UpdateResult{OperationID: m.operations}, nil
+}
+
+// DeleteFieldIndex forgets a payload index.
+func (m *Model) DeleteFieldIndex(_ context.Context, collection, field string) (vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(collection)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	if err := vectord.CheckFieldName(field); err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	delete(c.fields, field)
+	m.operations++
+	return vectord.UpdateResult{OperationID: m.operations}, nil
 }
 
 // CollectionExists reports whether a collection or an alias has this name.

@@ -32,6 +32,9 @@ func TestModel(t *testing.T) {
 			"drop":        m.drop,
 			"aliases":     m.aliases,
 			"metadata":    m.update,
+			"index":       m.createIndex,
+			"index more":  m.createIndex,
+			"drop index":  m.dropIndex,
 			"upsert":      m.upsert,
 			"upsert more": m.upsert,
 			"change":      m.change,
@@ -53,6 +56,8 @@ type modelMachine struct {
 	node  *Node
 	model *model.Model
 	keys  int
+	// building says that a payload index may still be built in the background.
+	building bool
 }
 
 var background = context.Background()
@@ -207,6 +212,30 @@ func (m *modelMachine) create(t *rapid.T) {
 	config.Params.ShardNumber = rapid.SampledFrom([]int{1, 1, 3}).Draw(t, "shards")
 	config.Optimizer.IndexingThreshold = rapid.SampledFrom([]int{0, 1, 10_000}).Draw(t, "indexing threshold")
 	same(t, "create "+name, m.node.Engine().CreateCollection(background, name, config), m.model.CreateCollection(background, name, config))
+}
+
+var fieldTypes = rapid.SampledFrom([]vectord.FieldType{vectord.FieldKeyword, vectord.FieldInteger, vectord.FieldFloat, vectord.FieldBool,
+	vectord.FieldDatetime, vectord.FieldUUID, vectord.FieldGeo})
+
+// createIndex creates a payload index, of which the model knows that it changes no answer.
+func (m *modelMachine) createIndex(t *rapid.T) {
+	name, field := targets.Draw(t, "name"), pathsDrawn.Draw(t, "field")
+	schema := vectord.FieldSchema{Type: fieldTypes.Draw(t, "type")}
+	wait := rapid.IntRange(0, 5).Draw(t, "wait") > 0
+	m.building = m.building || !wait
+	_, err := m.node.Engine().CreateFieldIndex(background, name, field, schema, wait)
+	_, wantErr := m.model.CreateFieldIndex(background, name, field, schema, wait)
+	same(t, "index "+field, err, wantErr)
+}
+
+func (m *modelMachine) dropIndex(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "really") > 0 {
+		t.Skip("indexes live longer than a few operations")
+	}
+	name, field := targets.Draw(t, "name"), pathsDrawn.Draw(t, "field")
+	_, err := m.node.Engine().DeleteFieldIndex(background, name, field)
+	_, wantErr := m.model.DeleteFieldIndex(background, name, field)
+	same(t, "drop index "+field, err, wantErr)
 }
 
 func (m *modelMachine) drop(t *rapid.T) {
@@ -618,6 +647,14 @@ func (m *modelMachine) check(t *rapid.T) {
 		}
 		if got.Points != want.Points || got.Config.HNSW != want.Config.HNSW || !sameJSON(got.Config.Metadata, want.Config.Metadata) {
 			t.Fatalf("info of %s: %+v, the model has %+v", name, got, want)
+		}
+		for field, info := range want.Fields {
+			if g := got.Fields[field]; !g.Equal(info.FieldSchema) || !m.building && g.Points != info.Points {
+				t.Fatalf("index on %s of %s: %+v, the model has %+v", field, name, g, info)
+			}
+		}
+		if len(got.Fields) != len(want.Fields) {
+			t.Fatalf("indexes of %s: %v, the model has %v", name, got.Fields, want.Fields)
 		}
 	}
 }
