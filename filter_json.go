@@ -62,7 +62,7 @@ func (f fields) only(what string, known ...string) error {
 }
 
 func unknownField(what, key string, known []string) error {
-	return Errorf(KindInvalid, "%s: unknown field %q, expected one of %s", what, key, strings.Join(known, ", "))
+	return Errorf(KindInvalid, "%s: unknown field %q, expected one of %s", what, shorten([]byte(key)), strings.Join(known, ", "))
 }
 
 func (f fields) has(key string) bool {
@@ -122,14 +122,25 @@ var filterKeys = []string{"must", "should", "must_not", "min_should"}
 // UnmarshalJSON implements json.Unmarshaler.
 func (f *Filter) UnmarshalJSON(b []byte) error {
 	*f = Filter{}
+	return readObject(b, "filter", f.read)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *Condition) UnmarshalJSON(b []byte) error {
+	*c = Condition{}
+	return readObject(b, "filter condition", c.read)
+}
+
+// readObject calls read with a stream of b, whose first bracket is taken off.
+func readObject(b []byte, what string, read func(*json.Decoder) error) error {
 	if len(b) == 0 || b[0] != '{' {
-		return Errorf(KindInvalid, "filter: expected an object, got %s", shorten(b))
+		return Errorf(KindInvalid, "%s: expected an object, got %s", what, shorten(b))
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	if _, err := d.Token(); err != nil {
 		return err
 	}
-	return f.read(d)
+	return read(d)
 }
 
 // read takes the rest of a filter, whose bracket is open, off the stream.
@@ -183,7 +194,7 @@ func open(d *json.Decoder, what string) (ok bool, err error) {
 		return false, err
 	}
 	if token != json.Delim('{') {
-		return false, Errorf(KindInvalid, "%s: expected an object, got %v", what, token)
+		return false, Errorf(KindInvalid, "%s: expected an object, got %s", what, shorten(fmt.Append(nil, token)))
 	}
 	return true, nil
 }
@@ -198,7 +209,7 @@ func readConditions(d *json.Decoder, what string, orOne bool) ([]Condition, erro
 		list := make([]Condition, 1)
 		return list, list[0].read(d)
 	case token != json.Delim('['):
-		return nil, Errorf(KindInvalid, "%s: expected a list of conditions, got %v", what, token)
+		return nil, Errorf(KindInvalid, "%s: expected a list of conditions, got %s", what, shorten(fmt.Append(nil, token)))
 	}
 	var list []Condition
 	for d.More() {

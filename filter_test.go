@@ -134,6 +134,21 @@ func TestFilterDepth(t *testing.T) {
 	}
 }
 
+// TestConditionJSON checks that a condition can be decoded alone, as where it is a part of something else.
+func TestConditionJSON(t *testing.T) {
+	var c Condition
+	const text = `{"nested":{"key":"a","filter":{"should":[{"key":"b","is_null":true},{"has_id":[]}]}}}`
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := json.Marshal(c); err != nil || string(b) != text {
+		t.Errorf("%s is encoded as %s (%v)", text, b, err)
+	}
+	if err := json.Unmarshal([]byte(`[1]`), &c); KindOf(err) != KindInvalid {
+		t.Errorf("a list as a condition: error %v", err)
+	}
+}
+
 // TestFilterReadOnce checks that the text of a filter is not copied for each filter that it is within.
 func TestFilterReadOnce(t *testing.T) {
 	allocated := func(depth int) uint64 {

@@ -95,6 +95,13 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return a.write(e, w)
+	case commandExpire:
+		x, err := decodeExpire(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		refusal, err = a.expirePoints(e, x)
+		return nil, refusal, err
 	case commandCreateCollection:
 		var c createCollection
 		if err := json.Unmarshal(body, &c); err != nil {
@@ -260,27 +267,30 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 			return nil, refusal, err
 		}
 	}
-	pw := &pointWriter{collection: col, batch: a.batch, changes: a.changesOf(s), index: e.Index}
-	pw.changes.through = e.Index
-	before := len(pw.changes.touched)
+	pw := a.writer(col, s, e)
 	for i := range w.Operations {
 		if refusal, err = pw.operation(&w.Operations[i]); refusal != nil || err != nil {
 			break
 		}
 	}
 	if err == nil {
-		err = pw.err
+		err = pw.finish()
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if touched := pw.changes.touched[before:]; len(touched) > 0 && len(s.indexes()) > 0 {
-		a.batch.AppendChange(s.id, e.Index, touched)
 	}
 	if w.Session != ([16]byte{}) {
 		a.batch.PutSession(e.Group, w.Session, storage.Session{Time: e.Time, Fingerprint: w.Fingerprint, Result: encodeRefusal(refusal)})
 	}
 	return nil, refusal, nil
+}
+
+// writer returns what changes points of a shard for an entry.
+func (a *applier) writer(col *collection, s *shard, e vectord.Entry) *pointWriter {
+	w := &pointWriter{collection: col, batch: a.batch, changes: a.changesOf(s), index: e.Index, time: e.Time}
+	w.changes.through = e.Index
+	w.before = len(w.changes.touched)
+	return w
 }
 
 // repeated reports whether the write's idempotency key was used before, and how that ended.
@@ -400,10 +410,9 @@ func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
 			return refusal, nil
 		}
 	}
-	shard := w.changes.shard.id
 	if op.Kind == vectord.OpUpdateVectors {
 		for i := range op.Points {
-			if _, ok, err := w.batch.Point(shard, op.Points[i].ID); err != nil {
+			if _, ok, _, err := w.point(op.Points[i].ID); err != nil {
 				return nil, err
 			} else if !ok {
 				return noPoint(op.Points[i].ID), nil
@@ -412,12 +421,12 @@ func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
 	}
 	for i := range op.Points {
 		p := &op.Points[i]
-		row, existed, err := w.batch.Point(shard, p.ID)
+		row, ok, exists, err := w.point(p.ID)
 		if err != nil {
 			return nil, err
 		}
-		stays := existed && op.UpdateMode == vectord.WriteNew || !existed && op.UpdateMode == vectord.WriteExists
-		if existed && !stays {
+		stays := ok && op.UpdateMode == vectord.WriteNew || !ok && op.UpdateMode == vectord.WriteExists
+		if ok && !stays {
 			holds, err := condition.matches(viewOf(p.ID, row))
 			if err != nil {
 				return nil, err
@@ -427,7 +436,7 @@ func (w *pointWriter) points(op *vectord.Operation) (refusal, err error) {
 		switch {
 		case stays:
 		case op.Kind == vectord.OpUpsert:
-			err = w.upsert(p, row, existed)
+			err = w.upsert(p, row, exists)
 		default:
 			err = w.setVectors(p.ID, row, p.Vectors)
 		}
@@ -483,7 +492,7 @@ func (w *pointWriter) selected(op *vectord.Operation) (points []selectedPoint, r
 			continue
 		}
 		seen[id] = struct{}{}
-		row, ok, err := w.batch.Point(w.changes.shard.id, id)
+		row, ok, _, err := w.point(id)
 		if err != nil {
 			return nil, nil, err
 		}

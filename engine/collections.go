@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 
 	"github.com/vectord/vectord"
 )
@@ -109,7 +110,7 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	for _, d := range c.fields {
 		field := vectord.FieldInfo{FieldSchema: d.Schema}
 		for _, s := range c.shards {
-			field.Points += s.fields.points(d.Number)
+			field.Points += s.fields.points(d.Number, s.expiry.expired(db.now(), math.MaxInt))
 		}
 		info.Fields[d.Name] = field
 		if !d.Ready {
@@ -125,7 +126,7 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		}
 	}
 	for _, s := range c.shards {
-		info.Points += int(s.points.Load())
+		info.Points += int(s.points.Load()) - len(s.expiry.expired(db.now(), math.MaxInt))
 		for _, v := range *s.vectors.Load() {
 			if v.sparse != nil {
 				info.IndexedVectors += v.sparse.len()

@@ -28,10 +28,11 @@ const (
 	commandDeleteCollection commandKind = 3
 	commandUpdateAliases    commandKind = 4
 	commandWrite            commandKind = 5
-	commandCreateField      commandKind = 6
-	commandDeleteField      commandKind = 7
-	commandFillField        commandKind = 8
-	commandFieldReady       commandKind = 9
+	commandExpire           commandKind = 6
+	commandCreateField      commandKind = 7
+	commandDeleteField      commandKind = 8
+	commandFillField        commandKind = 9
+	commandFieldReady       commandKind = 10
 )
 
 type createCollection struct {
@@ -182,13 +183,42 @@ func decodeWrite(b []byte) (*write, error) {
 			break
 		}
 	}
+	if err := r.end("write"); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (x *expire) append(dst []byte) []byte {
+	dst = append(dst, commandVersion, byte(commandExpire))
+	dst = binary.LittleEndian.AppendUint32(dst, x.Collection)
+	dst = binary.LittleEndian.AppendUint32(dst, x.Shard)
+	dst = binary.AppendUvarint(dst, uint64(len(x.IDs)))
+	for _, id := range x.IDs {
+		dst = id.AppendBinary(dst)
+	}
+	return dst
+}
+
+func decodeExpire(b []byte) (*expire, error) {
+	r := reader{b: b}
+	x := &expire{Collection: r.uint32(), Shard: r.uint32()}
+	n := r.count(encodedIDSizeMin)
+	for range n {
+		x.IDs = append(x.IDs, r.id())
+	}
+	return x, r.end("expire")
+}
+
+// end returns the first error, one for what is left, or nil.
+func (r *reader) end(what string) error {
 	if r.err == nil && len(r.b) > 0 {
 		r.err = fmt.Errorf("%d bytes after the end", len(r.b))
 	}
 	if r.err != nil {
-		return nil, fmt.Errorf("decode write: %w", r.err)
+		return fmt.Errorf("decode %s: %w", what, r.err)
 	}
-	return w, nil
+	return nil
 }
 
 // reader takes values off the front of b. After the first error it returns zero values.

@@ -58,6 +58,8 @@ type DB struct {
 	workers *workerTokens
 	metrics *metrics
 
+	now func() int64 // milliseconds since the Unix epoch; tests have clocks of their own
+
 	applied map[uint32]storage.Applied // by group; Apply's own
 
 	lastIndex atomic.Uint32 // id of the vectorIndex made last
@@ -83,6 +85,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
 	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+		now:     func() int64 { return time.Now().UnixMilli() },
 		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{})}
 	db.stop, db.cancel = context.WithCancel(context.Background())
 	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
@@ -170,6 +173,9 @@ func (db *DB) loadShard(s *shard, c *collection) error {
 		s.slots.set(slot, slotPoint{row.ID, row.Version})
 		s.allocator.load(slot)
 		s.points.Add(1)
+		if row.Expires != 0 {
+			s.expiry.set(slot, row.Expires)
+		}
 		s.fields.live.Add(slot)
 		for _, number := range row.Vectors {
 			if slots := live[number]; slots != nil {
@@ -209,7 +215,7 @@ func (db *DB) loadDense(v *shardVectors, live *roaring.Bitmap, applied uint64) e
 
 // newShard makes a shard without points.
 func (db *DB) newShard(m shardMeta, c *collection) *shard {
-	s := &shard{id: m.ID, group: m.Group, allocator: newAllocator(), fields: newFieldIndexes()}
+	s := &shard{id: m.ID, group: m.Group, allocator: newAllocator(), expiry: newExpiry(), fields: newFieldIndexes()}
 	vectors := make([]*shardVectors, len(c.specs))
 	for i, spec := range c.specs {
 		vectors[i] = db.newShardVectors(s, spec)
@@ -270,8 +276,9 @@ func (db *DB) LastApplied() (index uint64, timeMillis int64, err error) {
 func (db *DB) Start(log Log) {
 	db.log = log
 	db.started.Store(true)
-	db.background.Add(3)
+	db.background.Add(4)
 	go db.maintain()
+	go db.sweep()
 	go db.buildFields()
 	go db.holdRecall()
 	db.eachIndex((*vectorIndex).kick)
@@ -347,7 +354,7 @@ func (db *DB) eachIndex(fn func(*vectorIndex)) {
 
 // memoryBytes returns what the shards hold on the Go heap and outside of it.
 func (db *DB) memoryBytes() (heap, outside int64) {
-	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.fields.memoryBytes() })
+	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.expiry.memoryBytes() + s.fields.memoryBytes() })
 	db.eachVectors(func(v *shardVectors) {
 		if v.sparse != nil {
 			heap += v.sparse.memoryBytes()

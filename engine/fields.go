@@ -324,14 +324,21 @@ func (f *fieldIndexes) ready(number uint16) bool {
 	return x != nil && x.ready
 }
 
-// points returns how many slots have a value in the index.
-func (f *fieldIndexes) points(number uint16) int {
+// points returns how many slots have a value in the index, but for those that have expired.
+func (f *fieldIndexes) points(number uint16, expired []uint32) int {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if x := f.byNumber(number); x != nil {
-		return int(x.present.GetCardinality())
+	x := f.byNumber(number)
+	if x == nil {
+		return 0
 	}
-	return 0
+	n := int(x.present.GetCardinality())
+	for _, slot := range expired {
+		if x.present.Contains(slot) {
+			n--
+		}
+	}
+	return n
 }
 
 // fieldStep is what a batch changes of the terms of one slot in one index, for the memory to follow.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -470,7 +471,7 @@ func TestFilterModel(t *testing.T) {
 func TestFilterSpellings(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		inner := randomCondition(t, 1, true)
-		var own map[string]any
+		var own map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(inner), &own); err != nil {
 			t.Fatal(err)
 		}
@@ -506,8 +507,12 @@ func TestFilterSpellings(t *testing.T) {
 			`{"should":[{"key":"a","match":{"value":0}},{"key":"a","match":{"value":1}},{"key":"a","match":{"value":2}}]}`)
 		// One object in an array, looked at by itself, from the array, and alone.
 		object := randomObject(t, 2)
-		if key, ok := own["key"].(string); ok && own["is_null"] == nil {
-			own["key"] = "list[]." + key
+		if own["key"] != nil {
+			var key string
+			if err := json.Unmarshal(own["key"], &key); err != nil {
+				t.Fatal(err)
+			}
+			own["key"] = json.RawMessage(strconv.Quote("list[]." + key))
 			flat, err := json.Marshal(own)
 			if err != nil {
 				t.Fatal(err)

@@ -224,7 +224,7 @@ func (s *shard) indexed(ctx context.Context, store *storage.Store, m *matcher, a
 
 func (s *shard) evaluate(ctx context.Context, store *storage.Store, m *matcher, asOf uint64) (*matches, error) {
 	found := &matches{asOf: asOf}
-	err := scanMatching(ctx, store.Reader, s, nil, m, func(_ vectord.PointID, row storage.PointRow) (bool, error) {
+	err := scanMatching(ctx, store.Reader, s, beforeAll, nil, m, func(_ vectord.PointID, row storage.PointRow) (bool, error) {
 		found.slots.bits = found.slots.bits.Set(row.Slot)
 		found.count++
 		return true, nil

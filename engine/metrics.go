@@ -24,6 +24,7 @@ type metrics struct {
 	searches      [searchPlans]prometheus.Counter // by plan
 	searchRetries prometheus.Counter
 	applied       *prometheus.CounterVec
+	expired       prometheus.Counter
 
 	recallMeasurements prometheus.Counter
 	recallSeconds      prometheus.Counter
@@ -46,6 +47,8 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Searches run again because a candidate changed under them."}),
 		applied: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_applied_commands_total",
 			Help: "Commands applied, by outcome: ok, refused or repeated (an idempotency key seen before)."}, []string{"outcome"}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_expired_points_total",
+			Help: "Points removed because they expired."}),
 		recallMeasurements: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_recall_measurements_total",
 			Help: "Measurements of the recall of a shard's searches."}),
 		recallSeconds: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_recall_work_seconds_total",
@@ -59,7 +62,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	if registry == nil {
 		return m
 	}
-	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.applied, m.recallMeasurements,
+	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.applied, m.expired, m.recallMeasurements,
 		m.recallSeconds, recallCollector{db})
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))

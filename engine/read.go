@@ -29,6 +29,7 @@ func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, 
 	}
 	snapshot := db.store.NewSnapshot()
 	defer snapshot.Close()
+	now := db.now()
 	records := make([]vectord.Record, 0, len(ids))
 	for i, id := range ids {
 		if i%cancelCheckRows == 0 && ctx.Err() != nil {
@@ -39,7 +40,7 @@ func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, 
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if !ok || gone(row, now) {
 			continue
 		}
 		r, err := col.record(snapshot.Reader, shard, id, row, &sel)
@@ -53,7 +54,7 @@ func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, 
 
 // record reads what the selection asks for of one point. row.Payload may be reused by the caller.
 func (c *collection) record(snapshot storage.Reader, s *shard, id vectord.PointID, row storage.PointRow, sel *selection) (vectord.Record, error) {
-	r := vectord.Record{ID: id}
+	r := vectord.Record{ID: id, Expires: row.Expires}
 	if p, ok := s.slots.get(row.Slot); ok {
 		r.Version = p.version
 	}
@@ -128,7 +129,7 @@ func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, 
 	var records []vectord.Record
 	for _, s := range col.shards {
 		found := 0
-		err := s.eachMatching(ctx, db.store, from, limit, filter, func(snapshot *storage.Snapshot, id vectord.PointID, row storage.PointRow) (bool, error) {
+		err := s.eachMatching(ctx, db.store, db.now(), from, limit, filter, func(snapshot *storage.Snapshot, id vectord.PointID, row storage.PointRow) (bool, error) {
 			r, err := col.record(snapshot.Reader, s, id, row, &sel)
 			if err != nil {
 				return false, err
@@ -148,14 +149,14 @@ func (db *DB) page(ctx context.Context, col *collection, from *vectord.PointID, 
 }
 
 // eachMatching calls fn with the matching points of a shard by ascending id until it returns false, as of one moment, whose
-// snapshot it hands to fn. limit is how many points fn is going to want. Where payload indexes know few enough that can match
+// snapshot it hands to fn; those that have expired by now are left out. limit is how many points fn is going to want. Where payload indexes know few enough that can match
 // only these are read, else all points are.
-func (s *shard) eachMatching(ctx context.Context, store *storage.Store, from *vectord.PointID, limit int, filter *matcher,
+func (s *shard) eachMatching(ctx context.Context, store *storage.Store, now int64, from *vectord.PointID, limit int, filter *matcher,
 	fn func(*storage.Snapshot, vectord.PointID, storage.PointRow) (bool, error)) error {
 	ids, snapshot, ok := s.idsByIndex(store, from, limit, filter)
 	defer snapshot.Close()
 	if !ok {
-		return scanMatching(ctx, snapshot.Reader, s, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
+		return scanMatching(ctx, snapshot.Reader, s, now, from, filter, func(id vectord.PointID, row storage.PointRow) (bool, error) {
 			return fn(snapshot, id, row)
 		})
 	}
@@ -172,7 +173,7 @@ func (s *shard) eachMatching(ctx context.Context, store *storage.Store, from *ve
 		}
 		if holds, err := filter.matches(viewOf(id, row)); err != nil {
 			return err
-		} else if !holds {
+		} else if !holds || gone(row, now) {
 			continue
 		}
 		if more, err := fn(snapshot, id, row); err != nil || !more {
@@ -217,8 +218,9 @@ func (s *shard) idsByIndex(store *storage.Store, from *vectord.PointID, limit in
 // idsPerRow is how many ids are taken from the slots and sorted in the time that a scan takes for a row.
 const idsPerRow = 8
 
-// scanMatching calls fn with the matching points of a shard by ascending id until it returns false.
-func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord.PointID, filter *matcher,
+// scanMatching calls fn with the matching points of a shard that have not expired by now, by ascending id, until it returns
+// false.
+func scanMatching(ctx context.Context, r storage.Reader, s *shard, now int64, from *vectord.PointID, filter *matcher,
 	fn func(vectord.PointID, storage.PointRow) (bool, error)) error {
 	n := 0
 	return r.ScanPoints(s.id, from, func(id vectord.PointID, row storage.PointRow) (bool, error) {
@@ -226,7 +228,7 @@ func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord
 		if n%cancelCheckRows == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		if holds, err := filter.matches(viewOf(id, row)); err != nil || !holds {
+		if holds, err := filter.matches(viewOf(id, row)); err != nil || !holds || gone(row, now) {
 			return true, err
 		}
 		return fn(id, row)
@@ -237,7 +239,7 @@ func scanMatching(ctx context.Context, r storage.Reader, s *shard, from *vectord
 func (db *DB) matchingIDs(ctx context.Context, col *collection, filter *matcher) ([]vectord.PointID, error) {
 	var ids []vectord.PointID
 	for _, s := range col.shards {
-		err := s.eachMatching(ctx, db.store, nil, math.MaxInt, filter, func(_ *storage.Snapshot, id vectord.PointID, _ storage.PointRow) (bool, error) {
+		err := s.eachMatching(ctx, db.store, db.now(), nil, math.MaxInt, filter, func(_ *storage.Snapshot, id vectord.PointID, _ storage.PointRow) (bool, error) {
 			ids = append(ids, id)
 			return true, nil
 		})
@@ -260,13 +262,17 @@ func (db *DB) Count(ctx context.Context, name string, f *vectord.Filter) (int, e
 	}
 	count := 0
 	for _, s := range col.shards {
+		expired := s.expiry.expired(db.now(), math.MaxInt)
 		if filter == nil {
-			count += int(s.points.Load())
+			count += int(s.points.Load()) - len(expired)
 			continue
 		}
 		found, err := s.matches(ctx, db.store, filter, false)
 		if err != nil {
 			return 0, err
+		}
+		if len(expired) > 0 {
+			found = s.without(found, expired)
 		}
 		count += found.count
 	}

@@ -470,7 +470,7 @@ func TestRecallAfterAStart(t *testing.T) {
 		t.Errorf("%d measurements after the restart", n)
 	}
 	set := storage.VectorSet{Shard: 1}
-	for _, damage := range [][]byte{nil, []byte("vdrecal\x01"), bytes.Repeat([]byte{0xff}, recallFileSize), 
+	for _, damage := range [][]byte{nil, []byte("vdrecal\x01"), bytes.Repeat([]byte{0xff}, recallFileSize),
 		encodeEf(storage.VectorSet{Shard: 2}, 64), encodeEf(storage.VectorSet{Shard: 1, Number: 1}, 64), encodeEf(set, efMax+1)} {
 		err := b.store.WriteFile(recallName(set), func(w io.Writer) error {
 			_, err := w.Write(damage)

@@ -51,7 +51,7 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &search{db: db, collection: col, query: q, filter: filter, selection: selection, wanted: q.Limit + q.Offset}
+	s := &search{db: db, collection: col, query: q, filter: filter, selection: selection, now: db.now(), wanted: q.Limit + q.Offset}
 	if s.lists() {
 		return s, nil
 	}
@@ -96,8 +96,9 @@ type search struct {
 	distance   func(query, stored []float32) float32
 	vector     vectord.Vector // the query's, as the collection keeps vectors
 	exclude    []vectord.PointID
-	wanted     int  // hits of all pages so far
-	probe      bool // of our own, to measure recall: neither counted nor cached
+	now        int64 // milliseconds since the Unix epoch; points that have expired by then are left out
+	wanted     int   // hits of all pages so far
+	probe      bool  // of our own, to measure recall: neither counted nor cached
 }
 
 // prepareVector finds the vector to search with.
@@ -145,7 +146,7 @@ func (db *DB) vectorOf(col *collection, spec *vectorSpec, id vectord.PointID) (v
 	if err != nil {
 		return vectord.Vector{}, err
 	}
-	if !ok {
+	if !ok || gone(row, db.now()) {
 		return vectord.Vector{}, noPoint(id)
 	}
 	v, ok, err := spec.read(snapshot.Reader, shard.id, row.Slot)
@@ -238,6 +239,7 @@ type attempt struct {
 	settled  bool
 	removals uint64 // of the index when it began
 	matches  *matches
+	expired  []uint32 // slots to find and leave out
 	nearest  nearest
 	plan     searchPlan // planFresh until the graph is asked, if it has to be
 	outside  int        // candidates that are not from the graph
@@ -266,10 +268,16 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 	if err != nil || found != nil && found.count == 0 {
 		return nil, err
 	}
+	expired := shard.expiry.expired(s.now, math.MaxInt)
+	if len(expired) > 0 && (found != nil || len(expired) > overfetchMax) {
+		if found, expired = shard.without(found, expired), nil; found.count == 0 {
+			return nil, nil
+		}
+	}
 	n := nearest{vector: s.vector.Values, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
 	// Points that will be found and left out.
-	n.wanted = s.wanted + len(s.exclude)
-	a := &attempt{search: s, shard: shard, vectors: vectors, settled: settled, removals: removals, matches: found,
+	n.wanted = s.wanted + len(s.exclude) + len(expired)
+	a := &attempt{search: s, expired: expired, shard: shard, vectors: vectors, settled: settled, removals: removals, matches: found,
 		rescoring: rescorings.Get().(*rescoring)}
 	if vectors.sparse != nil {
 		n.k = n.wanted
@@ -324,7 +332,7 @@ func (a *attempt) count() {
 	}
 	db := a.search.db
 	db.metrics.searches[plan].Inc()
-	if a.work.Plan != hnsw.PlanNone && a.matches == nil && len(a.search.exclude) == 0 {
+	if a.work.Plan != hnsw.PlanNone && a.matches == nil && len(a.search.exclude) == 0 && len(a.expired) == 0 {
 		a.vectors.recall.queries.offer(a.nearest.vector, &db.sampled)
 	}
 }
@@ -527,7 +535,7 @@ func (a *attempt) hits() ([]vectord.Hit, error) {
 			break
 		}
 		p := c.held.point()
-		if slices.Contains(s.exclude, p.id) {
+		if slices.Contains(s.exclude, p.id) || slices.Contains(a.expired, c.slot) {
 			continue
 		}
 		score := index.Score(d, c.distance)

@@ -17,7 +17,8 @@ type shard struct {
 	group uint32
 
 	slots     slotTable
-	allocator *allocator                      // Apply's own
+	allocator *allocator // Apply's own
+	expiry    *expiry
 	vectors   atomic.Pointer[[]*shardVectors] // by ascending number; replaced whole by Apply when a name comes or goes
 	feed      feedMarks
 	filters   filterCache
@@ -50,6 +51,7 @@ type slotStep struct {
 	kind    slotStepKind
 	slot    uint32
 	point   slotPoint
+	expires int64            // of a slot that is filled
 	filled  []numberedVector // what came with the slot
 	emptied []uint16         // numbers of the vectors that went with it
 }
@@ -86,6 +88,9 @@ func (c *shardChanges) finish() {
 		switch s.kind {
 		case slotFilled:
 			c.shard.slots.set(s.slot, s.point)
+			if s.expires != 0 {
+				c.shard.expiry.set(s.slot, s.expires)
+			}
 			f.live.Add(s.slot)
 			for i := range s.filled {
 				if v := c.shard.vectorsOf(s.filled[i].number); v != nil {
@@ -96,6 +101,7 @@ func (c *shardChanges) finish() {
 			c.shard.slots.set(s.slot, s.point)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
+			c.shard.expiry.remove(s.slot)
 			f.live.Remove(s.slot)
 			for _, number := range s.emptied {
 				if v := c.shard.vectorsOf(number); v != nil {
@@ -125,7 +131,25 @@ type pointWriter struct {
 	batch      *storage.Batch
 	changes    *shardChanges
 	index      uint64 // of the entry being applied
+	time       int64  // … and its time
+	before     int    // slots touched by entries before
 	err        error  // the first of reindex, which ends everything
+}
+
+// point returns the row of a point. ok is false where there is none, or none any more by the time of the entry; then exists
+// says whether there is a row all the same.
+func (w *pointWriter) point(id vectord.PointID) (row storage.PointRow, ok, exists bool, err error) {
+	row, exists, err = w.batch.Point(w.changes.shard.id, id)
+	return row, exists && !gone(row, w.time), exists, err
+}
+
+// finish notes in the change feed what the entry has changed, and returns the first error of reindex.
+func (w *pointWriter) finish() error {
+	s := w.changes.shard
+	if touched := w.changes.touched[w.before:]; len(touched) > 0 && len(s.indexes()) > 0 {
+		w.batch.AppendChange(s.id, w.index, touched)
+	}
+	return w.err
 }
 
 func (w *pointWriter) step(s slotStep) {
@@ -177,7 +201,7 @@ func (w *pointWriter) place(id vectord.PointID, vectors []numberedVector, payloa
 	row := storage.PointRow{Slot: slot, Expires: expires, Vectors: numbers, Payload: payload}
 	w.batch.PutPoint(s.id, id, row)
 	w.batch.PutSlot(s.id, slot, storage.SlotRow{ID: id, Version: w.index, Expires: expires, Vectors: numbers})
-	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, filled: vectors})
+	w.step(slotStep{kind: slotFilled, slot: slot, point: slotPoint{id, w.index}, expires: expires, filled: vectors})
 	return row
 }
 

@@ -218,7 +218,9 @@ func (x *vectorIndex) outsideGraph(ctx context.Context, dst []index.Neighbor, n 
 	if n.indexed {
 		return dst, planFresh, nil
 	}
-	dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
+	if x.fresh.Len() > 0 {
+		dst = x.fresh.Search(dst, n.vector, n.k, n.matches.allow())
+	}
 	x.mu.Lock()
 	var cold []uint32
 	if !x.cold.IsEmpty() {

@@ -174,9 +174,9 @@ func (p *proposal) checkExistence(op vectord.Operation) error {
 		ids = append(ids[:len(ids):len(ids)], point.ID)
 	}
 	for _, id := range ids {
-		if _, ok, err := p.db.store.Point(p.collection.shardOf(id).id, id); err != nil {
+		if row, ok, err := p.db.store.Point(p.collection.shardOf(id).id, id); err != nil {
 			return err
-		} else if !ok {
+		} else if !ok || gone(row, p.db.now()) {
 			return noPoint(id)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vectord/vectord"
 )
@@ -61,15 +62,18 @@ func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
 }
 
-// find returns the collection of that name or alias. m.mu is held.
+// find returns the collection of that name or alias, without points that have expired. m.mu is held.
 func (m *Model) find(name string) (*collection, error) {
 	if target, ok := m.aliases[name]; ok {
 		name = target
 	}
-	if c, ok := m.collections[name]; ok {
-		return c, nil
+	c, ok := m.collections[name]
+	if !ok {
+		return nil, noCollection(name)
 	}
-	return nil, noCollection(name)
+	now := time.Now().UnixMilli()
+	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+	return c, nil
 }
 
 // CreateCollection creates an empty collection.

@@ -346,6 +346,10 @@ func points(t *rapid.T, params *vectord.CollectionParams, most int) []vectord.Po
 	points := make([]vectord.Point, n)
 	for i, id := range ids {
 		points[i] = vectord.Point{ID: id, Vectors: allVectors(t, params), Payload: []byte(payloads.Draw(t, "payload"))}
+		if _, idf := params.SparseVectors["idf"]; !idf && rapid.IntRange(0, 5).Draw(t, "expires") == 0 {
+			// Long ago or in far future. What is rare is counted among all points, so there would be two answers until the sweep.
+			points[i].Expires = rapid.SampledFrom([]int64{1, 1 << 50}).Draw(t, "at")
+		}
 		switch rapid.IntRange(0, 200).Draw(t, "wrong") {
 		case 0:
 			points[i].Vectors = vectord.Unnamed([]float32{1, 2})
