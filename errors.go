@@ -23,11 +23,12 @@ const (
 	KindTimeout            // the deadline passed; the outcome of a write is unknown
 	KindClosed             // the server is shutting down
 	KindUnsupported        // understood, but not offered by this server
+	KindNoSpace            // the disk has no room for it
 )
 
 func (k Kind) String() string {
 	names := [...]string{"internal", "invalid", "unprocessable", "not found", "exists", "too large", "overloaded",
-		"no memory", "timeout", "closed", "unsupported"}
+		"no memory", "timeout", "closed", "unsupported", "no space"}
 	if int(k) < len(names) {
 		return names[k]
 	}

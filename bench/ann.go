@@ -143,7 +143,7 @@ func (a *ANN) open(ctx context.Context, progress func(step string)) (*hnsw.Graph
 	if err != nil {
 		return nil, ANNReport{}, err
 	}
-	return graph, ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: graph.Codec().Name(),
+	return graph, ANNReport{N: a.Base.Len(), Dim: a.Base.Dim, Metric: a.Metric.String(), Codec: codecName(graph.Codec()),
 		BuildSeconds: time.Since(begin).Seconds(), Memory: graph.MemoryBytes()}, nil
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/bench/dataset"
+	"github.com/vectord/vectord/bench/words"
 	"github.com/vectord/vectord/index"
 	"github.com/vectord/vectord/index/hnsw"
 )
@@ -103,6 +104,45 @@ func TestANN(t *testing.T) {
 	f(vectord.Cosine, 300, 0)
 	f(vectord.Euclid, 300, 0)
 	f(vectord.Cosine, 300, 8) // more than divide the queries
+}
+
+// TestANNOfProductCodes holds what graphs of product codes find of real word vectors, compared again at full precision.
+func TestANNOfProductCodes(t *testing.T) {
+	sample, err := words.Sample()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, queries := &dataset.Vectors{Dim: words.Dimension}, &dataset.Vectors{Dim: words.Dimension}
+	for i := 0; ; i++ {
+		p, err := sample.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		into := base
+		if i%50 == 0 {
+			into = queries
+		}
+		into.Data = append(into.Data, p.Vectors.Unnamed()...)
+	}
+	f := func(codec string, least float64) {
+		t.Helper()
+		a := ANN{Base: base, Queries: queries, Metric: vectord.Cosine, K: 10, M: 16, EfConstruct: 100, Codec: codec,
+			Ef: []int{50}, Threads: 2}
+		report, err := a.Run(t.Context(), func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: recall %.3f", report.Codec, report.Rows[0].Recall)
+		if report.Codec != codec || report.Rows[0].Recall < least {
+			t.Errorf("%s: recall %.3f, want at least %.2f of %s", report.Codec, report.Rows[0].Recall, least, codec)
+		}
+	}
+	f("product-x4", 0.95)
+	f("product-x16", 0.9)
+	f("product-x64", 0.9)
 }
 
 // TestANNRecall checks both ends: queries that are base vectors are found, and a graph of few links shows its misses.

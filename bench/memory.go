@@ -72,7 +72,7 @@ func (m *Memory) Run(ctx context.Context, progress func(step string)) (MemoryRep
 		return MemoryReport{}, err
 	}
 	defer graph.Close()
-	report := MemoryReport{Points: m.Points, Dim: m.Dim, Metric: m.Metric.String(), Codec: codec.Name(),
+	report := MemoryReport{Points: m.Points, Dim: m.Dim, Metric: m.Metric.String(), Codec: codecName(codec),
 		BuildSeconds: time.Since(begin).Seconds(), Counted: graph.MemoryBytes()}
 	after, err := resident()
 	if err != nil {

@@ -24,6 +24,7 @@ type applier struct {
 	changes []*shardChanges
 	byShard map[uint32]*shardChanges
 	dropped []*collection
+	retired []*collection
 	changed []*collection
 	// reindexed are the ids of collections whose payload indexes were created, dropped or made ready.
 	reindexed []uint32
@@ -78,6 +79,9 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	}
 	for _, c := range a.dropped {
 		db.release(c)
+	}
+	for _, c := range a.retired {
+		db.retire(c)
 	}
 	return results, durable, nil
 }
@@ -151,6 +155,18 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return nil, nil, a.fieldReady(c)
+	case commandReserveShards:
+		var c reserveShards
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.reserveShards(c)
+	case commandReplaceCollections:
+		var c replaceCollections
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, nil, err
+		}
+		return a.replaceCollections(c)
 	}
 	return nil, nil, fmt.Errorf("command of unknown kind %d: a newer vectord wrote it", kind)
 }
@@ -255,7 +271,7 @@ func (a *applier) updateAliases(c updateAliases) (value any, refusal, err error)
 func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err error) {
 	col := a.db.catalog.get(w.Collection)
 	if col == nil {
-		return nil, vectord.Errorf(vectord.KindNotFound, "the collection was deleted while the write waited"), nil
+		return nil, vectord.Errorf(vectord.KindNotFound, "the collection was deleted or replaced while the write waited"), nil
 	}
 	s := col.shard(w.Shard)
 	if s == nil || s.group != e.Group {

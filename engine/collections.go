@@ -129,7 +129,7 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 		info.Points += int(s.points.Load()) - len(s.expiry.expired(db.now(), math.MaxInt))
 		for _, v := range *s.vectors.Load() {
 			if v.sparse != nil {
-				info.IndexedVectors += v.sparse.len()
+				info.IndexedVectors += v.sparse.Len()
 				continue
 			}
 			info.IndexedVectors += v.dense.indexed()

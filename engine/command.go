@@ -23,16 +23,18 @@ const commandVersion = 1
 type commandKind uint8
 
 const (
-	commandCreateCollection commandKind = 1
-	commandUpdateCollection commandKind = 2
-	commandDeleteCollection commandKind = 3
-	commandUpdateAliases    commandKind = 4
-	commandWrite            commandKind = 5
-	commandExpire           commandKind = 6
-	commandCreateField      commandKind = 7
-	commandDeleteField      commandKind = 8
-	commandFillField        commandKind = 9
-	commandFieldReady       commandKind = 10
+	commandCreateCollection   commandKind = 1
+	commandUpdateCollection   commandKind = 2
+	commandDeleteCollection   commandKind = 3
+	commandUpdateAliases      commandKind = 4
+	commandWrite              commandKind = 5
+	commandExpire             commandKind = 6
+	commandCreateField        commandKind = 7
+	commandDeleteField        commandKind = 8
+	commandFillField          commandKind = 9
+	commandFieldReady         commandKind = 10
+	commandReserveShards      commandKind = 11
+	commandReplaceCollections commandKind = 12
 )
 
 type createCollection struct {
@@ -51,6 +53,16 @@ type deleteCollection struct {
 
 type updateAliases struct {
 	Actions []vectord.AliasAction `json:"actions"`
+}
+
+type reserveShards struct {
+	Count int `json:"count"`
+}
+
+// replaceCollections names collections without their ids, which Apply gives them. The rows of their shards are in storage.
+type replaceCollections struct {
+	Collections []collectionMeta `json:"collections"`
+	Aliases     []vectord.Alias  `json:"aliases,omitempty"`
 }
 
 // write changes points of one shard. Session, if it is not zero, is the hash of the client's idempotency key, and

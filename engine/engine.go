@@ -6,7 +6,7 @@
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
 // Lock order: shard.applying before fieldIndexes.mu before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody
-// holds together; catalog.mu is held alone.
+// holds together; catalog.mu and snapshots.mu are held alone.
 package engine
 
 import (
@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -42,6 +43,10 @@ type Options struct {
 	IndexWorkers int                   // goroutines that build graphs; 0: one a core
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
+
+	SnapshotDir string // where snapshots are kept, created with the first; empty: none are
+	// FetchSnapshot reads a snapshot from a http: or https: URL that a request names; nil: that is refused.
+	FetchSnapshot func(ctx context.Context, location, apiKey string) (io.ReadCloser, error)
 }
 
 // maintenanceInterval is how often memory is measured and idle shards are looked after.
@@ -59,6 +64,8 @@ type DB struct {
 	metrics *metrics
 
 	now func() int64 // milliseconds since the Unix epoch; tests have clocks of their own
+
+	snapshots snapshots
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
@@ -86,7 +93,9 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	}
 	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
 		now:     func() int64 { return time.Now().UnixMilli() },
-		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{})}
+		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
+		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),
+			imported: map[uint32]*shard{}}}
 	db.stop, db.cancel = context.WithCancel(context.Background())
 	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
 	db.metrics = newMetrics(db, o.Metrics)
@@ -131,45 +140,68 @@ func (db *DB) load() error {
 	if db.applied[metaGroup], err = db.store.Applied(metaGroup); err != nil {
 		return err
 	}
-	return db.removeOrphans()
+	if err := db.removeOrphans(); err != nil {
+		return err
+	}
+	return db.snapshots.dir.clean()
 }
 
 func (db *DB) loadCollection(m collectionMeta) error {
-	c := &collection{id: m.ID, name: m.Name, config: m.Config, numbers: m.Numbers, nextNumber: m.NextNumber, nextField: m.NextField}
-	var err error
-	if c.specs, err = specsOf(&c.config, c.numbers); err != nil {
+	c, err := db.newCollection(m)
+	if err != nil {
 		return fmt.Errorf("collection %q: %w", m.Name, err)
 	}
-	for _, fm := range m.Fields {
-		d, err := newFieldDef(fm)
-		if err != nil {
-			return fmt.Errorf("payload index on %q of collection %q: %w", fm.Name, m.Name, err)
+	for _, s := range c.shards {
+		applied, err := db.store.Applied(s.group)
+		if err == nil {
+			db.applied[s.group] = applied
+			err = db.loadShard(s, c, applied.Index)
 		}
-		c.fields = append(c.fields, d)
-	}
-	for _, sm := range m.Shards {
-		s := db.newShard(sm, c)
-		if err := db.loadShard(s, c); err != nil {
+		if err != nil {
 			return fmt.Errorf("load shard %d of collection %q: %w", s.id, c.name, err)
 		}
-		c.shards = append(c.shards, s)
 	}
 	db.catalog.put(c)
 	return nil
 }
 
-func (db *DB) loadShard(s *shard, c *collection) error {
-	applied, err := db.store.Applied(s.group)
-	if err != nil {
-		return err
+// collectionOf makes a collection without shards.
+func collectionOf(m collectionMeta) (*collection, error) {
+	c := &collection{id: m.ID, name: m.Name, config: m.Config, numbers: m.Numbers, nextNumber: m.NextNumber, nextField: m.NextField}
+	var err error
+	if c.specs, err = specsOf(&c.config, c.numbers); err != nil {
+		return nil, err
 	}
-	db.applied[s.group] = applied
-	s.through.Store(applied.Index)
+	for _, fm := range m.Fields {
+		d, err := newFieldDef(fm)
+		if err != nil {
+			return nil, fmt.Errorf("payload index on %q: %w", fm.Name, err)
+		}
+		c.fields = append(c.fields, d)
+	}
+	return c, nil
+}
+
+// newCollection makes a collection whose shards are still to be loaded.
+func (db *DB) newCollection(m collectionMeta) (*collection, error) {
+	c, err := collectionOf(m)
+	if err != nil {
+		return nil, err
+	}
+	for _, sm := range m.Shards {
+		c.shards = append(c.shards, db.newShard(sm, c))
+	}
+	return c, nil
+}
+
+// loadShard brings up a shard of which the log has been applied up to an index.
+func (db *DB) loadShard(s *shard, c *collection, applied uint64) error {
+	s.through.Store(applied)
 	live := map[uint16]*roaring.Bitmap{} // by number of the vectors
 	for _, spec := range c.specs {
 		live[spec.number] = roaring.New()
 	}
-	err = db.store.ScanSlots(s.id, func(slot uint32, row storage.SlotRow) error {
+	err := db.store.ScanSlots(s.id, func(slot uint32, row storage.SlotRow) error {
 		s.slots.set(slot, slotPoint{row.ID, row.Version})
 		s.allocator.load(slot)
 		s.points.Add(1)
@@ -187,7 +219,7 @@ func (db *DB) loadShard(s *shard, c *collection) error {
 	if err != nil {
 		return err
 	}
-	s.filters.from = applied.Index
+	s.filters.from = applied
 	if err := s.fields.load(db.store, s.id, c.fields); err != nil {
 		return err
 	}
@@ -195,7 +227,7 @@ func (db *DB) loadShard(s *shard, c *collection) error {
 		if v.sparse != nil {
 			err = v.sparse.load(db.store.Reader, storage.VectorSet{Shard: s.id, Number: v.number})
 		} else {
-			err = db.loadDense(v, live[v.number], applied.Index)
+			err = db.loadDense(v, live[v.number], applied)
 		}
 		if err != nil {
 			return err
@@ -235,7 +267,8 @@ func (db *DB) newVectorIndex(s *shard, spec *vectorSpec) *vectorIndex {
 	return x
 }
 
-// removeOrphans removes derived files of shards that are no more.
+// removeOrphans removes derived files of shards that are no more, and rows of those that a recovery added, or replaced,
+// when it was interrupted.
 func (db *DB) removeOrphans() error {
 	names, err := db.store.ListFiles()
 	if err != nil {
@@ -243,6 +276,8 @@ func (db *DB) removeOrphans() error {
 	}
 	known := map[storage.VectorSet]bool{}
 	db.eachIndex(func(x *vectorIndex) { known[x.set] = true })
+	shards := map[uint32]bool{}
+	db.eachShard(func(s *shard) { shards[s.id] = true })
 	for _, name := range names {
 		if set, ok := derivedSet(name); ok && !known[set] {
 			if err := db.store.RemoveFile(name); err != nil {
@@ -250,7 +285,17 @@ func (db *DB) removeOrphans() error {
 			}
 		}
 	}
-	return nil
+	var orphans []uint32
+	err = db.store.ShardsWithRows(func(shard uint32) error {
+		if !shards[shard] {
+			orphans = append(orphans, shard)
+		}
+		return nil
+	})
+	for _, shard := range orphans {
+		err = errors.Join(err, db.dropRows(shard, 1))
+	}
+	return err
 }
 
 // storeFiles adds to the store what a checkpoint needs of the log of commits.
@@ -297,6 +342,7 @@ func (db *DB) Ready() error {
 func (db *DB) Close() error {
 	db.cancel()
 	db.background.Wait()
+	db.closeSnapshots()
 	var errs []error
 	db.eachIndex(func(x *vectorIndex) {
 		x.halt()
@@ -323,6 +369,9 @@ func (db *DB) maintain() {
 			select {
 			case db.fieldTick <- struct{}{}:
 			default: // it is building
+			}
+			if err := db.releaseRetired(time.Now()); err != nil {
+				db.logger.Error("drop what was replaced by a snapshot", "error", err)
 			}
 		case <-db.stop.Done():
 			return
@@ -354,15 +403,19 @@ func (db *DB) eachIndex(fn func(*vectorIndex)) {
 
 // memoryBytes returns what the shards hold on the Go heap and outside of it.
 func (db *DB) memoryBytes() (heap, outside int64) {
-	db.eachShard(func(s *shard) { heap += s.slots.memoryBytes() + s.expiry.memoryBytes() + s.fields.memoryBytes() })
-	db.eachVectors(func(v *shardVectors) {
-		if v.sparse != nil {
-			heap += v.sparse.memoryBytes()
-			return
+	count := func(s *shard) {
+		heap += s.slots.memoryBytes() + s.expiry.memoryBytes() + s.fields.memoryBytes()
+		for _, v := range *s.vectors.Load() {
+			if v.sparse != nil {
+				heap += v.sparse.MemoryBytes()
+				continue
+			}
+			heap += v.dense.fresh.MemoryBytes()
+			outside += v.dense.graphBytes()
 		}
-		heap += v.dense.fresh.MemoryBytes()
-		outside += v.dense.graphBytes()
-	})
+	}
+	db.eachShard(count)
+	db.eachRetired(count)
 	return heap + db.sampled.Load(), outside
 }
 

@@ -240,6 +240,8 @@ func (x *vectorIndex) train(sample [][]float32) (quant.Codec, error) {
 		return quant.NewFloat32(x.distance, x.dim)
 	case vectord.CodecBinary:
 		return quant.TrainBinary(x.distance, x.dim, sample)
+	case vectord.CodecProduct:
+		return quant.TrainProduct(x.distance, x.dim, sample, q.Compression)
 	default:
 		return quant.TrainWithin(x.distance, x.dim, sample, q.Quantile)
 	}

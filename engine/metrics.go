@@ -125,7 +125,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			var total int64
 			db.eachVectors(func(v *shardVectors) {
 				if v.sparse != nil {
-					total += v.sparse.memoryBytes()
+					total += v.sparse.MemoryBytes()
 				}
 			})
 			return float64(total)

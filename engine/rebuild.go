@@ -77,8 +77,15 @@ func (x *vectorIndex) rebuildDue(g *hnsw.Graph) bool {
 // asConfigured reports whether the graph has the codes and the links that the configuration names.
 func (x *vectorIndex) asConfigured(g *hnsw.Graph) bool {
 	q := x.spec.Load().quantization
-	if s, ok := g.Codec().(*quant.Scalar); ok && s.Quantile() != q.Quantile {
-		return false
+	switch c := g.Codec().(type) {
+	case *quant.Scalar:
+		if c.Quantile() != q.Quantile {
+			return false
+		}
+	case *quant.Product:
+		if c.Compression() != q.Compression {
+			return false
+		}
 	}
 	return g.Codec().Name() == q.Codec && g.Config().M == x.spec.Load().hnsw.M
 }

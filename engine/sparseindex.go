@@ -1,93 +1,44 @@
 package engine
 
 import (
-	"math"
-	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/index"
+	"github.com/vectord/vectord/index/sparse"
 	"github.com/vectord/vectord/storage"
 )
 
 // sparseIndex finds the slots of one shard whose sparse vectors have the largest dot products with a query. It is complete:
 // what Apply adds is found at once, and scores are exact.
 type sparseIndex struct {
-	mu       sync.RWMutex
-	vectors  map[uint32]vectord.Vector
+	*sparse.Index
 	removals atomic.Uint64 // slots freed so far, see vectorIndex
 }
 
-func newSparseIndex() *sparseIndex { return &sparseIndex{vectors: map[uint32]vectord.Vector{}} }
+func newSparseIndex() *sparseIndex { return &sparseIndex{Index: sparse.New()} }
 
-func (x *sparseIndex) add(slot uint32, v *vectord.Vector) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.vectors[slot] = v.Clone()
+func sparseOf(v *vectord.Vector) sparse.Vector {
+	return sparse.Vector{Indices: v.Indices, Values: v.Values}
 }
 
 func (x *sparseIndex) remove(slot uint32) {
 	x.removals.Add(1) // before anything is hidden
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.vectors, slot)
+	x.Remove(slot)
 }
-
-func (x *sparseIndex) len() int { x.mu.RLock(); defer x.mu.RUnlock(); return len(x.vectors) }
-
-func (x *sparseIndex) df(dim uint32) (n int) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for _, v := range x.vectors {
-		if _, ok := slices.BinarySearch(v.Indices, dim); ok {
-			n++
-		}
-	}
-	return n
-}
-
-func (x *sparseIndex) memoryBytes() int64 { return 0 }
 
 func (x *sparseIndex) search(dst []index.Neighbor, q *vectord.Vector, k int, m *matches) []index.Neighbor {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	allow := m.allow()
-	var top index.Top
-	top.Reset(k)
-	for slot, v := range x.vectors {
-		if allow != nil && !allow(slot) {
-			continue
-		}
-		if d, ok := sparseDot(q, &v); ok {
-			top.Offer(index.Neighbor{Slot: slot, Distance: -d})
-		}
+	p := sparse.Params{K: k}
+	if m != nil {
+		p.Filter = &sparse.Filter{Slots: m.slots.bits, Count: m.count}
 	}
-	return top.AppendSorted(dst)
-}
-
-func sparseDot(a, b *vectord.Vector) (sum float32, overlap bool) {
-	for i, j := 0, 0; i < len(a.Indices) && j < len(b.Indices); {
-		switch {
-		case a.Indices[i] < b.Indices[j]:
-			i++
-		case a.Indices[i] > b.Indices[j]:
-			j++
-		default:
-			sum += a.Values[i] * b.Values[j]
-			overlap = true
-			i++
-			j++
-		}
-	}
-	return sum, overlap
+	return x.Search(dst, sparseOf(q), p)
 }
 
 // load adds all vectors that storage has.
 func (x *sparseIndex) load(r storage.Reader, set storage.VectorSet) error {
 	return r.ScanSparse(set, func(slot uint32, indices []uint32, values []float32) error {
-		v := vectord.Vector{Kind: vectord.SparseVector, Indices: indices, Values: values}
-		x.add(slot, &v)
+		x.Add(slot, sparse.Vector{Indices: indices, Values: values})
 		return nil
 	})
 }
@@ -100,14 +51,14 @@ func (c *collection) weighted(spec *vectorSpec, q vectord.Vector) vectord.Vector
 		if v == nil || v.sparse == nil {
 			continue
 		}
-		n += v.sparse.len()
+		n += v.sparse.Len()
 		for i, dim := range q.Indices {
-			df[i] += v.sparse.df(dim)
+			df[i] += v.sparse.DF(dim)
 		}
 	}
 	q = q.Clone()
 	for i := range q.Values {
-		q.Values[i] *= float32(math.Log((float64(n-df[i])+0.5)/(float64(df[i])+0.5) + 1))
+		q.Values[i] *= sparse.IDF(max(n, df[i]), df[i]) // vectors may come between the two countings
 	}
 	return q
 }

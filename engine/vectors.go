@@ -176,7 +176,7 @@ func (db *DB) newShardVectors(s *shard, spec *vectorSpec) *shardVectors {
 // add takes in the vector that a slot was given. Only Apply calls it.
 func (v *shardVectors) add(slot uint32, vector *vectord.Vector) {
 	if v.sparse != nil {
-		v.sparse.add(slot, vector)
+		v.sparse.Add(slot, sparseOf(vector))
 		return
 	}
 	v.dense.add(slot, vector.Values)
@@ -224,6 +224,13 @@ func (s *shard) indexes() []*vectorIndex {
 		}
 	}
 	return all
+}
+
+// close frees what the indexes of dense vectors hold outside of the Go heap.
+func (s *shard) close() {
+	for _, x := range s.indexes() {
+		x.close()
+	}
 }
 
 // feedMarks tells up to where the change feed of a shard is not needed any more. An index that has a graph needs what came

@@ -31,7 +31,7 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) (unchanged fasthttp.R
 	if n == 0 || n == noBody {
 		return unchanged
 	}
-	if n > s.options.MaxBodyBytes {
+	if int64(n) > s.bodyLimit(h) {
 		h.Set(refusedHeader, refusedForSize)
 	} else if _, err := s.authorizer.Authenticate(credential(h)); err != nil {
 		h.Set(refusedHeader, refusedForCredential)
@@ -142,7 +142,7 @@ func (r *request) fillFromGzip(dst []byte, src io.Reader) ([]byte, error) {
 	return r.fill(dst, z)
 }
 
-func bodyTooLarge(limit int) error {
+func bodyTooLarge[T int | int64](limit T) error {
 	return vectord.Errorf(vectord.KindTooLarge, "the body is larger than %d bytes", limit)
 }
 

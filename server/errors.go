@@ -77,6 +77,8 @@ func statusOf(err error) (status int, text string) {
 		return fasthttp.StatusTooManyRequests, "Too many requests: " + text
 	case vectord.KindNoMemory:
 		return fasthttp.StatusInsufficientStorage, "Insufficient memory: " + text
+	case vectord.KindNoSpace:
+		return fasthttp.StatusInsufficientStorage, "Insufficient storage: " + text
 	case vectord.KindTimeout:
 		return fasthttp.StatusRequestTimeout, "Timeout: " + text
 	case vectord.KindClosed:

@@ -64,6 +64,7 @@ func TestStatusOfEveryKind(t *testing.T) {
 	f(vectord.Errorf(vectord.KindTooLarge, "a"), 413, "Bad request: a")
 	f(vectord.Errorf(vectord.KindOverloaded, "a"), 429, "Too many requests: a")
 	f(vectord.Errorf(vectord.KindNoMemory, "a"), 507, "Insufficient memory: a")
+	f(vectord.Errorf(vectord.KindNoSpace, "a"), 507, "Insufficient storage: a")
 	f(vectord.Errorf(vectord.KindTimeout, "a"), 408, "Timeout: a")
 	f(context.DeadlineExceeded, 408, "Timeout: context deadline exceeded")
 	f(vectord.Errorf(vectord.KindClosed, "a"), 503, "Service unavailable: a")
@@ -466,7 +467,7 @@ func TestEveryRouteIsCounted(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	h := start(t, model.New(), Options{Metrics: registry})
 	for _, rt := range routes {
-		h.send(rt.method, strings.NewReplacer("{name}", "c", "{id}", "1").Replace(rt.path), strings.NewReader("{}"))
+		h.send(rt.method, strings.NewReplacer("{name}", "c", "{id}", "1", "{snapshot}", "x").Replace(rt.path), strings.NewReader("{}"))
 	}
 	families, err := registry.Gather()
 	if err != nil {

@@ -32,6 +32,8 @@ type request struct {
 	out  []byte // the answer; handlers append the value of "result"
 	bare bool   // the answer is not in the envelope
 
+	streamed bool // the answer is a stream that the handler gave to fasthttp
+
 	bodyRead bool
 	buffer   []byte // holds the body
 	reserved int    // bytes of the server's budget for bodies
@@ -82,7 +84,7 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 			return vectord.Errorf(vectord.KindOverloaded, "the token has only just become valid, send the request again")
 		}
 	default:
-		return bodyTooLarge(s.options.MaxBodyBytes)
+		return bodyTooLarge(s.bodyLimit(&r.http.Request.Header))
 	}
 	timeout, err := r.parseQuery()
 	if err != nil {
@@ -190,12 +192,15 @@ const keptAnswerBytes = 256 << 10
 // writeAnswer closes the envelope and hands the answer to fasthttp.
 func (s *Server) writeAnswer(r *request, start time.Time) {
 	response := &r.http.Response
-	if !r.bare {
+	if !r.bare && !r.streamed {
 		response.Header.SetContentType(jsonContentType)
 		r.out = append(r.out, `,"status":"ok","time":`...)
 		r.out = append(strconv.AppendFloat(r.out, time.Since(start).Seconds(), 'f', 9, 64), '}')
 	}
 	setSafeHeaders(response)
+	if r.streamed {
+		return
+	}
 	body := r.out
 	if len(body) >= compressFrom {
 		response.Header.Set(fasthttp.HeaderVary, fasthttp.HeaderAcceptEncoding)

@@ -17,7 +17,7 @@ type route struct {
 	handle handler
 }
 
-// routes is the whole API. {name} is a collection or an alias, {id} a point. Each line says which permission a caller needs,
+// routes is the whole API. {name} is a collection or an alias, {id} a point, {snapshot} a file. Each line says which permission a caller needs,
 // and for what. A handler whose body names further collections asks request.authorize for each of them.
 var routes = []route{
 	{"GET", "/", permissionOpen, scopeServer, (*Server).getRoot},
@@ -58,6 +58,17 @@ var routes = []route{
 	{"POST", "/collections/{name}/points/query/batch", permissionRead, scopeCollection, (*Server).queryBatch},
 	{"POST", "/collections/{name}/points/search", permissionRead, scopeCollection, (*Server).search},
 	{"POST", "/collections/{name}/points/search/batch", permissionRead, scopeCollection, (*Server).searchBatch},
+
+	{"GET", "/collections/{name}/snapshots", permissionRead, scopeCollection, (*Server).listSnapshots},
+	{"POST", "/collections/{name}/snapshots", permissionMaintain, scopeCollection, (*Server).createSnapshot},
+	{"GET", "/collections/{name}/snapshots/{snapshot}", permissionRead, scopeCollection, (*Server).getSnapshot},
+	{"DELETE", "/collections/{name}/snapshots/{snapshot}", permissionMaintain, scopeCollection, (*Server).deleteSnapshot},
+	{"PUT", "/collections/{name}/snapshots/recover", permissionManage, scopeCollection, (*Server).recoverSnapshot},
+	{"POST", "/collections/{name}" + uploadPath, permissionManage, scopeCollection, (*Server).uploadSnapshot},
+	{"GET", "/snapshots", permissionManage, scopeServer, (*Server).listSnapshots},
+	{"POST", "/snapshots", permissionManage, scopeServer, (*Server).createSnapshot},
+	{"GET", "/snapshots/{snapshot}", permissionManage, scopeServer, (*Server).getSnapshot},
+	{"DELETE", "/snapshots/{snapshot}", permissionManage, scopeServer, (*Server).deleteSnapshot},
 }
 
 // The routes of requests that match none of the table. They ask for the permission to read something, so that a

@@ -13,6 +13,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -52,6 +53,15 @@ type Engine interface {
 	// SearchBatch's error says of which query it is.
 	SearchBatch(ctx context.Context, collection string, queries []vectord.Query) ([][]vectord.Hit, error)
 	Ready() error
+
+	// Snapshots are those of a collection, or of the whole node where the collection's name is empty.
+	CreateSnapshot(ctx context.Context, collection string) (vectord.Snapshot, error)
+	Snapshots(collection string) ([]vectord.Snapshot, error) // by name
+	OpenSnapshot(collection, name string) (content io.ReadCloser, size int64, err error)
+	DeleteSnapshot(collection, name string) error
+	RecoverSnapshot(ctx context.Context, collection string, source vectord.SnapshotSource) error
+	// ReceiveSnapshot reads a snapshot to its end and returns what recovers it, which is called once.
+	ReceiveSnapshot(ctx context.Context, collection string, content io.Reader, checksum string) (recoverIt func(context.Context) error, err error)
 }
 
 // The defaults of Options, and limits that are not options.
@@ -78,6 +88,7 @@ type Options struct {
 	IdleTimeout        time.Duration // of a connection between requests; 0 means DefaultIdleTimeout
 	MaxBodyBytes       int           // of one body, before and after decompression; 0 means DefaultMaxBodyBytes
 	MaxBodiesBytes     int           // of all bodies in memory together; 0 means DefaultMaxBodiesBytes
+	MaxSnapshotBytes   int64         // of a snapshot that is uploaded; 0 means vectord.MaxSnapshotBytes
 	MaxConnections     int           // 0 means DefaultMaxConnections
 	MaxConcurrentCalls int           // requests served at the same time; 0 means DefaultMaxConcurrentCalls
 
@@ -97,6 +108,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.IdleTimeout, DefaultIdleTimeout)
 	setDefault(&o.MaxBodyBytes, DefaultMaxBodyBytes)
 	setDefault(&o.MaxBodiesBytes, DefaultMaxBodiesBytes)
+	setDefault(&o.MaxSnapshotBytes, vectord.MaxSnapshotBytes)
 	setDefault(&o.MaxConnections, DefaultMaxConnections)
 	setDefault(&o.MaxConcurrentCalls, DefaultMaxConcurrentCalls)
 	setDefault(&o.Version, vectord.Version)
@@ -125,9 +137,10 @@ type Server struct {
 	metrics    *metrics
 	log        *slog.Logger
 
-	calls    atomic.Int64 // requests being served, open routes not counted
-	bodies   atomic.Int64 // bytes reserved for bodies in memory
-	draining atomic.Bool
+	calls     atomic.Int64 // requests being served, open routes not counted
+	bodies    atomic.Int64 // bytes reserved for bodies in memory
+	downloads atomic.Int64 // snapshots being sent
+	draining  atomic.Bool
 
 	buffers sync.Pool // of *[]byte, for bodies
 	gunzip  sync.Pool // of *gzip.Reader

@@ -414,10 +414,10 @@ func TestErrors(t *testing.T) {
 		`Wrong input: sparse_vectors: the name "a" is one of vectors too`)
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot","datatype":"turbo4"}}`,
 		`Bad request: vectors.datatype: expected float32, float16 or uint8, got "turbo4"`)
-	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"quantization_config":{"product":{}}}`,
-		`Bad request: quantization_config: only scalar and binary are offered by this server, got "{\"product\":{}}"`)
+	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"quantization_config":{"turbo":{}}}`,
+		`Bad request: quantization_config: only scalar, binary and product are offered by this server, got "{\"turbo\":{}}"`)
 	f(400, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Manhattan"},"quantization_config":{"binary":{}}}`,
-		"Wrong input: quantization_config: binary codes do not estimate the distance Manhattan, use scalar")
+		"Wrong input: quantization_config: binary codes do not estimate the distance Manhattan, use scalar or product")
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"hnsw_config":{"m":1}}`,
 		"Validation error in JSON body: [hnsw_config.m: value 1 invalid, must be 0 for no graph, or from 2 to 64]")
 	f(422, "PUT", "/collections/d", `{"vectors":{"size":4,"distance":"Dot"},"shard_number":18446744073709551615}`,

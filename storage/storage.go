@@ -82,6 +82,7 @@ type Store struct {
 	Reader // the latest state
 
 	db       *pebble.DB
+	options  *pebble.Options // of db
 	fs       FS
 	dir      string
 	readOnly bool
@@ -145,6 +146,8 @@ func (s *Store) open(o Options) (err error) {
 	}
 	po := s.pebbleOptions(o)
 	po.ErrorIfNotExists = exists
+	po.EnsureDefaults() // Pebble does this to a copy
+	s.options = po
 	if s.db, err = pebble.Open(s.path(pebbleDir), po); err != nil {
 		return fmt.Errorf("open database in data directory %q: %w", s.dir, err)
 	}

@@ -39,8 +39,16 @@ type Report struct {
 func (s *Store) Verify(ctx context.Context, progress func(keys uint64)) (Report, error) {
 	snapshot := s.NewSnapshot()
 	v := verifier{r: snapshot.Reader}
-	err := v.run(ctx, progress)
+	err := v.run(ctx, &pebble.IterOptions{}, progress)
 	return v.report, errors.Join(err, snapshot.Close())
+}
+
+// VerifyShard is Verify of the rows of one shard.
+func (s *Store) VerifyShard(ctx context.Context, shard uint32) (Report, error) {
+	prefix := kindPrefix(kindShard, shard)
+	v := verifier{r: s.Reader}
+	err := v.run(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)}, nil)
+	return v.report, err
 }
 
 type verifier struct {
@@ -48,8 +56,8 @@ type verifier struct {
 	report Report
 }
 
-func (v *verifier) run(ctx context.Context, progress func(keys uint64)) error {
-	it, err := v.r.r.NewIter(&pebble.IterOptions{})
+func (v *verifier) run(ctx context.Context, rows *pebble.IterOptions, progress func(keys uint64)) error {
+	it, err := v.r.r.NewIter(rows)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}

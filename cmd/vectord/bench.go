@@ -46,12 +46,26 @@ type benchANNCmd struct {
 	K           int    `help:"Neighbors to find." default:"10" name:"k"`
 	M           int    `help:"Links of a node." default:"16" name:"m"`
 	EfConstruct int    `help:"Candidates while building." default:"200" name:"ef-construction"`
-	Codec       string `help:"What the graph compares by: ${enum}." default:"int8" enum:"int8,binary,float32"`
+	codecFlags  `embed:""`
 	Ef          []int  `help:"Candidates while searching, one measurement each." default:"10,20,40,80,160,320"`
 	Threads     int    `help:"Threads that build and search." default:"1"`
 	Batch       int    `help:"Queries of one call, between which the search takes turns; 0 searches for one at a time." default:"0"`
 	JSON        bool   `help:"Print one line of JSON instead of a table." name:"json"`
 	Plot        string `help:"Also draw recall against queries per second (.svg or .png)." placeholder:"FILE"`
+}
+
+// codecFlags name the codes of a measurement.
+type codecFlags struct {
+	Codec       string `help:"What the graph compares by: ${enum}." default:"int8" enum:"int8,binary,float32,product"`
+	Compression string `help:"Of product: how many times smaller than the vectors its codes are: ${enum}." default:"x16" enum:"x4,x8,x16,x32,x64"`
+}
+
+// name is one of bench.Codecs.
+func (c *codecFlags) name() string {
+	if c.Codec == vectord.CodecProduct {
+		return c.Codec + "-" + c.Compression
+	}
+	return c.Codec
 }
 
 // Help is shown by bench ann --help.
@@ -74,7 +88,7 @@ func (c *benchANNCmd) Run(s *session) error {
 		return err
 	}
 	a := bench.ANN{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Ef: c.Ef, Threads: c.Threads,
-		Batch: c.Batch, Codec: c.Codec}
+		Batch: c.Batch, Codec: c.name()}
 	if a.Base, err = dataset.LoadVectors(c.Base, benchBaseMax); err != nil {
 		return err
 	}

@@ -8,13 +8,13 @@ import (
 )
 
 type benchChurnCmd struct {
-	Base        string  `help:"Vectors to index: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
-	Query       string  `help:"Vectors to search for." required:"" placeholder:"FILE"`
-	Metric      string  `help:"cosine, euclid, dot or manhattan." default:"cosine"`
-	K           int     `help:"Neighbors to find." default:"10" name:"k"`
-	M           int     `help:"Links of a node." default:"16" name:"m"`
-	EfConstruct int     `help:"Candidates while building." default:"200" name:"ef-construction"`
-	Codec       string  `help:"What the graph compares by: ${enum}." default:"int8" enum:"int8,binary,float32"`
+	Base        string `help:"Vectors to index: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
+	Query       string `help:"Vectors to search for." required:"" placeholder:"FILE"`
+	Metric      string `help:"cosine, euclid, dot or manhattan." default:"cosine"`
+	K           int    `help:"Neighbors to find." default:"10" name:"k"`
+	M           int    `help:"Links of a node." default:"16" name:"m"`
+	EfConstruct int    `help:"Candidates while building." default:"200" name:"ef-construction"`
+	codecFlags  `embed:""`
 	Ef          int     `help:"Candidates while searching." default:"100"`
 	Threads     int     `help:"Threads that build, insert and search." default:"1"`
 	Rounds      int     `help:"Times that a share is deleted and inserted." default:"10"`
@@ -46,7 +46,7 @@ func (c *benchChurnCmd) Run(s *session) error {
 	if err != nil {
 		return fmt.Errorf("--metric: %w", err)
 	}
-	b := bench.Churn{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Codec: c.Codec, Ef: c.Ef, Threads: c.Threads, Rounds: c.Rounds,
+	b := bench.Churn{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Codec: c.name(), Ef: c.Ef, Threads: c.Threads, Rounds: c.Rounds,
 		Share: c.Share, Replace: c.Replace, Cycles: c.Cycles}
 	if b.Base, err = dataset.LoadVectors(c.Base, benchBaseMax); err != nil {
 		return err

@@ -8,13 +8,13 @@ import (
 )
 
 type benchFilterCmd struct {
-	Base         string    `help:"Vectors to index: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
-	Query        string    `help:"Vectors to search for." required:"" placeholder:"FILE"`
-	Metric       string    `help:"cosine, euclid, dot or manhattan." default:"cosine"`
-	K            int       `help:"Neighbors to find." default:"10" name:"k"`
-	M            int       `help:"Links of a node." default:"16" name:"m"`
-	EfConstruct  int       `help:"Candidates while building." default:"200" name:"ef-construction"`
-	Codec        string    `help:"What the graph compares by: ${enum}." default:"int8" enum:"int8,binary,float32"`
+	Base         string `help:"Vectors to index: .fvecs, .npy or .jsonl." required:"" placeholder:"FILE"`
+	Query        string `help:"Vectors to search for." required:"" placeholder:"FILE"`
+	Metric       string `help:"cosine, euclid, dot or manhattan." default:"cosine"`
+	K            int    `help:"Neighbors to find." default:"10" name:"k"`
+	M            int    `help:"Links of a node." default:"16" name:"m"`
+	EfConstruct  int    `help:"Candidates while building." default:"200" name:"ef-construction"`
+	codecFlags   `embed:""`
 	Keep         []float64 `help:"Percent of the vectors that a filter keeps, two measurements each." default:"100,50,20,10,5,2,1,0.5,0.1"`
 	Ef           int       `help:"Candidates while searching; 0 is the least that reaches the recall target without a filter." default:"0"`
 	RecallTarget float64   `help:"Recall without a filter from which ef follows." default:"0.98"`
@@ -40,7 +40,7 @@ func (c *benchFilterCmd) Run(s *session) error {
 		return fmt.Errorf("--metric: %w", err)
 	}
 	f := bench.Filtered{Keep: c.Keep, RecallTarget: c.RecallTarget,
-		ANN: bench.ANN{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Codec: c.Codec, Threads: c.Threads}}
+		ANN: bench.ANN{Metric: metric, K: c.K, M: c.M, EfConstruct: c.EfConstruct, Codec: c.name(), Threads: c.Threads}}
 	if c.Ef != 0 {
 		f.Ef = []int{c.Ef}
 	}

@@ -12,7 +12,7 @@ type benchMemoryCmd struct {
 	Metric      string `help:"cosine, euclid, dot or manhattan." default:"cosine"`
 	M           int    `help:"Links of a node." default:"16" name:"m"`
 	EfConstruct int    `help:"Candidates while building." default:"200" name:"ef-construction"`
-	Codec       string `help:"What the graph compares by: ${enum}." default:"int8" enum:"int8,binary,float32"`
+	codecFlags  `embed:""`
 	Threads     int    `help:"Threads that build." default:"2"`
 	Dir         string `help:"Folder for the checkpoint, which is removed again; the system's for such files unless given." placeholder:"DIR"`
 	JSON        bool   `help:"Print one line of JSON instead of a table." name:"json"`
@@ -34,7 +34,7 @@ func (c *benchMemoryCmd) Run(s *session) error {
 	if err != nil {
 		return fmt.Errorf("--metric: %w", err)
 	}
-	m := bench.Memory{Points: c.Points, Dim: c.Dim, Metric: metric, M: c.M, EfConstruct: c.EfConstruct, Codec: c.Codec, Threads: c.Threads, Dir: c.Dir}
+	m := bench.Memory{Points: c.Points, Dim: c.Dim, Metric: metric, M: c.M, EfConstruct: c.EfConstruct, Codec: c.name(), Threads: c.Threads, Dir: c.Dir}
 	bar := newProgress(s.stderr)
 	report, err := m.Run(s.ctx, bar.show)
 	bar.clear()

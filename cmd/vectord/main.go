@@ -46,6 +46,7 @@ type cli struct {
 	Demo    demoCmd    `cmd:"" help:"Load a sample of word vectors and find nearest words."`
 	Bench   benchCmd   `cmd:"" help:"Measure an index, a server's searches or its writes."`
 	Token   tokenCmd   `cmd:"" help:"Make a token that opens less than the API key."`
+	Restore restoreCmd `cmd:"" help:"Bring a node's snapshot into an empty data directory."`
 	Check   checkCmd   `cmd:"" help:"Verify a data directory that no server has open."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 

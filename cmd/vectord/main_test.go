@@ -115,6 +115,8 @@ func TestPrecedence(t *testing.T) {
 		serveCmd{DataDir: "from-flag", HTTP: "from-env", LogFormat: "json", LogLevel: "info", MemoryLimit: 2 << 30})
 	f([]string{"VECTORD_INSECURE=1", "VECTORD_API_KEY=k", "VECTORD_READ_ONLY_API_KEY_FILE=f", "VECTORD_TLS_CERT=c"}, nil,
 		with(func(c *serveCmd) { c.Insecure, c.APIKey, c.ReadOnlyAPIKeyFile, c.TLSCert = true, "k", "f", "c" }))
+	f([]string{"VECTORD_SNAPSHOT_DIR=d", "VECTORD_SNAPSHOT_URLS=https://a/,http://b/c/"}, nil,
+		with(func(c *serveCmd) { c.SnapshotDir, c.SnapshotURLs = "d", "https://a/,http://b/c/" }))
 
 	if c, err := parse([]string{"VECTORD_API_KEY=k", "VECTORD_URL=http://h"}, "import", "a.npy", "--collection", "c"); err != nil || c.Import.APIKey != "k" || c.Import.URL != "http://h" {
 		t.Errorf("import takes %+v from the environment, %v", c.Import, err)

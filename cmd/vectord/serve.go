@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -46,6 +47,8 @@ type serveCmd struct {
 	TLSCert            string   `help:"PEM file with the certificate; read again when it changes." name:"tls-cert" setting:"" placeholder:"FILE"`
 	TLSKey             string   `help:"PEM file with the certificate's key." name:"tls-key" setting:"" placeholder:"FILE"`
 	MemoryLimit        byteSize `help:"Memory to use, such as 2GiB; three quarters of what there is unless given." setting:"" placeholder:"SIZE"`
+	SnapshotDir        string   `help:"Directory of snapshots; the folder snapshots of the data directory unless given." setting:"" placeholder:"DIR"`
+	SnapshotURLs       string   `help:"URLs, separated by commas, from or below which a request may have a snapshot fetched." name:"snapshot-urls" setting:"" placeholder:"URLS"`
 	LogFormat          string   `help:"text or json." enum:"text,json" default:"text" setting:""`
 	LogLevel           string   `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" setting:""`
 	Insecure           bool     `help:"Listen beyond this machine without a key." setting:""`
@@ -86,12 +89,19 @@ type serviceOptions struct {
 	apiKey, altAPIKey string
 	readOnlyAPIKey    string
 	jwtRBAC           bool
+	snapshotDir       string
+	snapshotURLs      []string
 	logger            *slog.Logger
 }
 
 func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	logger := c.logger(s.stderr)
-	options := serviceOptions{dataDir: c.DataDir, jwtRBAC: c.JWTRBAC, logger: logger}
+	options := serviceOptions{dataDir: c.DataDir, jwtRBAC: c.JWTRBAC, snapshotDir: c.SnapshotDir, logger: logger}
+	for text := range strings.SplitSeq(c.SnapshotURLs, ",") {
+		if text = strings.TrimSpace(text); text != "" {
+			options.snapshotURLs = append(options.snapshotURLs, text)
+		}
+	}
 	var err error
 	if options.apiKey, err = secret("api-key", c.APIKey, c.APIKeyFile); err != nil {
 		return err

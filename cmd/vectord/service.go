@@ -16,7 +16,7 @@ func openService(o serviceOptions) (service, io.Closer, error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n, err := node.Open(node.Config{DataDir: o.dataDir, MemoryLimit: o.memoryLimit, Logger: o.logger, Metrics: metrics,
-		SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
+		SnapshotDir: o.snapshotDir, SnapshotURLs: o.snapshotURLs, SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
 	if err != nil {
 		return nil, nil, err
 	}

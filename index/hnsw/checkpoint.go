@@ -37,8 +37,10 @@ const (
 	frameBytes    = 1 << 20
 	frameSlotsMax = 1 << 16
 
-	// frameBytesMax bounds what a reader takes for a frame: a full one and the largest node, or the largest codec.
-	frameBytesMax = 2 << 20
+	// frameBytesMax bounds what a reader takes for a frame of nodes, a full one and the largest node, and headerBytesMax for
+	// the first frame, which has the codec.
+	frameBytesMax  = 2 << 20
+	headerBytesMax = headerBytesMin + quant.FormBytesMax
 )
 
 const (
@@ -206,7 +208,7 @@ func (f *frameReader) graph(limits Limits) (*Graph, error) {
 
 // header reads the header and returns an empty graph, the number of slots to come and the entry point.
 func (f *frameReader) header(limits Limits) (g *Graph, high uint32, entry uint64, err error) {
-	header, err := f.frame()
+	header, err := f.frame(headerBytesMax)
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -242,7 +244,7 @@ func (f *frameReader) header(limits Limits) (g *Graph, high uint32, entry uint64
 func (f *frameReader) body(g *Graph, high uint32, entry uint64) error {
 	for next := uint32(0); next < high; {
 		at := f.offset
-		frame, err := f.frame()
+		frame, err := f.frame(frameBytesMax)
 		if err != nil {
 			return err
 		}
@@ -250,7 +252,7 @@ func (f *frameReader) body(g *Graph, high uint32, entry uint64) error {
 			return fmt.Errorf("frame at byte %d: %w", at, err)
 		}
 	}
-	trailer, err := f.frame()
+	trailer, err := f.frame(frameBytesMax)
 	if err != nil {
 		return err
 	}
@@ -364,16 +366,16 @@ func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
 }
 
-// frame returns the payload of the next frame, which is valid until the next call.
-func (f *frameReader) frame() ([]byte, error) {
+// frame returns the payload of the next frame, of at most as many bytes, which is valid until the next call.
+func (f *frameReader) frame(most uint32) ([]byte, error) {
 	at := f.offset
 	header, err := f.bytes(frameHeaderBytes)
 	if err != nil {
 		return nil, err
 	}
 	size, sum := binary.LittleEndian.Uint32(header), binary.LittleEndian.Uint32(header[4:])
-	if size > frameBytesMax {
-		return nil, corrupt("frame at byte %d: length %d, at most %d allowed", at, size, frameBytesMax)
+	if size > most {
+		return nil, corrupt("frame at byte %d: length %d, at most %d allowed", at, size, most)
 	}
 	payload, err := f.bytes(int(size))
 	if err != nil {

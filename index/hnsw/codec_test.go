@@ -2,6 +2,7 @@ package hnsw
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -59,11 +60,15 @@ func TestCodecs(t *testing.T) {
 		for slot, v := range vectors[:n] {
 			flat.Add(uint32(slot), v)
 		}
-		codecs := make([]quant.Codec, 3)
-		var errs [3]error
+		codecs := make([]quant.Codec, 3, 8)
+		errs := make([]error, 3, 8)
 		codecs[0], errs[0] = quant.Train(d, dim, vectors[:n])
 		codecs[1], errs[1] = quant.NewFloat32(d, dim)
 		codecs[2], errs[2] = quant.TrainBinary(d, dim, vectors[:n])
+		for _, compression := range []int{4, 64} {
+			codec, err := quant.TrainProduct(d, dim, vectors[:n], compression)
+			codecs, errs = append(codecs, codec), append(errs, err)
+		}
 		distance := index.DistanceFunc(d)
 		for i, codec := range codecs {
 			if errs[i] != nil {
@@ -93,11 +98,15 @@ func TestCodecs(t *testing.T) {
 			if got, want := loaded.Codec().Name(), codec.Name(); got != want {
 				t.Fatalf("codes of %s were loaded as %s", want, got)
 			}
+			name := codec.Name()
+			if p, ok := codec.(*quant.Product); ok {
+				name = fmt.Sprintf("%s x%d", name, p.Compression())
+			}
 			found := 0
 			for _, q := range vectors[n:] {
 				candidates := g.Search(nil, q, Params{K: 10, Depth: 100, Ef: 100})
 				if again := loaded.Search(nil, q, Params{K: 10, Depth: 100, Ef: 100}); !slices.Equal(candidates, again) {
-					t.Fatalf("%s %s: found %v, and after loading %v", codec.Name(), d, candidates, again)
+					t.Fatalf("%s %s: found %v, and after loading %v", name, d, candidates, again)
 				}
 				for i := range candidates {
 					candidates[i].Distance = distance(q, vectors[candidates[i].Slot])
@@ -110,10 +119,44 @@ func TestCodecs(t *testing.T) {
 				}
 			}
 			recall := float64(found) / (10 * queries)
-			t.Logf("%s %s: recall %.3f", codec.Name(), d, recall)
+			t.Logf("%s %s: recall %.3f", name, d, recall)
 			if recall < 0.97 {
-				t.Errorf("%s %s: recall %.3f, want at least 0.97", codec.Name(), d, recall)
+				t.Errorf("%s %s: recall %.3f, want at least 0.97", name, d, recall)
 			}
 		}
+	}
+}
+
+// TestCheckpointOfLargeCodec saves and loads a graph whose codec is larger than any frame of nodes may be.
+func TestCheckpointOfLargeCodec(t *testing.T) {
+	vectors := embeddings(2, 20, 3000)
+	codec, err := quant.TrainProduct(vectord.Euclid, 3000, vectors, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := New(codec, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for slot, v := range vectors {
+		if err := g.Insert(uint32(slot), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b bytes.Buffer
+	if err := g.Save(&b); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() < frameBytesMax {
+		t.Fatalf("the checkpoint has only %d bytes", b.Len())
+	}
+	loaded, err := Load(&b, Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loaded.Close()
+	if found := loaded.Search(nil, vectors[7], Params{K: 1, Ef: 20}); len(found) != 1 || found[0].Slot != 7 {
+		t.Errorf("the nearest to vector 7 is %v", found)
 	}
 }

@@ -27,6 +27,7 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 	checkAllocations(t, newScalar(vectord.Dot, 100, 1, nil))
 	checkAllocations(t, newFloat32(t, vectord.Dot, 100))
 	checkAllocations(t, newBinary(vectord.Dot, make([]float32, 100)))
+	checkAllocations(t, newProduct(vectord.Dot, 100, 16))
 }
 
 func checkAllocations(t *testing.T, c Codec) {

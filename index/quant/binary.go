@@ -157,7 +157,7 @@ func (b *Binary) residual(q *Query, v []float32) (norm, product float64) {
 	for i, x := range v {
 		d := x - center[i]
 		if !(d >= -residualMax && d <= residualMax) {
-			d = clampResidual(d)
+			d = clamp(d, residualMax)
 		}
 		r[i] = d
 		norm += float64(float64(d) * float64(d))
@@ -170,12 +170,12 @@ func (b *Binary) residual(q *Query, v []float32) (norm, product float64) {
 // residualMax bounds a component of a residual, so that no sum of the rotation overflows. No real data comes near.
 const residualMax = 0x1p+100
 
-// clampResidual moves d to the edge of the range, NaN to 0.
-func clampResidual(d float32) float32 {
-	if d != d {
+// clamp moves x to the edge of the range from -most to most, NaN to 0.
+func clamp(x, most float32) float32 {
+	if x != x {
 		return 0
 	}
-	return min(max(d, -residualMax), residualMax)
+	return min(max(x, -most), most)
 }
 
 // toFloat32 rounds x, whose size is bounded by the range of float32.

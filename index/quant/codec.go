@@ -12,7 +12,7 @@ import (
 // A distance is an int32 of which the smaller is the nearer. What it measures is the codec's own affair: Float says what
 // it stands for. Rows that are equal have equal distances from everything.
 type Codec interface {
-	// Name returns what users call the codec: "int8", "float32" or "binary".
+	// Name returns what users call the codec: "int8", "float32", "binary" or "product".
 	Name() string
 	// Dim returns the length of the vectors.
 	Dim() int
@@ -56,6 +56,7 @@ const (
 	scalarVersion  = 4 // 1 had no quantile
 	float32Version = 2
 	binaryVersion  = 3
+	productVersion = 5
 )
 
 // Decode reads the form that a codec's AppendBinary writes, all of b. It returns an error that names what is wrong if b is
@@ -71,6 +72,8 @@ func Decode(b []byte) (Codec, error) {
 		return DecodeFloat32(b)
 	case binaryVersion:
 		return DecodeBinary(b)
+	case productVersion:
+		return DecodeProduct(b)
 	}
 	return nil, fmt.Errorf("decode quantizer: version %d is unknown", b[0])
 }

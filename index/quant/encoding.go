@@ -2,8 +2,10 @@ package quant
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/vectord/vectord"
 )
@@ -13,9 +15,13 @@ import (
 //	Scalar:  version u8 = 4, distance u8, dim u32, scale f32, quantile f32, for Euclid and Manhattan the center, dim times f32
 //	Float32: version u8 = 2, distance u8, dim u32
 //	Binary:  version u8 = 3, distance u8, dim u32, the center, dim times f32
+//	Product: version u8 = 5, distance u8, dim u32, compression u8, the least of each component, dim times f32, the largest,
+//	         dim times f32, of each piece the centroids, 256 times as many f32 as it has components
 const (
 	shapeBytes   = 6 // of version, distance and dim
 	scalarHeader = shapeBytes + 8
+
+	productHeader = shapeBytes + 1
 )
 
 func appendShape(dst []byte, version byte, d vectord.Distance, dim int) []byte {
@@ -48,6 +54,12 @@ func decodeShape(b []byte, version byte, size int) (vectord.Distance, int, error
 	}
 	return d, int(dim), nil
 }
+
+// FormBytesMax bounds the binary form of every codec.
+const FormBytesMax = productHeader + vectord.MaxDimension*productDimBytes
+
+// productDimBytes is what a Product's form has for each dimension.
+const productDimBytes = float32Bytes * (2 + productCentroids)
 
 // decodeCenter reads a center of dim components, all of b.
 func decodeCenter(b []byte, dim int) ([]float32, error) {
@@ -140,6 +152,61 @@ func DecodeBinary(form []byte) (*Binary, error) {
 		return nil, err
 	}
 	return newBinary(d, center), nil
+}
+
+// AppendBinary appends the binary form of the Product to dst.
+func (p *Product) AppendBinary(dst []byte) []byte {
+	dst = slices.Grow(dst, productHeader+p.dim*productDimBytes)
+	dst = append(appendShape(dst, productVersion, p.distance, p.dim), byte(p.compression))
+	dst = appendFloats(appendFloats(dst, p.low), p.high)
+	for piece := range p.pieces() {
+		for c := range productCentroids {
+			dst = appendFloats(dst, p.centroid(piece, c)[:p.starts[piece+1]-p.starts[piece]])
+		}
+	}
+	return dst
+}
+
+// DecodeProduct reads the form that AppendBinary writes, all of b. It returns an error that names what is wrong if b is not
+// such a form.
+func DecodeProduct(b []byte) (*Product, error) {
+	d, dim, err := decodeShape(b, productVersion, productHeader)
+	if err != nil {
+		return nil, err
+	}
+	compression := int(b[shapeBytes])
+	if err := checkProduct(d, dim, compression); err != nil {
+		return nil, fmt.Errorf("decode quantizer: %w", err)
+	}
+	if want := productHeader + dim*productDimBytes; len(b) != want {
+		return nil, fmt.Errorf("decode quantizer: %d bytes, not %d", len(b), want)
+	}
+	p := newProduct(d, dim, compression)
+	b = b[productHeader:]
+	next := func(dst []float32, most float32) error {
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[float32Bytes*i:]))
+			if !(dst[i] >= -most && dst[i] <= most) {
+				return fmt.Errorf("decode quantizer: component %v is not from %v to %v", dst[i], -most, most)
+			}
+		}
+		b = b[float32Bytes*len(dst):]
+		return nil
+	}
+	if err := errors.Join(next(p.low, math.MaxFloat32), next(p.high, math.MaxFloat32)); err != nil {
+		return nil, err
+	}
+	centroids := make([]float32, productCentroids*p.width)
+	for piece := range p.pieces() {
+		for c := range productCentroids {
+			if err := next(centroids[c*p.width:][:p.starts[piece+1]-p.starts[piece]], productMax); err != nil {
+				return nil, err
+			}
+		}
+		p.setCentroids(piece, centroids)
+		clear(centroids)
+	}
+	return p, nil
 }
 
 // checkShape returns an error unless d is a distance and dim a dimension.

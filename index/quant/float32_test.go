@@ -143,6 +143,9 @@ func FuzzDecode(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(s.AppendBinary(nil))
+		for _, compression := range vectord.Compressions() {
+			f.Add(trainProduct(f, d, [][]float32{{1, 2}, {3, 5}}, compression).AppendBinary(nil))
+		}
 		if d != vectord.Manhattan {
 			f.Add(trainBinary(f, d, [][]float32{{1, 2}, {3, 5}}).AppendBinary(nil))
 		}

@@ -12,7 +12,7 @@ func (s *Scalar) compareAt(l simd.Level, dst []int32, q *Query, rows []byte, slo
 		s.comparePortable(dst, q, rows, slots)
 		return
 	}
-	reportAccesses(dst, q, rows, s.rowSize, slots)
+	reportAccesses(dst, q.codes, rows, s.rowSize, slots)
 	d, n, c, r, size, p := &dst[0], len(dst), &q.codes[0], &rows[0], s.rowSize, &slots[0]
 	switch s.distance {
 	case vectord.Euclid:

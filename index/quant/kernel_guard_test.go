@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"github.com/vectord/vectord"
 )
 
 const page = 1 << 16 // a multiple of the page size of every machine
@@ -42,6 +44,38 @@ func TestKernelsStayInside(t *testing.T) {
 				for _, l := range levels(t) {
 					s.compareAt(l, dst, q, rows, slots)
 				}
+			}
+		}
+	}
+	available := levels(t)
+	for _, d := range distances {
+		for _, compression := range vectord.Compressions() {
+			p := newProduct(d, 24, compression)
+			atEnd := func(floats []float32) []float32 {
+				m := guarded(4 * len(floats))
+				return unsafe.Slice((*float32)(unsafe.Pointer(&m[0])), len(floats))
+			}
+			p.centroids = atEnd(p.centroids)
+			for count := 1; count <= 9; count++ {
+				rows := guarded(count * p.rowSize)
+				for i := range count {
+					for piece := range p.pieces() {
+						rows[i*p.rowSize+piece] = productCentroids - 1
+					}
+				}
+				slots := unsafe.Slice((*uint32)(unsafe.Pointer(&guarded(4 * count)[0])), count)
+				for i := range slots {
+					slots[i] = uint32(count - 1 - i)
+				}
+				dst, vector := atEnd(make([]float32, count)), atEnd(make([]float32, p.padded()))
+				for _, l := range available {
+					p.compareAt(l, dst, vector, rows, slots)
+				}
+			}
+			table, piece, columns := atEnd(make([]float32, productCentroids)), atEnd(make([]float32, p.width)), atEnd(p.of(0))
+			for _, l := range available {
+				tabulateAt(l, d, (*[productCentroids]float32)(table), piece, columns)
+				leastOfAt(l, (*[productCentroids]float32)(table))
 			}
 		}
 	}

@@ -3,4 +3,4 @@
 package quant
 
 // reportAccesses is for builds with the race detector.
-func reportAccesses([]int32, *Query, []byte, int, []uint32) {}
+func reportAccesses([]int32, []byte, []byte, int, []uint32) {}

@@ -15,7 +15,7 @@ func (b *Binary) compareAt(l simd.Level, dst []int32, q *Query, rows []byte, slo
 		b.comparePortable(dst, q, rows, slots)
 		return
 	}
-	reportAccesses(dst, q, rows, b.rowSize, slots)
+	reportAccesses(dst, q.codes, rows, b.rowSize, slots)
 	if l == simd.AVX512 && hasPopcount {
 		planesAVX512(&dst[0], len(dst), &q.codes[0], &rows[0], b.rowSize, &slots[0])
 	} else {

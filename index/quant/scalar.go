@@ -3,7 +3,8 @@
 // A Scalar maps every component to one byte by one scale, so the distance of two rows is an integer that a few
 // instructions compute and that is bit for bit the same on every machine. It ranks well enough for the walk through a graph;
 // the best that it finds are compared again at full precision. A Binary keeps one bit of each component and estimates, for
-// long vectors where memory is short. A Float32 keeps the vectors as they are.
+// long vectors where memory is short. A Product keeps a byte for some components together. A Float32 keeps the vectors as
+// they are.
 package quant
 
 import (
@@ -56,8 +57,9 @@ type Query struct {
 	add   int32   // a Scalar's: what the kernel adds to the sum it computes, to make it a distance
 	unit  float64 // a Scalar's: the distance of 1, in terms of index.DistanceFunc
 
-	vector []float32   // a Float32's: the vector; a Binary's: where it is rotated
+	vector []float32   // a Float32's: the vector; a Binary's: where it is rotated; a Product's: padded
 	binary binaryQuery // a Binary's
+	tables []float32   // a Product's: productCentroids distances for each piece; empty if vector is compared with centroids
 }
 
 // newScalar fills in what follows from the distance, the dimension, the scale and the center.

@@ -54,10 +54,16 @@ func newCorpus(documents int) (c corpus) {
 	return c
 }
 
+// index returns the index of the documents, and gives the queries the weights that they have in it.
 func (c corpus) index() *Index {
 	x := New()
 	for slot, v := range c.documents {
 		x.Add(uint32(slot), v)
+	}
+	for _, q := range c.queries {
+		for i, dim := range q.Indices {
+			q.Values[i] = IDF(x.Len(), x.DF(dim))
+		}
 	}
 	return x
 }
@@ -74,7 +80,7 @@ func exhaustive(x *Index, top *index.Top, sums []float32, seen []bool, q Vector,
 		if l == nil {
 			continue
 		}
-		weight := q.Values[i] * idf(x.n, l.n)
+		weight := q.Values[i]
 		for c := (cursor{list: l}); c.current() != nil; c.next() {
 			for _, p := range c.current().postings {
 				sums[p.slot] += float32(weight * p.weight)
@@ -100,7 +106,7 @@ func TestCorpus(t *testing.T) {
 	sums, seen := make([]float32, len(c.documents)), make([]bool, len(c.documents))
 	for i, q := range c.queries {
 		k := 1 + i*i%1000
-		if got, want := x.Search(nil, q, Params{K: k, IDF: true}), exhaustive(x, &top, sums, seen, q, k); !slices.Equal(got, want) {
+		if got, want := x.Search(nil, q, Params{K: k}), exhaustive(x, &top, sums, seen, q, k); !slices.Equal(got, want) {
 			t.Fatalf("query %d, k %d: got %v, want %v", i, k, got, want)
 		}
 	}
@@ -114,7 +120,7 @@ func BenchmarkSearch(b *testing.B) {
 			var found []index.Neighbor
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				found = x.Search(found[:0], queries[i%len(queries)], Params{K: k, IDF: true})
+				found = x.Search(found[:0], queries[i%len(queries)], Params{K: k})
 			}
 		})
 		b.Run(fmt.Sprintf("exhaustive/k=%d", k), func(b *testing.B) {
@@ -134,7 +140,7 @@ func BenchmarkSearch(b *testing.B) {
 			f.Count = f.Slots.Count()
 			var found []index.Neighbor
 			for i := 0; b.Loop(); i++ {
-				found = x.Search(found[:0], queries[i%len(queries)], Params{K: 10, IDF: true, Filter: f})
+				found = x.Search(found[:0], queries[i%len(queries)], Params{K: 10, Filter: f})
 			}
 		})
 	}

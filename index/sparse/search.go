@@ -15,10 +15,6 @@ type Params struct {
 	// K is the number of best vectors to return.
 	K int
 
-	// IDF multiplies each weight of the query by the inverse document frequency of its dimension,
-	// ln((n-df+0.5)/(df+0.5) + 1), n being the number of vectors in the index and df that of the vectors with the dimension.
-	IDF bool
-
 	// Filter is a condition on the vectors to return; nil means none.
 	Filter *Filter
 }
@@ -50,8 +46,9 @@ func (x *Index) Search(dst []index.Neighbor, q Vector, p Params) []index.Neighbo
 	return s.top.AppendSorted(dst)
 }
 
-// idf returns the inverse document frequency of a dimension that df of n vectors have.
-func idf(n, df int) float32 {
+// IDF returns the inverse document frequency of a dimension that df of n vectors have, ln((n-df+0.5)/(df+0.5) + 1). A query
+// whose weights are multiplied by it counts what is rare for more.
+func IDF(n, df int) float32 {
 	return float32(math.Log((float64(n-df)+0.5)/(float64(df)+0.5) + 1))
 }
 
@@ -110,12 +107,8 @@ func (s *searcher) begin(x *Index, q Vector, p Params) {
 		if l == nil {
 			continue
 		}
-		weight := q.Values[i]
-		if p.IDF {
-			weight *= idf(x.n, l.n)
-		}
 		s.lists = append(s.lists, *l)
-		s.cursors = append(s.cursors, cursor{weight: weight})
+		s.cursors = append(s.cursors, cursor{weight: q.Values[i]})
 		s.postings += l.n
 	}
 	for i := range s.cursors {

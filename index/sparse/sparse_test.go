@@ -27,12 +27,7 @@ func (o oracle) df(dim uint32) int {
 
 func (o oracle) search(q Vector, p Params) []index.Neighbor {
 	weights := slices.Clone(q.Values)
-	if p.IDF {
-		for i, dim := range q.Indices {
-			n, df := float64(len(o)), float64(o.df(dim))
-			weights[i] *= float32(math.Log((n-df+0.5)/(df+0.5) + 1))
-		}
-	}
+
 	var found []index.Neighbor
 	for slot, v := range o {
 		if p.Filter != nil && !p.Filter.Slots.Contains(slot) {
@@ -78,7 +73,7 @@ func randomVector(r *rand.Rand, terms, dims int) Vector {
 }
 
 func randomParams(r *rand.Rand, slots uint32) Params {
-	p := Params{K: r.IntN(12), IDF: r.IntN(2) == 0}
+	p := Params{K: r.IntN(12)}
 	if r.IntN(10) == 0 {
 		p.K = 1 << 20
 	}
@@ -187,7 +182,7 @@ func TestHistories(t *testing.T) {
 					for range 4 {
 						q, p := randomVector(r, 8, c.dims), randomParams(r, c.slots)
 						if got, want := x.Search(nil, q, p), o.search(q, p); !slices.Equal(got, want) {
-							t.Fatalf("query %v k %d idf %v filter %v:\ngot  %v\nwant %v", q, p.K, p.IDF, p.Filter, got, want)
+							t.Fatalf("query %v k %d filter %v:\ngot  %v\nwant %v", q, p.K, p.Filter, got, want)
 						}
 						if dim := uint32(r.IntN(c.dims)); x.DF(dim) != o.df(dim) {
 							t.Fatalf("DF(%d) is %d, want %d", dim, x.DF(dim), o.df(dim))
@@ -492,7 +487,7 @@ func FuzzIndex(f *testing.F) {
 					t.Fatalf("Remove(%d) is %v, want %v", slot, !had, had)
 				}
 			case 1:
-				q, p := vector(), Params{K: int(next() % 8), IDF: next()%2 == 0}
+				q, p := vector(), Params{K: int(next() % 8)}
 				if b := next(); b%2 == 0 {
 					p.Filter = &Filter{Slots: index.Bitset{}.Set(slot).Set(uint32(b) * 37)}
 					p.Filter.Count = p.Filter.Slots.Count()

@@ -26,6 +26,8 @@ type Model struct {
 	aliases     map[string]string // alias → collection
 	attempts    map[string]attempt
 	operations  uint64 // the id of the last operation
+	snapshots   []snapshot
+	made        int // snapshots so far
 }
 
 type collection struct {

@@ -142,7 +142,8 @@ func TestChangeOfCodesBesideSearchesAndWrites(t *testing.T) {
 			}
 		}
 	})
-	changes := []string{vectord.QuantizationDisabled, `{"scalar":{"type":"int8","quantile":0.999}}`, `null`, vectord.QuantizationDisabled}
+	changes := []string{vectord.QuantizationDisabled, `{"product":{"compression":"x4"}}`, `{"product":{"compression":"x8"}}`,
+		`{"scalar":{"type":"int8","quantile":0.999}}`, `null`, vectord.QuantizationDisabled}
 	for i, q := range changes {
 		if err := db.UpdateCollection(background, "c", vectord.CollectionUpdate{Quantization: json.RawMessage(q)}); err != nil {
 			t.Fatal(err)
@@ -181,6 +182,71 @@ func TestChangeOfCodesBesideSearchesAndWrites(t *testing.T) {
 	}
 	if built := retrainings(t, metrics, "config"); built != 0 {
 		t.Errorf("%v graphs were begun again at a restart", built)
+	}
+}
+
+// TestProductCodes creates a collection with product codes, and looks at what is found before and after a restart and after a
+// change of the compression.
+func TestProductCodes(t *testing.T) {
+	const n = 1000
+	seed := seedOf(t)
+	disk := storagetest.NewCrashFS(nil)
+	node := open(t, disk)
+	config := vectord.DefaultCollectionConfig(nodeDim, vectord.Euclid)
+	config.Optimizer.IndexingThreshold = 1
+	config.Quantization = json.RawMessage(`{"product":{"compression":"x8"}}`)
+	if err := node.Engine().CreateCollection(background, "c", config); err != nil {
+		t.Fatal(err)
+	}
+	vectors := clustered(rand.New(rand.NewPCG(seed, 8)), n)
+	upsert(t, node.Engine(), 0, vectors)
+	waitIndexed(t, node.Engine(), n)
+	check := func(when string) {
+		t.Helper()
+		if r := recall(t, node.Engine(), vectors[:100]); r < 0.99 {
+			t.Errorf("%s recall is %v", when, r)
+		}
+		exact := 0
+		for _, v := range vectors[:100] {
+			hits, err := node.Engine().Search(background, "c", vectord.Query{Nearest: vectord.Near(v), Limit: 1,
+				Params: vectord.SearchParams{HNSWEf: 100, Quantization: vectord.QuantizationParams{ByCodes: true}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if hits[0].Score == 0 {
+				exact++
+			}
+		}
+		if exact > 50 {
+			t.Errorf("%s %d of 100 points are at 0 from themselves by the codes", when, exact)
+		}
+	}
+	check("at first")
+	if err := node.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	node, metrics := openMeasured(t, disk)
+	defer node.Close()
+	info, err := node.Engine().CollectionInfo("c")
+	if err != nil || info.IndexedVectors != n || string(info.Config.Quantization) != string(config.Quantization) {
+		t.Errorf("after a restart: %+v (%v)", info, err)
+	}
+	check("after a restart")
+	if built := retrainings(t, metrics, "config"); built != 0 {
+		t.Errorf("%v graphs were begun again at a restart", built)
+	}
+	update := vectord.CollectionUpdate{Quantization: json.RawMessage(`{"product":{"compression":"x16"}}`)}
+	if err := node.Engine().UpdateCollection(background, "c", update); err != nil {
+		t.Fatal(err)
+	}
+	for retrainings(t, metrics, "config") == 0 {
+		yield()
+	}
+	waitGreen(t, node.Engine())
+	check("after the change")
+	if built := retrainings(t, metrics, "config"); built != 1 {
+		t.Errorf("%v graphs were begun again, want 1", built)
 	}
 }
 
@@ -250,6 +316,39 @@ func TestCodesFollowTheData(t *testing.T) {
 		t.Errorf("%d of 100 points are nearest to themselves by the codes", found)
 	}
 	if r := recall(t, node.Engine(), queries); r < 0.97 {
+		t.Errorf("recall is %v", r)
+	}
+}
+
+// TestProductCodesOfFewVectors lets vectors come that are like those before, of which there were too few to train codes on.
+func TestProductCodesOfFewVectors(t *testing.T) {
+	const few, many = 200, 10_500 // of which 10,000 are looked at together
+	seed := seedOf(t)
+	disk := storagetest.NewCrashFS(nil)
+	node := open(t, disk)
+	config := vectord.DefaultCollectionConfig(nodeDim, vectord.Euclid)
+	config.Optimizer.IndexingThreshold = 1
+	config.Quantization = json.RawMessage(`{"product":{"compression":"x8"}}`)
+	if err := node.Engine().CreateCollection(background, "c", config); err != nil {
+		t.Fatal(err)
+	}
+	vectors := clustered(rand.New(rand.NewPCG(seed, 9)), few+many)
+	upsert(t, node.Engine(), 0, vectors[:few])
+	waitIndexed(t, node.Engine(), few)
+	if err := node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	node, metrics := openMeasured(t, disk)
+	defer node.Close()
+	upsert(t, node.Engine(), few, vectors[few:])
+	for retrainings(t, metrics, "drift") == 0 {
+		yield()
+	}
+	waitGreen(t, node.Engine())
+	if n := retrainings(t, metrics, "drift"); n != 1 {
+		t.Errorf("the codes were trained again %v times, want once", n)
+	}
+	if r := recall(t, node.Engine(), vectors[few:few+100]); r < 0.97 {
 		t.Errorf("recall is %v", r)
 	}
 }

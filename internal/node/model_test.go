@@ -276,7 +276,7 @@ func (m *modelMachine) update(t *rapid.T) {
 		Metadata:  rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`), json.RawMessage(`{"a":null,"b":[2]}`)}).Draw(t, "metadata")}
 	// A change of the codes replaces graphs beside everything that follows.
 	u.Quantization = rapid.SampledFrom([]json.RawMessage{nil, nil, json.RawMessage(`null`), json.RawMessage(vectord.QuantizationDisabled),
-		json.RawMessage(`{"binary":{}}`)}).Draw(t, "quantization")
+		json.RawMessage(`{"binary":{}}`), json.RawMessage(`{"product":{"compression":"x4"}}`)}).Draw(t, "quantization")
 	name := targets.Draw(t, "name")
 	same(t, "update "+name, m.node.Engine().UpdateCollection(background, name, u), m.model.UpdateCollection(background, name, u))
 }

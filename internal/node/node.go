@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -26,6 +27,11 @@ type Config struct {
 	SetHeapLimit func(bytes int64)
 	Logger       *slog.Logger         // nil: slog.Default()
 	Metrics      *prometheus.Registry // nil: none
+	// SnapshotDir is where snapshots are kept; empty means the folder snapshots of DataDir, or with FS no place at all: they
+	// are files of the operating system.
+	SnapshotDir string
+	// SnapshotURLs are the URLs from which, or from below which, a request may have a snapshot fetched.
+	SnapshotURLs []string
 	// Fatal is called with the first error after which nothing can be promised; nil logs it and exits with status 1.
 	Fatal func(error)
 }
@@ -45,6 +51,17 @@ func Open(c Config) (*Node, error) {
 	if err := simd.Err(); err != nil {
 		c.Logger.Warn("the distance kernel asked for is not to be had", "error", err, "kernel", simd.Chosen)
 	}
+	if c.SnapshotDir == "" && c.FS == nil {
+		c.SnapshotDir = filepath.Join(c.DataDir, "snapshots")
+	}
+	options := engine.Options{MemoryLimit: c.MemoryLimit, SetHeapLimit: c.SetHeapLimit, Logger: c.Logger, SnapshotDir: c.SnapshotDir}
+	if len(c.SnapshotURLs) > 0 {
+		f, err := newFetcher(c.SnapshotURLs)
+		if err != nil {
+			return nil, err
+		}
+		options.FetchSnapshot = f.fetch
+	}
 	cache, table := engine.Shares(c.MemoryLimit)
 	store, err := storage.Open(storage.Options{Dir: c.DataDir, FS: c.FS, CacheBytes: cache, MemTableBytes: table,
 		Logger: c.Logger, Fatal: c.Fatal})
@@ -56,7 +73,8 @@ func Open(c Config) (*Node, error) {
 		registerer = c.Metrics
 		c.Metrics.MustRegister(storageCollector{store})
 	}
-	db, err := engine.Open(store, engine.Options{MemoryLimit: c.MemoryLimit, SetHeapLimit: c.SetHeapLimit, Logger: c.Logger, Metrics: registerer})
+	options.Metrics = registerer
+	db, err := engine.Open(store, options)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), store.Close())
 	}

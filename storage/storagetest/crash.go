@@ -31,6 +31,11 @@ func newCrashFS(memory *vfs.MemFS, after func(operation string)) *CrashFS {
 	return &CrashFS{FS: memory, memory: memory, after: after}
 }
 
+// SetAvailable makes the disk say that it has so many bytes left; before it says that it cannot tell.
+func (c *CrashFS) SetAvailable(bytes uint64) {
+	c.memory.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: bytes, TotalBytes: 1 << 40})
+}
+
 // Crash returns what a power cut at this moment would leave: everything synced, and of the rest each block and each
 // directory entry with a chance of unsyncedPercent. Equal seeds keep equal parts of equal file systems.
 func (c *CrashFS) Crash(unsyncedPercent int, seed uint64) *CrashFS {

@@ -1,7 +1,9 @@
 // @qdrant/js-client-rest against a real server. What is found is compared with what a look at every point finds.
 
 import assert from 'node:assert/strict';
-import {createHmac} from 'node:crypto';
+import {createHash, createHmac} from 'node:crypto';
+import {readFile} from 'node:fs/promises';
+import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import {QdrantClient} from '@qdrant/js-client-rest';
 import {assertHits, nearest, randomNumbers, randomVector, startServer} from './server.js';
@@ -360,6 +362,67 @@ describe('@qdrant/js-client-rest', () => {
         const name = await collection([{...somePoints(20, 1)[0], payload}]);
         const [record] = await client.retrieve(name, {ids: [1]});
         assert.deepEqual(record.payload, payload);
+    });
+
+    test('snapshots: create, list, download, recover, upload, delete', async () => {
+        const points = somePoints(31, 50);
+        const name = await collection(points);
+        const made = await client.createSnapshot(name);
+        assert.ok(made.size > 0);
+        assert.match(made.checksum, /^[0-9a-f]{64}$/);
+        assert.ok(Math.abs(Date.parse(`${made.creation_time}Z`) - Date.now()) < 60_000);
+        assert.deepEqual(await client.listSnapshots(name), [made]);
+
+        const response = await fetch(`${server.url}/collections/${name}/snapshots/${made.name}`);
+        assert.equal(response.status, 200);
+        const content = new Uint8Array(await response.arrayBuffer());
+        assert.equal(content.length, made.size);
+        assert.equal(createHash('sha256').update(content).digest('hex'), made.checksum);
+        const file = join(server.directory, 'snapshots', name, made.name);
+        assert.deepEqual(new Uint8Array(await readFile(file)), content);
+
+        const everything = async (name) => asSent((await client.scroll(name, {limit: 1000, with_vector: true})).points);
+        await client.delete(name, {points: [1, 2, 3], wait: true});
+        await client.upsert(name, {points: somePoints(32, 10)});
+        const changed = await everything(name);
+        const location = `file://${file}`;
+        await refused(client.recoverSnapshot(name, {location, checksum: '0'.repeat(64)}), 400, /checksum/);
+        await refused(client.recoverSnapshot(name, {location: 'file:///etc/passwd'}), 400, /directory of snapshots/);
+        await refused(client.recoverSnapshot(name, {location: 'https://example.com/x.snapshot'}), 400, /fetches no URLs/);
+        assert.deepEqual(await everything(name), changed);
+        assert.equal(await client.recoverSnapshot(name, {location, checksum: made.checksum, priority: 'snapshot'}), true);
+        assert.deepEqual(await everything(name), points);
+        const query = points[7].vector;
+        assertHits((await client.query(name, {query, limit: 5})).points, nearest(points, 'Dot', query, 5));
+
+        const form = new FormData();
+        form.append('snapshot', new Blob([content]), 'some.snapshot');
+        const uploaded = await fetch(`${server.url}/collections/uploaded/snapshots/upload?priority=snapshot&checksum=${made.checksum}`, {
+            method: 'POST',
+            body: form,
+        });
+        assert.deepEqual([uploaded.status, (await uploaded.json()).result], [200, true]);
+        assert.deepEqual(await everything('uploaded'), points);
+
+        assert.equal(await client.deleteSnapshot(name, made.name), true);
+        assert.deepEqual(await client.listSnapshots(name), []);
+        await assert.rejects(readFile(file), {code: 'ENOENT'});
+        await refused(client.deleteSnapshot(name, made.name), 404, /doesn't exist/);
+        await refused(client.createSnapshot('nowhere'), 404, /nowhere.*doesn't exist/);
+        assert.equal((await fetch(`${server.url}/collections/${name}/snapshots?wait=false`, {method: 'POST'})).status, 202);
+    });
+
+    test('snapshots of the whole node', async () => {
+        const points = somePoints(33, 20);
+        const name = await collection(points);
+        const made = await client.createFullSnapshot();
+        assert.deepEqual(await client.listFullSnapshots(), [made]);
+        await client.deleteCollection(name);
+        const location = `file://${join(server.directory, 'snapshots', made.name)}`;
+        assert.equal(await client.recoverSnapshot(name, {location}), true); // one collection of it
+        assert.deepEqual(await client.count(name), {count: 20});
+        assert.equal(await client.deleteFullSnapshot(made.name), true);
+        assert.deepEqual(await client.listFullSnapshots(), []);
     });
 
     test('many clients at once', async () => {

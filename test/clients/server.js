@@ -54,6 +54,7 @@ export async function startServer(...options) {
     }
     return {
         url,
+        directory,
         async stop() {
             child.kill('SIGTERM');
             const ended = await Promise.race([exited, delay(stopLimitMillis, undefined, {ref: false})]);
