@@ -158,8 +158,11 @@ const (
 	DistributionScore
 )
 
-// DefaultRankConstant is the K of a reciprocal rank fusion that does not say.
-const DefaultRankConstant = 2
+// DefaultRankConstant is the K of a reciprocal rank fusion that does not say, MaxRankConstant the largest.
+const (
+	DefaultRankConstant = 2
+	MaxRankConstant     = 1_000_000
+)
 
 // Formula scores points by an expression. Defaults has values for payload paths and scores ("$score", "$score[1]") that a point
 // lacks, as JSON; a score that is not there is 0. It is an error if a point lacks any other value, has one of another type or

@@ -117,8 +117,8 @@ func (q *Query) checkFusion(at string) error {
 		return Errorf(KindInvalid, "%susing: %q cannot be given with a fusion", at, q.Using)
 	case f.Method > DistributionScore:
 		return Errorf(KindInvalid, "%squery.fusion: unknown method %d", at, f.Method)
-	case f.K < 0:
-		return Errorf(KindUnprocessable, "%squery.rrf.k: value %d invalid, must be 1 or larger", at, f.K)
+	case f.K < 0 || f.K > MaxRankConstant:
+		return Errorf(KindUnprocessable, "%squery.rrf.k: value %d invalid, must be from 1 to %d", at, f.K, MaxRankConstant)
 	case f.Weights != nil && len(f.Weights) != len(q.Prefetch):
 		return Errorf(KindInvalid, "%squery.rrf.weights: %d weights for %d prefetches", at, len(f.Weights), len(q.Prefetch))
 	}

@@ -298,8 +298,7 @@ func (a *applier) fillField(e vectord.Entry, c fillField) (value any, err error)
 	if err != nil {
 		return nil, err
 	}
-	pw := &pointWriter{batch: a.batch, changes: a.changesOf(s), collection: col, index: e.Index}
-	pw.changes.through = e.Index
+	w := a.writer(col, s, e)
 	bytes := 0
 	for i, at := range slots {
 		if i == fillPointsMax || bytes >= fillBytesMax {
@@ -318,7 +317,7 @@ func (a *applier) fillField(e vectord.Entry, c fillField) (value any, err error)
 			return nil, err
 		}
 		if len(terms[0]) > 0 {
-			pw.post(fieldStep{number: def.Number, slot: row.Slot, added: terms[0], present: hasValue(terms[0])})
+			w.post(fieldStep{number: def.Number, slot: row.Slot, added: terms[0], present: hasValue(terms[0])})
 		}
 	}
 	return filled{}, nil

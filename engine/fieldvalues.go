@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 
@@ -23,14 +22,10 @@ type valueCount struct {
 }
 
 // valueCounts returns the values of a field by ascending value, bools before numbers before strings, and how many of the
-// points that match have each: all of them and exactly, as of one moment. found is nil for all points. The values are those
-// that a match can name: strings, integers and bools; limits of the answer are the caller's. An error of KindInvalid says that
-// there is no index that has them.
-func (s *shard) valueCounts(ctx context.Context, store *storage.Store, d *fieldDef, m *matcher) ([]valueCount, error) {
-	found, err := s.matches(ctx, store, m, false)
-	if err != nil {
-		return nil, err
-	}
+// points found have each: all of them and exactly, if the caller keeps writers out. found is nil for all points. The values are
+// those that a match can name: strings, integers and bools; limits of the answer are the caller's. An error of KindInvalid says
+// that there is no index that has them.
+func (s *shard) valueCounts(store *storage.Store, d *fieldDef, found *matches) ([]valueCount, error) {
 	var among *roaring.Bitmap
 	if found != nil {
 		among = roaring.FromDense(found.slots.bits, true)
@@ -198,20 +193,28 @@ func (s *shard) inOrder(d *fieldDef, found *matches, descending bool, from *vect
 	var ordered []orderedSlot
 	var slots []uint32
 	var last vectord.Number
+	first := 0 // of the last value
 	each := func(term string, of field.Slots) bool {
 		value, err := numberOfTerm(term)
 		if err != nil {
 			panic(err) // the ranges hold no other terms
 		}
-		if len(ordered) >= limit && value != last { // 1 and 1.0 are one value of two terms
-			return false
+		again := value == last // 1 and 1.0 are one value of two terms
+		if !again {
+			if len(ordered) >= limit {
+				return false
+			}
+			last, first = value, len(ordered)
 		}
-		last = value
 		slots = of.AppendTo(slots[:0])
 		for _, slot := range slots {
 			if found == nil || found.slots.bits.Contains(slot) {
 				ordered = append(ordered, orderedSlot{slot, value})
 			}
+		}
+		if again {
+			slices.SortFunc(ordered[first:], func(a, b orderedSlot) int { return cmp.Compare(a.slot, b.slot) })
+			ordered = ordered[:first+len(slices.Compact(ordered[first:]))]
 		}
 		return true
 	}

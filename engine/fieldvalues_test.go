@@ -70,7 +70,7 @@ func TestValuesOfFields(t *testing.T) {
 				}
 			}
 		}
-		counts, err := s.valueCounts(ctx, b.store, c.fieldByName("w"), m)
+		counts, err := s.valueCounts(b.store, c.fieldByName("w"), found)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestValuesOfFields(t *testing.T) {
 				t.Errorf("seed %d, %s: %q is had by %d points, want %d", seed, text, v.value.String, v.count, want[v.value.String])
 			}
 		}
-		if bools, err := s.valueCounts(ctx, b.store, c.fieldByName("f"), m); err != nil || len(bools) != 2 || bools[0].value.Bool || !bools[1].value.Bool {
+		if bools, err := s.valueCounts(b.store, c.fieldByName("f"), found); err != nil || len(bools) != 2 || bools[0].value.Bool || !bools[1].value.Bool {
 			t.Errorf("bools %v %v", bools, err)
 		}
 

@@ -103,8 +103,6 @@ func (s *search) part(q *vectord.Query, outer *vectord.Filter) (*search, error) 
 		return nil, err
 	}
 	switch {
-	case q.OrderBy != nil:
-		err = vectord.Errorf(vectord.KindUnsupported, "order_by is not offered by this server")
 	case q.Formula != nil:
 		p.formula, err = s.collection.compileFormula(q.Formula)
 	case p.compares():
@@ -157,6 +155,10 @@ func (s *search) answer(ctx context.Context) ([]vectord.Hit, error) {
 		hits, err := s.allShards(ctx)
 		return s.page(hits), err
 	}
+	if s.query.OrderBy != nil {
+		hits, err := s.ordered(ctx)
+		return s.page(hits), err
+	}
 	ranked, err := s.rank(ctx)
 	if err != nil {
 		return nil, err
@@ -164,9 +166,13 @@ func (s *search) answer(ctx context.Context) ([]vectord.Hit, error) {
 	return s.complete(ctx, ranked)
 }
 
-// rank returns hits with nothing but ids and scores, best first: at least those that are wanted, if there are as many.
+// rank returns hits with nothing but ids and scores, best first: at least those that are wanted, if there are as many. No
+// point is there twice.
 func (s *search) rank(ctx context.Context) ([]vectord.Hit, error) {
 	switch {
+	case s.query.OrderBy != nil:
+		hits, err := s.ordered(ctx)
+		return onceEach(hits), err
 	case len(s.prefetch) > 0:
 		return s.rankPrefetched(ctx)
 	case s.query.MMR != nil:
@@ -208,14 +214,7 @@ func (s *search) rankPrefetched(ctx context.Context) ([]vectord.Hit, error) {
 	if q.Fusion != nil {
 		return s.atThreshold(s.fuse(lists)), nil
 	}
-	var ids []vectord.PointID
-	for _, list := range lists {
-		for i := range list {
-			ids = append(ids, list[i].ID)
-		}
-	}
-	slices.SortFunc(ids, vectord.PointID.Compare)
-	ids = slices.Compact(ids)
+	ids := idsIn(lists)
 	switch {
 	case q.Sample:
 		rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
@@ -233,6 +232,18 @@ func (s *search) rankPrefetched(ctx context.Context) ([]vectord.Hit, error) {
 		return s.diversify(ctx, hits[:min(len(hits), s.considered())])
 	}
 	return hits, err
+}
+
+// idsIn returns the ids of all hits in the lists, ascending, each once.
+func idsIn(lists [][]vectord.Hit) []vectord.PointID {
+	ids := []vectord.PointID{}
+	for _, list := range lists {
+		for i := range list {
+			ids = append(ids, list[i].ID)
+		}
+	}
+	slices.SortFunc(ids, vectord.PointID.Compare)
+	return slices.Compact(ids)
 }
 
 // prefetched returns what each prefetch finds, as many hits as it wants at most. They run at the same time.

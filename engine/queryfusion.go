@@ -127,27 +127,16 @@ func (r *reservoir) offer(id vectord.PointID) {
 
 // sampleShard offers the matching points of a shard.
 func (s *search) sampleShard(ctx context.Context, shard *shard, r *reservoir) error {
-	// So that what is left to do under the lock is little.
-	if _, err := shard.matches(ctx, s.db.store, s.filter, false); err != nil {
-		return err
-	}
-	shard.applying.RLock()
-	defer shard.applying.RUnlock()
-	found, err := shard.matches(ctx, s.db.store, s.filter, true)
-	if err != nil {
-		return err
-	}
-	if expired := shard.expiry.expired(s.now, math.MaxInt); len(expired) > 0 {
-		found = shard.without(found, expired)
-	}
-	allow := found.allow()
-	for slot := range shard.slots.limit() {
-		if allow != nil && !allow(slot) {
-			continue
+	return shard.settled(ctx, s.db.store, s.filter, s.now, func(found *matches) error {
+		allow := found.allow()
+		for slot := range shard.slots.limit() {
+			if allow != nil && !allow(slot) {
+				continue
+			}
+			if p, ok := shard.slots.get(slot); ok {
+				r.offer(p.id)
+			}
 		}
-		if p, ok := shard.slots.get(slot); ok {
-			r.offer(p.id)
-		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -95,7 +95,7 @@ func (c *collection) readVectors(r storage.Reader, s *shard, row storage.PointRo
 	return vectors, nil
 }
 
-// Scroll returns a page of the points that match, by ascending id.
+// Scroll returns a page of the points that match, by ascending id or in the order of a payload value.
 func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) (vectord.ScrollPage, error) {
 	col, err := db.catalog.resolve(name)
 	if err != nil {
@@ -111,6 +111,13 @@ func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) 
 	sel, err := col.compileSelection(r.Select)
 	if err != nil {
 		return vectord.ScrollPage{}, err
+	}
+	if r.OrderBy != nil {
+		if r.Offset != nil {
+			return vectord.ScrollPage{}, vectord.Errorf(vectord.KindInvalid, "offset cannot be given together with order_by, go on with start_from")
+		}
+		records, err := db.ordered(ctx, col, r.OrderBy, r.Limit, filter, sel)
+		return vectord.ScrollPage{Points: records}, err
 	}
 	records, err := db.page(ctx, col, r.Offset, r.Limit+1, filter, sel)
 	if err != nil {

@@ -226,6 +226,88 @@ func FuzzDecodeSearchBatch(f *testing.F) {
 	})
 }
 
+func FuzzDecodeRecommend(f *testing.F) {
+	f.Add([]byte(`{"positive":[1,[2,3]],"negative":["550e8400e29b41d4a716446655440000"],"strategy":"best_score","limit":3,"using":"a","lookup_from":{"collection":"b","vector":"c"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeRecommend, body); ok {
+			checkQueries(t, q)
+		}
+	})
+}
+
+func FuzzDecodeRecommendBatch(f *testing.F) {
+	f.Add([]byte(`{"searches":[{"positive":[1],"limit":1}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeRecommendBatch, body); ok {
+			checkQueries(t, q...)
+		}
+	})
+}
+
+func FuzzDecodeDiscover(f *testing.F) {
+	f.Add([]byte(`{"target":1,"context":[{"positive":2,"negative":[3]}],"limit":3}`))
+	f.Add([]byte(`{"context":{"positive":2,"negative":[3]},"limit":3}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeDiscover, body); ok {
+			checkQueries(t, q)
+		}
+	})
+}
+
+func FuzzDecodeDiscoverBatch(f *testing.F) {
+	f.Add([]byte(`{"searches":[{"target":[1],"limit":1}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if q, ok := checkDecoder(t, decodeDiscoverBatch, body); ok {
+			checkQueries(t, q...)
+		}
+	})
+}
+
+func FuzzDecodeQueryGroups(f *testing.F) {
+	fuzzGroups(f, decodeQueryGroups, `{"query":[1],"group_by":"a","group_size":2,"with_lookup":{"collection":"b","with_payload":["c"],"with_vectors":true}}`,
+		`{"prefetch":[{"query":{"order_by":{"key":"n","direction":"desc","start_from":"2026-01-01"}}}],"query":{"fusion":"rrf"},"group_by":"a","with_lookup":"b"}`)
+}
+
+func FuzzDecodeSearchGroups(f *testing.F) {
+	fuzzGroups(f, decodeSearchGroups, `{"vector":[1],"group_by":"a","group_size":2,"limit":3}`)
+}
+
+func FuzzDecodeRecommendGroups(f *testing.F) {
+	fuzzGroups(f, decodeRecommendGroups, `{"positive":[1],"group_by":"a","group_size":2,"limit":3}`)
+}
+
+func fuzzGroups(f *testing.F, decode func([]byte) (groups, error), seeds ...string) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if g, ok := checkDecoder(t, decode, body); ok {
+			checkQueries(t, query{Query: g.Query})
+			if g.By == "" || g.Size < 1 || g.Size > vectord.MaxGroupSize {
+				t.Fatalf("%+v was accepted", g)
+			}
+		}
+	})
+}
+
+func FuzzDecodeFacet(f *testing.F) {
+	f.Add([]byte(`{"key":"a","limit":3,"filter":{"must":{"has_id":[1]}},"exact":true}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if x, ok := checkDecoder(t, decodeFacet, body); ok && (x.Limit < 1 || x.Limit > vectord.MaxLimit) {
+			t.Fatalf("%+v was accepted", x)
+		}
+	})
+}
+
+func FuzzDecodeMatrix(f *testing.F) {
+	f.Add([]byte(`{"sample":3,"limit":2,"using":"a"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if m, ok := checkDecoder(t, decodeMatrix, body); ok && (m.Limit < 1 || m.Limit > vectord.MaxLimit || m.Sample < 2 || m.Sample > vectord.MaxMatrixSample) {
+			t.Fatalf("%+v was accepted", m)
+		}
+	})
+}
+
 func FuzzDecodeRetrieve(f *testing.F) {
 	f.Add([]byte(`{"ids":[1,"550e8400e29b41d4a716446655440000"],"with_payload":{"include":["a"]},"with_vector":true}`))
 	f.Fuzz(func(t *testing.T, body []byte) { checkDecoder(t, decodeRetrieve, body) })
@@ -233,6 +315,7 @@ func FuzzDecodeRetrieve(f *testing.F) {
 
 func FuzzDecodeScroll(f *testing.F) {
 	f.Add([]byte(`{"offset":7,"limit":100,"filter":{"min_should":{"conditions":[{"key":"a","range":{"gt":1}}],"min_count":1}},"order_by":null}`))
+	f.Add([]byte(`{"order_by":{"key":"a","direction":"asc","start_from":2.5}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if r, ok := checkDecoder(t, decodeScroll, body); ok && (r.Limit < 1 || r.Limit > vectord.MaxLimit) {
 			t.Fatalf("limit %d was accepted", r.Limit)

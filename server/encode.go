@@ -95,6 +95,10 @@ func appendParts(dst []byte, r *vectord.Record, s *selection) []byte {
 		dst = time.UnixMilli(r.Expires).UTC().AppendFormat(dst, time.RFC3339Nano)
 		dst = append(dst, '"')
 	}
+	if r.Order != nil {
+		dst = append(dst, `,"order_value":`...)
+		dst = appendOrderValue(dst, r.Order)
+	}
 	return append(dst, '}')
 }
 
@@ -131,6 +135,22 @@ func appendHits(dst []byte, hits []vectord.Hit, s *selection) []byte {
 		dst = appendParts(dst, &h.Record, s)
 	}
 	return append(dst, ']')
+}
+
+// appendAnswer appends the answer to a query in the form of the query API, with its explanation if there is one.
+func appendAnswer(dst []byte, hits []vectord.Hit, q *query) []byte {
+	dst = appendHits(append(dst, `{"points":`...), hits, &q.answer)
+	if x := q.Explain; x != nil {
+		dst = append(dst, `,"explain":{"plans":[`...)
+		for i, plan := range x.Plans {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendString(dst, plan)
+		}
+		dst = fmt.Appendf(dst, `],"matching":%d,"candidates":%d,"visited":%d,"exact":%v}`, x.Matching, x.Candidates, x.Visited, x.Exact)
+	}
+	return append(dst, '}')
 }
 
 func appendUpdateResult(dst []byte, u vectord.UpdateResult, waited bool) []byte {

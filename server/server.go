@@ -52,6 +52,9 @@ type Engine interface {
 	Search(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error)
 	// SearchBatch's error says of which query it is.
 	SearchBatch(ctx context.Context, collection string, queries []vectord.Query) ([][]vectord.Hit, error)
+	SearchGroups(ctx context.Context, collection string, g vectord.Groups) ([]vectord.Group, error)
+	Facet(ctx context.Context, collection string, f vectord.Facet) ([]vectord.FacetHit, error)
+	Matrix(ctx context.Context, collection string, m vectord.Matrix) ([]vectord.MatrixRow, error)
 	Ready() error
 
 	// Snapshots are those of a collection, or of the whole node where the collection's name is empty.

@@ -386,7 +386,6 @@ func TestErrors(t *testing.T) {
 	f(400, "POST", c+"/query/batch", `{"searches":[{"query":[1,2]},{"query":[1]}]}`, "Wrong input: searches[1]: Vector dimension error: expected dim: 2, got 1")
 	f(422, "POST", c+"/search/batch", `{"searches":[{"vector":[1,2],"limit":0}]}`, "Validation error in JSON body: [searches[0].limit: value 0 invalid, must be 1 or larger]")
 	f(400, "POST", c+"/search", `{"vector":[1,2]}`, "Format error in JSON body: missing field `limit`")
-	f(400, "POST", c+"/scroll", `{"order_by":"a"}`, "Bad request: order_by: not offered by this server")
 	f(400, "POST", c+"/scroll", `{"with_payload":{"include":["a"],"exclude":["b"]}}`,
 		`Format error in JSON body: with_payload: expected exactly one of include and exclude, got {"include":["a"],"exclude":["b"]}`)
 	f(400, "POST", c+"/scroll", `{"filter":{"must":[{"key":"a","geo_circle":{}}]}}`, `Format error in JSON body: filter: filter condition: unknown field "geo_circle", `+

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/text"
 )
 
 // subject is what a filter looks at. Within a nested condition the payload is one element.
@@ -18,6 +19,23 @@ type subject struct {
 	id      vectord.PointID
 	vectors []string // names of the point's vectors
 	payload map[string]any
+	// texts are the text indexes of the collection, scope is what stands before a path: not empty in a nested condition.
+	texts map[string]*text.Analyzer
+	scope string
+}
+
+// analyzer returns that of the text index on a path, nil if there is none.
+func (s *subject) analyzer(path string) *text.Analyzer {
+	steps, err := parsePath(s.scope + path)
+	if err != nil {
+		return nil
+	}
+	for name, a := range s.texts {
+		if other, err := parsePath(name); err == nil && slices.Equal(steps, other) {
+			return a
+		}
+	}
+	return nil
 }
 
 // matches reports whether a filter holds for a point.
@@ -59,7 +77,7 @@ func holds(c *vectord.Condition, s subject) bool {
 	field := c.Field
 	values := lookUp(s.payload, field.Key)
 	of := func(test func(any) bool) bool { return anyElement(values, test) }
-	return field.Match != nil && of(func(v any) bool { return matchesValue(field.Match, v) }) ||
+	return field.Match != nil && of(func(v any) bool { return matchesValue(field.Match, v, s.analyzer(field.Key)) }) ||
 		field.Range != nil && of(func(v any) bool { return inRange(field.Range, v) }) ||
 		field.Datetime != nil && of(func(v any) bool { return inDates(field.Datetime, v) }) ||
 		field.GeoBox != nil && of(func(v any) bool { return inBox(field.GeoBox, v) }) ||
@@ -81,7 +99,7 @@ func nestedHolds(n *vectord.Nested, s subject) bool {
 	}
 	return slices.ContainsFunc(valuesAt(s.payload, path), func(v any) bool {
 		element, ok := v.(map[string]any)
-		return ok && matches(n.Filter, subject{s.id, s.vectors, element})
+		return ok && matches(n.Filter, subject{s.id, s.vectors, element, s.texts, s.scope + strings.TrimSuffix(n.Key, "[]") + "[]."})
 	})
 }
 
@@ -104,9 +122,32 @@ func anyElement(values []any, test func(any) bool) bool {
 	})
 }
 
-func matchesValue(m *vectord.Match, v any) bool {
+// matchesText compares by the tokens of an index.
+func matchesText(m *vectord.Match, tokens []string, of *text.Analyzer) bool {
+	has := func(token string) bool { return slices.Contains(tokens, token) }
+	switch {
+	case m.TextAny != nil:
+		return slices.ContainsFunc(of.QueryTokens(nil, *m.TextAny), has)
+	case m.Phrase != nil:
+		query := of.QueryTokens(nil, *m.Phrase)
+		for i := 0; len(query) > 0 && i+len(query) <= len(tokens); i++ {
+			if slices.Equal(tokens[i:i+len(query)], query) {
+				return true
+			}
+		}
+		return false
+	default:
+		query := of.QueryTokens(nil, *m.Text)
+		return len(query) > 0 && !slices.ContainsFunc(query, func(token string) bool { return !has(token) })
+	}
+}
+
+func matchesValue(m *vectord.Match, v any, index *text.Analyzer) bool {
 	equal := func(s vectord.Scalar) bool { return equals(s, v) }
 	text, isText := v.(string)
+	if index != nil && (m.Text != nil || m.TextAny != nil || m.Phrase != nil) {
+		return isText && matchesText(m, index.Tokens(nil, text), index)
+	}
 	switch {
 	case m.Value != nil:
 		return equals(*m.Value, v)
@@ -258,19 +299,20 @@ func inBox(b *vectord.GeoBox, v any) bool {
 	return east > 0 && east < width
 }
 
-// inRadius measures the straight line through the earth and makes an arc of it.
 func inRadius(r *vectord.GeoRadius, v any) bool {
 	lon, lat, ok := place(v)
-	if !ok {
-		return false
-	}
+	return ok && metres(lon, lat, r.Center.Lon, r.Center.Lat) < r.Radius
+}
+
+// metres measures the straight line through the earth and makes an arc of it.
+func metres(lonA, latA, lonB, latB float64) float64 {
 	direction := func(lon, lat float64) [3]float64 {
 		lon, lat = lon*math.Pi/180, lat*math.Pi/180
 		return [3]float64{math.Cos(lat) * math.Cos(lon), math.Cos(lat) * math.Sin(lon), math.Sin(lat)}
 	}
-	a, b := direction(lon, lat), direction(r.Center.Lon, r.Center.Lat)
+	a, b := direction(lonA, latA), direction(lonB, latB)
 	chord := math.Hypot(math.Hypot(a[0]-b[0], a[1]-b[1]), a[2]-b[2])
-	return 2*6_371_008.8*math.Asin(min(chord/2, 1)) < r.Radius
+	return 2 * 6_371_008.8 * math.Asin(min(chord/2, 1))
 }
 
 // inPolygon counts, with exact fractions, how many edges lie north of the place.

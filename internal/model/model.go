@@ -1,13 +1,13 @@
 // Package model is a vector database in maps: it does what a vectord engine must do, exactly and slowly. It is the oracle
 // of model tests and the double in the server's tests.
 //
-// It is written from the API's description and shares no code with the engine beyond the vocabulary, so that agreement
-// of the two means something. Where a choice was open it takes the plain one.
+// It is written from the API's description and shares no code with the engine beyond the vocabulary and the analysis of
+// texts, so that agreement of the two means something. Where a choice was open it takes the plain one.
 package model
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/text"
 )
 
 // Model keeps collections in memory. Its methods may be called at the same time.
@@ -33,7 +34,8 @@ type Model struct {
 type collection struct {
 	config vectord.CollectionConfig
 	points map[vectord.PointID]point
-	fields map[string]vectord.FieldSchema // the payload indexes, which change no answer
+	fields map[string]vectord.FieldSchema // the payload indexes, which change no answer …
+	texts  map[string]*text.Analyzer      // … but those of type text: their tokens decide
 }
 
 // point is never changed in place, so that copies of the map of points may share it.
@@ -94,7 +96,7 @@ func (m *Model) CreateCollection(_ context.Context, name string, config vectord.
 	if _, ok := m.aliases[name]; ok {
 		return vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", name)
 	}
-	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}, fields: map[string]vectord.FieldSchema{}}
+	m.collections[name] = &collection{config: config, points: map[vectord.PointID]point{}, fields: map[string]vectord.FieldSchema{}, texts: map[string]*text.Analyzer{}}
 	return nil
 }
 
@@ -155,7 +157,7 @@ func (m *Model) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 	return info, nil
 }
 
-// CreateFieldIndex notes a payload index. Of its parameters it checks nothing.
+// CreateFieldIndex notes a payload index.
 func (m *Model) CreateFieldIndex(_ context.Context, collection, field string, schema vectord.FieldSchema, _ bool) (vectord.UpdateResult, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,6 +173,18 @@ func (m *Model) CreateFieldIndex(_ context.Context, collection, field string, sc
 	}
 	if _, err := parsePath(field); err != nil {
 		return vectord.UpdateResult{}, err
+	}
+	delete(c.texts, field)
+	if schema.Type == vectord.FieldText {
+		var params text.Params
+		if len(schema.Params) > 0 {
+			if err := json.Unmarshal(schema.Params, &params); err != nil {
+				return vectord.UpdateResult{}, err
+			}
+		}
+		if c.texts[field], err = text.New(params); err != nil {
+			return vectord.UpdateResult{}, err
+		}
 	}
 	c.fields[field] = schema
 	m.operations++
@@ -189,6 +203,7 @@ func (m *Model) DeleteFieldIndex(_ context.Context, collection, field string) (v
 		return vectord.UpdateResult{}, err
 	}
 	delete(c.fields, field)
+	delete(c.texts, field)
 	m.operations++
 	return vectord.UpdateResult{OperationID: m.operations}, nil
 }
@@ -353,13 +368,13 @@ func (c *collection) apply(points map[vectord.PointID]point, op *vectord.Operati
 	case vectord.OpUpsert, vectord.OpUpdateVectors:
 		return c.put(points, op, id)
 	case vectord.OpDelete:
-		ids, err := selected(points, op, false)
+		ids, err := c.selected(points, op, false)
 		for _, id := range ids {
 			delete(points, id)
 		}
 		return err
 	}
-	ids, err := selected(points, op, true)
+	ids, err := c.selected(points, op, true)
 	if err != nil {
 		return err
 	}
@@ -403,7 +418,7 @@ func (c *collection) put(points map[vectord.PointID]point, op *vectord.Operation
 		old, exists := points[p.ID]
 		switch {
 		case exists && op.UpdateMode == vectord.WriteNew, !exists && op.UpdateMode == vectord.WriteExists,
-			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, seen(p.ID, old)):
+			exists && op.UpdateFilter != nil && !matches(op.UpdateFilter, c.seen(p.ID, old)):
 			continue
 		}
 		kept := point{version: id, vectors: vectors, expires: p.Expires}
@@ -471,14 +486,14 @@ func (c *collection) vector(name string, v vectord.Vector) (vectord.Vector, erro
 
 // selected returns the ids of the points that op is for. Ids that do not exist are an error if they must exist, and are
 // left out otherwise.
-func selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
+func (c *collection) selected(points map[vectord.PointID]point, op *vectord.Operation, mustExist bool) ([]vectord.PointID, error) {
 	var out []vectord.PointID
 	if op.Filter != nil {
 		if err := checkPaths(op.Filter); err != nil {
 			return nil, err
 		}
 		for id, p := range points {
-			if matches(op.Filter, seen(id, p)) {
+			if matches(op.Filter, c.seen(id, p)) {
 				out = append(out, id)
 			}
 		}
@@ -546,8 +561,8 @@ func (m *Model) Retrieve(_ context.Context, name string, ids []vectord.PointID, 
 }
 
 // seen returns what filters see of a point.
-func seen(id vectord.PointID, p point) subject {
-	return subject{id, slices.Collect(maps.Keys(p.vectors)), p.payload}
+func (c *collection) seen(id vectord.PointID, p point) subject {
+	return subject{id: id, vectors: slices.Collect(maps.Keys(p.vectors)), payload: p.payload, texts: c.texts}
 }
 
 // picker returns the function that makes a record with the selected parts of a point.
@@ -590,7 +605,7 @@ func (c *collection) picker(s vectord.Selection) (func(vectord.PointID, point) v
 func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	var out []vectord.PointID
 	for id, p := range c.points {
-		if matches(f, seen(id, p)) {
+		if matches(f, c.seen(id, p)) {
 			out = append(out, id)
 		}
 	}
@@ -598,7 +613,7 @@ func (c *collection) matching(f *vectord.Filter) []vectord.PointID {
 	return out
 }
 
-// Scroll returns a page of the matching points by ascending id.
+// Scroll returns a page of the matching points by ascending id, or in the order of a payload value.
 func (m *Model) Scroll(_ context.Context, name string, r vectord.ScrollRequest) (vectord.ScrollPage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -614,6 +629,18 @@ func (m *Model) Scroll(_ context.Context, name string, r vectord.ScrollRequest) 
 		return vectord.ScrollPage{}, err
 	}
 	var page vectord.ScrollPage
+	if r.OrderBy != nil {
+		if r.Offset != nil {
+			return page, vectord.Errorf(vectord.KindInvalid, "offset with order_by")
+		}
+		found, err := c.inOrder(r.OrderBy, c.matching(r.Filter))
+		for _, f := range cut(found, 0, r.Limit) {
+			record := pick(f.id, c.points[f.id])
+			record.Order = f.order
+			page.Points = append(page.Points, record)
+		}
+		return page, err
+	}
 	for _, id := range c.matching(r.Filter) {
 		if r.Offset != nil && id.Compare(*r.Offset) < 0 {
 			continue
@@ -651,81 +678,6 @@ func (m *Model) SearchBatch(ctx context.Context, name string, queries []vectord.
 		}
 	}
 	return answers, nil
-}
-
-// Search compares the query with every matching point. Points of equal score are in ascending order of id.
-func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c, err := m.find(name)
-	if err != nil {
-		return nil, err
-	}
-	pick, err := c.picker(q.Select)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPaths(q.Filter); err != nil {
-		return nil, err
-	}
-	if q.Nearest == nil {
-		return page(c, pick, c.matching(q.Filter), nil, &q), nil
-	}
-	if _, err := c.kind(q.Using); err != nil {
-		return nil, err
-	}
-	vector := q.Nearest.Vector
-	if id := q.Nearest.ID; id != nil {
-		p, ok := c.points[*id]
-		if !ok {
-			return nil, noPoint(*id)
-		}
-		if vector, ok = p.vectors[q.Using]; !ok {
-			return nil, vectord.Errorf(vectord.KindNotFound, "point %s has no vector %q", *id, q.Using)
-		}
-	}
-	if vector, err = c.vector(q.Using, vector); err != nil {
-		return nil, err
-	}
-	distance := vectord.Dot
-	if v, ok := c.config.Params.Vectors[q.Using]; ok {
-		distance = v.Distance
-	}
-	var found []vectord.PointID
-	scores := map[vectord.PointID]float32{}
-	for _, id := range c.matching(q.Filter) {
-		if q.Nearest.ID != nil && id == *q.Nearest.ID {
-			continue
-		}
-		stored, ok := c.points[id].vectors[q.Using]
-		if !ok {
-			continue
-		}
-		value, overlap := c.score(q.Using, distance, &vector, &stored)
-		if !overlap || q.ScoreThreshold != nil && !distance.Nearer(float32(value), *q.ScoreThreshold) {
-			continue
-		}
-		found = append(found, id)
-		scores[id] = float32(value)
-	}
-	slices.SortStableFunc(found, func(a, b vectord.PointID) int {
-		if distance.LargerIsNearer() {
-			return cmp.Compare(scores[b], scores[a])
-		}
-		return cmp.Compare(scores[a], scores[b])
-	})
-	return page(c, pick, found, scores, &q), nil
-}
-
-// page returns the hits of a page.
-func page(c *collection, pick func(vectord.PointID, point) vectord.Record, ids []vectord.PointID, scores map[vectord.PointID]float32,
-	q *vectord.Query) []vectord.Hit {
-	ids = ids[min(q.Offset, len(ids)):]
-	var hits []vectord.Hit
-	for _, id := range ids[:min(q.Limit, len(ids))] {
-		hits = append(hits, vectord.Hit{Record: pick(id, c.points[id]), Score: scores[id]})
-	}
-	return hits
 }
 
 // score compares two vectors of a name. Sparse vectors without a common component do not overlap.

@@ -177,7 +177,7 @@ const nested = "nested"
 var conditions = rapid.SampledFrom([]string{
 	nested, nested, nested,
 	`{"key":%s,"match":{"phrase":"red h"}}`, `{"key":%s,"match":{"text_any":"green red"}}`, `{"key":%s,"match":{"text_any":" "}}`,
-	`{"key":%s,"match":{"prefix":"re"}}`, `{"key":%s,"match":{"prefix":""}}`,
+	`{"key":%s,"match":{"prefix":"re"}}`, `{"key":%s,"match":{"prefix":""}}`, `{"key":%s,"match":{"text":"house RED"}}`,
 	`{"key":%s,"range":{"gt":9007199254740992}}`, `{"key":%s,"range":{"gte":9007199254740993,"lte":9007199254740993}}`,
 	`{"key":%s,"range":{"lte":0.1}}`, `{"key":%s,"range":{"lt":9223372036854775807}}`, `{"key":%s,"range":{"gte":1e19}}`, `{"key":%s,"range":{}}`,
 	`{"key":%s,"range":{"gte":"2026-08-04T10:30:00Z"}}`, `{"key":%s,"range":{"gt":"2026-08-04T10:30","lte":"2026-08-04 10:30:00.000001"}}`,
@@ -215,12 +215,16 @@ func (m *modelMachine) create(t *rapid.T) {
 }
 
 var fieldTypes = rapid.SampledFrom([]vectord.FieldType{vectord.FieldKeyword, vectord.FieldInteger, vectord.FieldFloat, vectord.FieldBool,
-	vectord.FieldDatetime, vectord.FieldUUID, vectord.FieldGeo})
+	vectord.FieldDatetime, vectord.FieldUUID, vectord.FieldGeo, vectord.FieldText, vectord.FieldText})
 
 // createIndex creates a payload index, of which the model knows that it changes no answer.
 func (m *modelMachine) createIndex(t *rapid.T) {
 	name, field := targets.Draw(t, "name"), pathsDrawn.Draw(t, "field")
 	schema := vectord.FieldSchema{Type: fieldTypes.Draw(t, "type")}
+	if schema.Type == vectord.FieldText {
+		schema.Params = rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"tokenizer":"prefix","type":"text"}`),
+			json.RawMessage(`{"lowercase":false,"min_token_len":2,"type":"text"}`)}).Draw(t, "params")
+	}
 	wait := rapid.IntRange(0, 5).Draw(t, "wait") > 0
 	m.building = m.building || !wait
 	_, err := m.node.Engine().CreateFieldIndex(background, name, field, schema, wait)

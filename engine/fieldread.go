@@ -1,0 +1,53 @@
+package engine
+
+import (
+	"context"
+	"math"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/storage"
+)
+
+// indexOn returns a payload index of one of the types on a path, when it is built. It returns nil if there is none.
+func (db *DB) indexOn(ctx context.Context, col *collection, key string, types ...vectord.FieldType) (*fieldDef, error) {
+	at, err := parsePath(key)
+	if err != nil {
+		return nil, err
+	}
+	spelled := at.String()
+	for _, d := range col.fields {
+		for _, t := range types {
+			if d.key != spelled || d.Schema.Type != t {
+				continue
+			}
+			pending, err := db.awaitField(ctx, col.id, d.Name, true)
+			if err == nil && pending {
+				err = ctx.Err()
+			}
+			if err == nil && pending {
+				err = vectord.Errorf(vectord.KindClosed, "shutting down")
+			}
+			return d, err
+		}
+	}
+	return nil, nil
+}
+
+// settled calls fn with the slots that match, nil for all of them, while no writer of the shard is at work: matches, payload
+// indexes, slots and storage are of one moment. What has expired by now does not match.
+func (s *shard) settled(ctx context.Context, store *storage.Store, filter *matcher, now int64, fn func(found *matches) error) error {
+	// Before, so that little is left to evaluate with writers kept out.
+	if _, err := s.matches(ctx, store, filter, false); err != nil {
+		return err
+	}
+	s.applying.RLock()
+	defer s.applying.RUnlock()
+	found, err := s.matches(ctx, store, filter, true)
+	if err != nil {
+		return err
+	}
+	if expired := s.expiry.expired(now, math.MaxInt); len(expired) > 0 {
+		found = s.without(found, expired)
+	}
+	return fn(found)
+}
