@@ -125,7 +125,7 @@ func get(t *testing.T, client *http.Client, url string, header ...string) (int, 
 // TestProcess starts a real server, uses it, ends it by a signal and starts it again on the same data.
 func TestProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
 	url := p.url()
 	if status, body := get(t, http.DefaultClient, url+"/readyz"); status != 200 {
 		t.Errorf("/readyz answers %d %s", status, body)
@@ -134,7 +134,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("demo: exit code %d\n%s%s", code, stdout, stderr)
 	}
 
-	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--memory-limit", "256MiB")
+	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
 	if code := second.wait(20 * time.Second); code != exitError || !strings.Contains(second.output(), "in use by another process") {
 		t.Errorf("a second process: exit code %d\n%s", code, second.output())
 	}
@@ -148,7 +148,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("check: exit code %d\n%s%s", code, stdout, stderr)
 	}
 
-	p = start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--memory-limit", "256MiB", "--log-format", "json")
+	p = start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB", "--log-format", "json")
 	for !strings.Contains(p.output(), `"url":"http://`) {
 		select {
 		case <-p.done:
@@ -182,6 +182,9 @@ func (i *idle) Serve(l net.Listener) error {
 func (i *idle) ServeTLS(l net.Listener, _ *tls.Config) error { return i.Serve(l) }
 func (i *idle) Shutdown(ctx context.Context) error {
 	defer close(i.stop)
+	if i.shutdown == nil {
+		return nil
+	}
 	return i.shutdown(ctx)
 }
 func (i *idle) Close() error { i.closed = true; return nil }
@@ -196,11 +199,11 @@ func runIdle(t *testing.T, i *idle) (exitCode int, err error) {
 	c := serveCmd{HTTP: "127.0.0.1:0", LogLevel: "info", MemoryLimit: 1 << 30}
 	var exited atomic.Int32
 	exited.Store(-1)
-	err = c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (service, io.Closer, error) {
+	err = c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (services, io.Closer, error) {
 		if i.serve == nil {
 			cancel()
 		}
-		return i, i, nil
+		return services{http: i}, i, nil
 	}, func(code int) { exited.Store(int32(code)) })
 	return int(exited.Load()), err
 }
@@ -234,7 +237,7 @@ func TestShutdown(t *testing.T) {
 
 // TestSecondSignal stops a server whose drain is held up by a request that never comes to its end.
 func TestSecondSignal(t *testing.T) {
-	p := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
 	url := p.url()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -272,6 +275,7 @@ func TestServeRefuses(t *testing.T) {
 	f("can be reached from other machines", "--http", "0.0.0.0:0")
 	f("can be reached from other machines", "--http", ":0")
 	f("can be reached from other machines", "--http", "[::]:0")
+	f("--grpc 0.0.0.0:0 can be reached from other machines", "--grpc", "0.0.0.0:0")
 	f("would leave writing open", "--read-only-api-key", "r")
 	f("is the same as a key that permits everything", "--api-key", "k", "--read-only-api-key", "k")
 	f("is the same as a key that permits everything", "--api-key", "k", "--alt-api-key", "a", "--read-only-api-key", "a")
@@ -284,6 +288,7 @@ func TestServeRefuses(t *testing.T) {
 	f("TLS certificate", "--tls-cert", key, "--tls-key", key)
 	f("--memory-limit: 1.0 MiB is too little", "--memory-limit", "1MiB")
 	f("--http", "--http", "127.0.0.1")
+	f("--grpc", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1")
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
 		t.Error("a refused server made its data directory")
 	}
@@ -375,7 +380,7 @@ func TestTLSAndKeys(t *testing.T) {
 	if err := os.WriteFile(secretFile, []byte("full\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--memory-limit", "256MiB",
+	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB",
 		"--tls-cert", certFile, "--tls-key", keyFile, "--api-key-file", secretFile, "--alt-api-key", "spare", "--read-only-api-key", "reader",
 		"--jwt-rbac", "--log-level", "debug")
 	url := strings.Replace(p.url(), "127.0.0.1", "localhost", 1)

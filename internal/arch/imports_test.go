@@ -44,7 +44,7 @@ var rules = []rule{
 	{pkg: "internal/token", imports: []string{"."}},
 	{pkg: "internal/testcluster", imports: []string{".", "client", "internal/node"}},
 	{pkg: "internal/text", imports: []string{"."}},
-	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/config", "internal/node", "internal/token", "server"},
+	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/access", "internal/config", "internal/node", "internal/token", "server"},
 		tests: []string{"internal/model"}},
 	{pkg: "test"},
 }
