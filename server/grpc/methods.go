@@ -68,7 +68,7 @@ var rules = map[string]rule{
 	"qdrant.Snapshots/List":       {needs: access.Read, scope: access.ScopeCollection},
 	"qdrant.Snapshots/Create":     {needs: access.Maintain, scope: access.ScopeCollection, long: true},
 	"qdrant.Snapshots/Delete":     {needs: access.Maintain, scope: access.ScopeCollection},
-	"qdrant.Snapshots/ListFull":   {needs: access.Read, scope: access.ScopeServer},
+	"qdrant.Snapshots/ListFull":   {needs: access.Manage, scope: access.ScopeServer},
 	"qdrant.Snapshots/CreateFull": {needs: access.Manage, scope: access.ScopeServer, long: true},
 	"qdrant.Snapshots/DeleteFull": {needs: access.Manage, scope: access.ScopeServer},
 }

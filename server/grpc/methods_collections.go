@@ -10,8 +10,9 @@ import (
 	"github.com/vectord/vectord/internal/access"
 )
 
-// apiLevel is the version of Qdrant whose interface this server follows. Clients compare it with their own.
-const apiLevel = "1.19.0"
+// apiLevel is the version of Qdrant whose interface this server follows. Clients compare it with their own and warn if it is
+// more than one off: this is one above that of the messages, which are those of 1.17, and one below the newest clients.
+const apiLevel = "1.18.0"
 
 // health implements qdrant.QdrantServer.
 type health struct {
