@@ -167,7 +167,9 @@ func TestCollections(t *testing.T) {
 	refuse(codes.InvalidArgument, "vectors.distance", func(m *qdrant.CreateCollection) { m.VectorsConfig.GetParams().Distance = 0 })
 	refuse(codes.InvalidArgument, "hnsw_config.m", func(m *qdrant.CreateCollection) { m.HnswConfig = &qdrant.HnswConfigDiff{M: p(uint64(1000))} })
 	refuse(codes.InvalidArgument, "hnsw_config", func(m *qdrant.CreateCollection) { m.HnswConfig = &qdrant.HnswConfigDiff{M: p(uint64(1) << 63)} })
-	refuse(codes.InvalidArgument, "deleted_threshold", func(m *qdrant.CreateCollection) { m.OptimizersConfig = &qdrant.OptimizersConfigDiff{DeletedThreshold: p(2.)} })
+	refuse(codes.InvalidArgument, "deleted_threshold", func(m *qdrant.CreateCollection) {
+		m.OptimizersConfig = &qdrant.OptimizersConfigDiff{DeletedThreshold: p(2.)}
+	})
 	refuse(codes.InvalidArgument, "max_optimization_threads", func(m *qdrant.CreateCollection) {
 		m.OptimizersConfig = &qdrant.OptimizersConfigDiff{MaxOptimizationThreads: qdrant.NewMaxOptimizationThreads(5000)}
 	})

@@ -23,6 +23,7 @@ var codeOf = map[vectord.Kind]codes.Code{
 	vectord.KindTooLarge:      codes.ResourceExhausted, // as gRPC itself says where a message is too large
 	vectord.KindOverloaded:    codes.ResourceExhausted,
 	vectord.KindNoMemory:      codes.ResourceExhausted,
+	vectord.KindNoSpace:       codes.ResourceExhausted,
 	vectord.KindTimeout:       codes.DeadlineExceeded,
 	vectord.KindClosed:        codes.Unavailable,
 	vectord.KindUnsupported:   codes.Unimplemented,

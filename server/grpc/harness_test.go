@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/qdrant/go-client/qdrant"
 	"google.golang.org/grpc"
@@ -165,4 +166,8 @@ func ids(hits []*qdrant.ScoredPoint) (out []uint64) {
 		out = append(out, h.GetId().GetNum())
 	}
 	return out
+}
+
+func timeOf(year int, month time.Month, day int) time.Time {
+	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
