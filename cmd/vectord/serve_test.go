@@ -87,8 +87,14 @@ var listening = regexp.MustCompile(`url=(https?://\S+)`)
 // url waits until the process says where it listens.
 func (p *process) url() string {
 	p.t.Helper()
+	return p.says(listening)
+}
+
+// says waits until the process has written what re matches, and returns what its first group does.
+func (p *process) says(re *regexp.Regexp) string {
+	p.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if m := listening.FindStringSubmatch(p.output()); m != nil {
+		if m := re.FindStringSubmatch(p.output()); m != nil {
 			return m[1]
 		}
 		select {
@@ -122,16 +128,58 @@ func get(t *testing.T, client *http.Client, url string, header ...string) (int, 
 	return resp.StatusCode, string(body)
 }
 
+var listeningGRPC = regexp.MustCompile(`url=grpcs?://(\S+)`)
+
+// list asks the gRPC door of a process for its collections, as any HTTP/2 client can. It returns the status of the call, 0 for
+// success.
+func (p *process) list(client *http.Client, scheme, key string) string {
+	p.t.Helper()
+	const noCompression, emptyMessage = "\x00", "\x00\x00\x00\x00"
+	url := scheme + "://" + strings.Replace(p.says(listeningGRPC), "127.0.0.1", "localhost", 1) + "/qdrant.Collections/List"
+	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(noCompression+emptyMessage))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("TE", "trailers")
+	if key != "" {
+		req.Header.Set("Api-Key", key)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadAll(resp.Body); err != nil {
+		p.t.Fatal(err)
+	}
+	return resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status") // in the header if there is no message
+}
+
+// overHTTP2 returns a client that speaks HTTP/2 only, without TLS if config is nil.
+func overHTTP2(config *tls.Config) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(config != nil)
+	protocols.SetUnencryptedHTTP2(config == nil)
+	return &http.Client{Transport: &http.Transport{Protocols: protocols, TLSClientConfig: config}}
+}
+
 // TestProcess starts a real server, uses it, ends it by a signal and starts it again on the same data.
 func TestProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--memory-limit", "256MiB")
 	url := p.url()
 	if status, body := get(t, http.DefaultClient, url+"/readyz"); status != 200 {
 		t.Errorf("/readyz answers %d %s", status, body)
 	}
 	if code, stdout, stderr := invoke(t, nil, "demo", "--url", url); code != exitOK || !strings.Contains(stdout, "queen") {
 		t.Errorf("demo: exit code %d\n%s%s", code, stdout, stderr)
+	}
+
+	h2 := overHTTP2(nil)
+	defer h2.CloseIdleConnections()
+	if got := p.list(h2, "http", ""); got != "0" {
+		t.Errorf("over gRPC: status %s", got)
 	}
 
 	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
@@ -380,7 +428,7 @@ func TestTLSAndKeys(t *testing.T) {
 	if err := os.WriteFile(secretFile, []byte("full\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB",
+	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--memory-limit", "256MiB",
 		"--tls-cert", certFile, "--tls-key", keyFile, "--api-key-file", secretFile, "--alt-api-key", "spare", "--read-only-api-key", "reader",
 		"--jwt-rbac", "--log-level", "debug")
 	url := strings.Replace(p.url(), "127.0.0.1", "localhost", 1)
@@ -404,6 +452,14 @@ func TestTLSAndKeys(t *testing.T) {
 			t.Errorf("key %q: %d %s, want %d", c.key, status, body, c.want)
 		}
 	}
+	h2 := overHTTP2(&tls.Config{RootCAs: roots})
+	defer h2.CloseIdleConnections()
+	for key, want := range map[string]string{"": "16", "wrong": "16", "reader": "0", "full": "0", "spare": "0", made: "0", made + "x": "16"} {
+		if got := p.list(h2, "https", key); got != want {
+			t.Errorf("key %q over gRPC: status %s, want %s", key, got, want)
+		}
+	}
+	h2.CloseIdleConnections()
 	web.CloseIdleConnections()
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if code := p.wait(exitWithin + time.Second); code != exitOK {
