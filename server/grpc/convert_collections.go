@@ -152,7 +152,7 @@ func quantizationOf[M quantizationFields](m M) (raw json.RawMessage, err error) 
 	if m == absent {
 		return nil, nil
 	}
-	kind := ""
+	var kind string
 	if s := m.GetScalar(); s != nil {
 		kind = "scalar"
 		raw, err = settings(s, values{"type": "int8"})

@@ -166,7 +166,7 @@ func deleteVectorsOf(m namesFields) (vectord.Operation, error) {
 // operationOf reads one step of a batch.
 func operationOf(m *qdrant.PointsUpdateOperation) (op vectord.Operation, err error) {
 	var keyed shardKeyed
-	//nolint:staticcheck // the deprecated forms are those of clients before 1.4
+	//nolint:staticcheck // the deprecated forms are those of older clients
 	switch step := m.GetOperation().(type) {
 	case *qdrant.PointsUpdateOperation_Upsert:
 		keyed = step.Upsert

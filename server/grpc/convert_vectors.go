@@ -26,7 +26,7 @@ func vectorOf(v *qdrant.Vector) (vectord.Vector, error) {
 	default:
 		return vectord.Vector{}, noInference()
 	}
-	//nolint:staticcheck // clients before 1.13 send no other form
+	//nolint:staticcheck // older clients send no other form
 	data, indices, rows := v.GetData(), v.GetIndices(), int(v.GetVectorsCount())
 	switch {
 	case indices != nil:
