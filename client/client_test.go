@@ -94,7 +94,7 @@ func TestRequests(t *testing.T) {
 		}, vectord.UpdateResult{OperationID: 7})
 	f("delete matching", `POST /collections/c/points/delete?wait=true {"filter":{"must":[{"key":"city","match":{"value":"Oslo"}}]}}`, updated,
 		func() (any, error) { return c.DeleteMatching(ctx, "c", city, vectord.WriteOptions{}) }, vectord.UpdateResult{OperationID: 7})
-	f("query", `POST /collections/c/points/query {"limit":3,"query":[1,0],"offset":2,"score_threshold":0.25,"params":{"exact":false,"indexed_only":false,"hnsw_ef":64},"filter":{"must":[{"key":"city","match":{"value":"Oslo"}}]},"with_vector":true,"with_payload":{"include":["n"]}}`,
+	f("query", `POST /collections/c/points/query {"limit":3,"offset":2,"query":[1,0],"filter":{"must":[{"key":"city","match":{"value":"Oslo"}}]},"params":{"hnsw_ef":64},"score_threshold":0.25,"with_vector":true,"with_payload":{"include":["n"]}}`,
 		`{"result":{"points":[{"id":5,"version":9,"score":0.5,"vector":[1,0],"payload":{"n":1}},{"id":6,"version":9,"score":0.25,"payload":null}]}}`,
 		func() (any, error) {
 			return c.Query(ctx, "c", vectord.Query{Nearest: vectord.Near([]float32{1, 0}), Filter: city, Limit: 3, Offset: 2, ScoreThreshold: &threshold,

@@ -192,6 +192,8 @@ func appendFilter(dst []byte, f *vectord.Filter) ([]byte, error) {
 	return append(append(dst, `,"filter":`...), b...), nil
 }
 
+var errBothPaths = errors.New("selection: include and exclude are both given")
+
 // appendSelection appends the members "with_vector" and "with_payload", with commas before them.
 func appendSelection(dst []byte, s vectord.Selection) ([]byte, error) {
 	dst = append(dst, `,"with_vector":`...)
@@ -208,7 +210,7 @@ func appendSelection(dst []byte, s vectord.Selection) ([]byte, error) {
 	var paths any
 	switch {
 	case len(s.Include) > 0 && len(s.Exclude) > 0:
-		return dst, errors.New("selection: include and exclude are both given")
+		return dst, errBothPaths
 	case !s.Payload || len(s.Include) == 0 && len(s.Exclude) == 0:
 		return strconv.AppendBool(dst, s.Payload), nil
 	case len(s.Include) > 0:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 
@@ -63,7 +62,7 @@ func (c *Client) update(ctx context.Context, r request) (vectord.UpdateResult, e
 	return vectord.UpdateResult{OperationID: result.OperationID}, err
 }
 
-// Query returns the points nearest to a vector or to another point, nearest first.
+// Query returns the points that q asks for, best first.
 func (c *Client) Query(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error) {
 	body, err := AppendQuery(nil, q)
 	if err != nil {
@@ -82,46 +81,6 @@ func (c *Client) Query(ctx context.Context, collection string, q vectord.Query) 
 		hits[i] = vectord.Hit{Record: r.record(), Score: r.Score}
 	}
 	return hits, nil
-}
-
-// AppendQuery appends q in the JSON form of the API, as Query sends it.
-func AppendQuery(dst []byte, q vectord.Query) ([]byte, error) {
-	var err error
-	dst = strconv.AppendInt(append(dst, `{"limit":`...), int64(q.Limit), 10)
-	if n := q.Nearest; n != nil && n.ID != nil {
-		dst = n.ID.AppendJSON(append(dst, `,"query":`...))
-	} else if n != nil {
-		if err := checkVector(n.Vector.Values); err != nil {
-			return dst, fmt.Errorf("query: %w", err)
-		}
-		dst = appendAnyVector(append(dst, `,"query":`...), &n.Vector)
-	}
-	if q.Using != "" {
-		dst = appendJSON(append(dst, `,"using":`...), q.Using)
-	}
-	if q.Offset != 0 {
-		dst = strconv.AppendInt(append(dst, `,"offset":`...), int64(q.Offset), 10)
-	}
-	if q.ScoreThreshold != nil {
-		dst = strconv.AppendFloat(append(dst, `,"score_threshold":`...), float64(*q.ScoreThreshold), 'g', -1, 32)
-	}
-	if q.Params != (vectord.SearchParams{}) {
-		dst = append(dst, `,"params":{"exact":`...)
-		dst = strconv.AppendBool(dst, q.Params.Exact)
-		dst = append(dst, `,"indexed_only":`...)
-		dst = strconv.AppendBool(dst, q.Params.IndexedOnly)
-		if q.Params.HNSWEf != 0 {
-			dst = strconv.AppendInt(append(dst, `,"hnsw_ef":`...), int64(q.Params.HNSWEf), 10)
-		}
-		dst = append(dst, '}')
-	}
-	if dst, err = appendFilter(dst, q.Filter); err != nil {
-		return dst, err
-	}
-	if dst, err = appendSelection(dst, q.Select); err != nil {
-		return dst, err
-	}
-	return append(dst, '}'), nil
 }
 
 // Count returns the number of points that the filter selects; nil selects all.
@@ -175,14 +134,4 @@ func records(in []record) []vectord.Record {
 		out[i] = in[i].record()
 	}
 	return out
-}
-
-// checkVector refuses what JSON cannot carry.
-func checkVector(v []float32) error {
-	for i, x := range v {
-		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			return fmt.Errorf("component %d of the vector is %v", i, x)
-		}
-	}
-	return nil
 }

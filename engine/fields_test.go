@@ -555,7 +555,7 @@ func TestIndexedSearchMeetsNoHalf(t *testing.T) {
 	}
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))
-	upsert(rng, rng.Perm(6*points)...)
+	upsert(rng, rng.Perm((2+readCost)*points)...)
 	b.index("k", vectord.FieldSchema{Type: vectord.FieldKeyword}, true)
 	var work sync.WaitGroup
 	stop := make(chan struct{})
@@ -729,5 +729,73 @@ func FuzzTerms(f *testing.F) {
 				}
 			}
 		}
+	})
+}
+
+// BenchmarkFilter evaluates filters over 100,000 points in storage, by payload indexes and by reading every payload, and loads
+// the indexes.
+func BenchmarkFilter(b *testing.B) {
+	f := newFieldBench(b, 1)
+	defer f.stop()
+	const points = 100_000
+	rng := rand.New(rand.NewPCG(1, 1))
+	for first := 0; first < points; first += 5000 {
+		op := vectord.Operation{Kind: vectord.OpUpsert}
+		for id := first; id < first+5000; id++ {
+			op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(uint64(id)), Vectors: vectord.Unnamed([]float32{1, 2}),
+				Payload: fmt.Appendf(nil, `{"city":"city %d","price":%.2f,"user":"user-%d","tags":["t%d","t%d"],"text":"the quick brown fox %d"}`,
+					rng.IntN(50), rng.Float64()*1000, id, rng.IntN(10), 10+rng.IntN(10), rng.IntN(1000))})
+		}
+		f.write(op)
+	}
+	filters := []struct{ name, text string }{
+		{"keyword/2%", `{"must":{"key":"city","match":{"value":"city 7"}}}`},
+		{"unique", `{"must":{"key":"user","match":{"value":"user-77777"}}}`},
+		{"range/50%", `{"must":{"key":"price","range":{"lt":500}}}`},
+		{"range/1%", `{"must":{"key":"price","range":{"gte":500,"lt":510}}}`},
+		{"and", `{"must":[{"key":"city","match":{"any":["city 7","city 8"]}},{"key":"price","range":{"gte":500}}],"must_not":{"key":"tags","match":{"value":"t3"}}}`},
+		{"half indexed", `{"must":[{"key":"city","match":{"value":"city 7"}},{"key":"text","match":{"text":"fox 7"}}]}`},
+	}
+	run := func(b *testing.B, indexed string) {
+		for _, filter := range filters {
+			b.Run(filter.name+"/"+indexed, func(b *testing.B) {
+				parsed, err := vectord.ParseFilter([]byte(filter.text))
+				if err != nil {
+					b.Fatal(err)
+				}
+				c := f.collection()
+				m, err := c.compileFilter(parsed)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s, ctx := c.shards[0], context.Background()
+				for b.Loop() {
+					found, err := s.indexed(ctx, f.store, m, 0, true)
+					if err == nil && found == nil {
+						_, err = s.evaluate(ctx, f.store, m, 0)
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+	run(b, "scanned")
+	f.index("city", vectord.FieldSchema{Type: vectord.FieldKeyword}, true)
+	f.index("price", vectord.FieldSchema{Type: vectord.FieldFloat}, true)
+	f.index("user", vectord.FieldSchema{Type: vectord.FieldKeyword}, true)
+	f.index("tags", vectord.FieldSchema{Type: vectord.FieldKeyword}, true)
+	run(b, "indexed")
+	b.Run("load", func(b *testing.B) {
+		c := f.collection()
+		var loaded *fieldIndexes
+		for b.Loop() {
+			loaded = newFieldIndexes()
+			if err := loaded.load(f.store, c.shards[0].id, c.fields); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(loaded.memoryBytes())/points, "bytes/point")
 	})
 }

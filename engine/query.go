@@ -22,16 +22,16 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
-	root := &search{db: db, collection: col, now: db.now(), exclude: map[vectord.PointID]struct{}{}}
+	selection, err := col.compileSelection(q.Select)
+	if err != nil {
+		return nil, err
+	}
+	root := &search{db: db, collection: col, now: db.now()}
 	if q.Explain != nil {
 		*q.Explain = vectord.Explanation{Plans: []string{}, Exact: true}
 		root.explain = &explainer{to: q.Explain}
 	}
-	if err := db.excludeExamples(col, q, root.exclude); err != nil {
-		return nil, err
-	}
-	selection, err := col.compileSelection(q.Select)
-	if err != nil {
+	if root.exclude, err = db.excludeExamples(col, q, nil); err != nil {
 		return nil, err
 	}
 	s, err := root.part(q, nil)
@@ -42,28 +42,33 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 	return s, nil
 }
 
-// excludeExamples notes the points of the collection that are examples, in the prefetches too.
-func (db *DB) excludeExamples(col *collection, q *vectord.Query, exclude map[vectord.PointID]struct{}) error {
+// excludeExamples adds the points of the collection that are examples, in the prefetches too, to those to leave out; nil is none.
+func (db *DB) excludeExamples(col *collection, q *vectord.Query, exclude map[vectord.PointID]struct{}) (map[vectord.PointID]struct{}, error) {
 	lookup := col
 	if q.Lookup != nil {
 		var err error
 		if lookup, err = db.catalog.resolve(q.Lookup.Collection); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if lookup == col {
+	if lookup.id == col.id {
 		eachExample(q, func(e *vectord.Example) {
-			if e.ID != nil {
-				exclude[*e.ID] = struct{}{}
+			if e.ID == nil {
+				return
 			}
+			if exclude == nil {
+				exclude = map[vectord.PointID]struct{}{}
+			}
+			exclude[*e.ID] = struct{}{}
 		})
 	}
 	for i := range q.Prefetch {
-		if err := db.excludeExamples(col, &q.Prefetch[i], exclude); err != nil {
-			return err
+		var err error
+		if exclude, err = db.excludeExamples(col, &q.Prefetch[i], exclude); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return exclude, nil
 }
 
 // eachExample calls fn with the examples of a query, without those of its prefetches.

@@ -53,13 +53,11 @@ func (s *search) addNormalized(sums map[vectord.PointID]float64, list []vectord.
 		deviation := sign*float64(list[i].Score) - mean
 		squares += deviation * deviation
 	}
-	reach := 0.0
-	if len(list) > 1 {
-		reach = 3 * math.Sqrt(squares/float64(len(list)-1))
-	}
+	equal := !slices.ContainsFunc(list, func(h vectord.Hit) bool { return h.Score != list[0].Score })
+	reach := 3 * math.Sqrt(squares/float64(len(list)-1))
 	for i := range list {
 		share := 0.5
-		if reach > 0 {
+		if !equal {
 			share = (sign*float64(list[i].Score) - mean + reach) / (2 * reach)
 		}
 		sums[list[i].ID] += share

@@ -135,7 +135,8 @@ func (s *search) mean(r *vectord.Recommend) (vectord.Vector, error) {
 // scorer scores points by their similarities to several examples: larger is better.
 type scorer struct {
 	score func(similarity func(example *vectord.Vector) float32) float32
-	// around are examples near to which good points lie. With none they may lie anywhere.
+	// around are vectors, examples and some between them, near to which good points lie. With none they may lie anywhere. Of
+	// others than dense vectors, which no graph has, there may be none.
 	around []vectord.Vector
 }
 
@@ -161,7 +162,12 @@ func (s *search) newScorer() (*scorer, error) {
 		if r.Strategy == vectord.BestScore {
 			return &scorer{bestScore(positive, negative), positive}, err
 		}
-		return &scorer{sumScores(positive, negative), positive}, err
+		around := positive
+		if len(positive) > len(negative) {
+			// The sum of squared distances is the least there, and the sum of dot products grows that way.
+			around = append(around, s.combined(positive, negative)...)
+		}
+		return &scorer{sumScores(positive, negative), around}, err
 	}
 	pairs := q.Context
 	if q.Discover != nil {
@@ -180,13 +186,43 @@ func (s *search) newScorer() (*scorer, error) {
 		return nil, err
 	}
 	if q.Discover == nil {
-		return &scorer{inContext(positive, negative), positive}, nil
+		return &scorer{inContext(positive, negative), append(positive, s.combined(positive, nil)...)}, nil
 	}
 	target, err := vectors([]vectord.Example{q.Discover.Target})
 	if err != nil {
 		return nil, err
 	}
-	return &scorer{discover(&target[0], positive, negative), slices.Concat(target, positive)}, nil
+	// The best point is on the border of the right side, if the target is on the wrong one.
+	around := slices.Concat(target, positive)
+	for i := range positive {
+		around = append(around, s.combined([]vectord.Vector{target[0], positive[i]}, nil)...)
+	}
+	return &scorer{discover(&target[0], positive, negative), around}, nil
+}
+
+// combined returns the vector whose distances are like those to the positive ones together, less those to the negative ones:
+// their mean, where there are none of these. Of others than dense vectors it returns nothing.
+func (s *search) combined(positive, negative []vectord.Vector) []vectord.Vector {
+	if s.spec.kind != vectord.DenseVector {
+		return nil
+	}
+	values := make([]float32, s.spec.dim)
+	weight := 1 / float32(len(positive)-len(negative))
+	for _, v := range positive {
+		for i, x := range v.Values {
+			values[i] += weight * x
+		}
+	}
+	for _, v := range negative {
+		for i, x := range v.Values {
+			values[i] -= weight * x
+		}
+	}
+	mean := vectord.Dense(values)
+	if s.spec.distance == vectord.Cosine {
+		s.spec.prepare(&mean)
+	}
+	return []vectord.Vector{mean}
 }
 
 // sigmoid maps similarities to between -1 and 1.
@@ -264,6 +300,24 @@ func (s *search) distanceTo(v *vectord.Vector) (distance float32, ok bool) {
 	}), true
 }
 
+// sparseDot is the dot product of two sparse vectors, summed as the index sums it, and whether they have a component in common.
+func sparseDot(a, b *vectord.Vector) (sum float32, overlap bool) {
+	for i, j := 0, 0; i < len(a.Indices) && j < len(b.Indices); {
+		switch {
+		case a.Indices[i] < b.Indices[j]:
+			i++
+		case a.Indices[i] > b.Indices[j]:
+			j++
+		default:
+			sum += float32(a.Values[i] * b.Values[j])
+			overlap = true
+			i++
+			j++
+		}
+	}
+	return sum, overlap
+}
+
 const (
 	// scoredMax is up to how many vectors of a shard a scorer is given all that match. Of more it gets those around the examples.
 	scoredMax = 10_000
@@ -290,7 +344,7 @@ func (a *attempt) scored(ctx context.Context, n *nearest) ([]index.Neighbor, sea
 		dst, err := x.scan(ctx, dst, *n, nil)
 		return dst, planExact, err
 	}
-	// As many in all as one search may look at, however many examples there are.
+	// As many in all as one search may look at, however many walks there are.
 	walk := *n
 	walk.compare = nil
 	walk.k = max(min(max(n.wanted*scoredPerHit, scoredMin), candidatesMax/len(around)), 1)

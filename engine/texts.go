@@ -36,11 +36,11 @@ func textVector(d *vectord.Document, query bool) (vectord.Vector, error) {
 	if err != nil {
 		return vectord.Vector{}, err
 	}
-	make := m.Document
+	vectorize := m.Document
 	if query {
-		make = m.Query
+		vectorize = m.Query
 	}
-	indices, values := make(d.Text)
+	indices, values := vectorize(d.Text)
 	return vectord.Sparse(indices, values), nil
 }
 

@@ -182,6 +182,13 @@ func TestTokenOfOneCollection(t *testing.T) {
 	h.refused(403, "DELETE", "/collections/a", "", "Forbidden: the token does not permit to manage collection `a`")
 	h.refused(403, "GET", "/metrics", "", "Forbidden: the token does not permit to read")
 	h.refused(404, "GET", "/nothing", "", "Not found: no route GET /nothing")
+	// A query may look up examples in further collections, wherever in it.
+	const query, lookup = "/collections/x/points/query", `"query":1,"lookup_from":{"collection":"%s"}`
+	inB := fmt.Sprintf(lookup, "b")
+	h.ok("POST", query, `{`+fmt.Sprintf(lookup, "x")+`}`, "")
+	h.refused(403, "POST", query, `{`+inB+`}`, "Forbidden: the token does not permit to read collection `b`")
+	h.refused(403, "POST", query, `{"query":[1],"prefetch":[{},{"query":[1],"prefetch":{`+inB+`}}]}`, "Forbidden: the token does not permit to read collection `b`")
+	h.refused(403, "POST", query+"/batch", `{"searches":[{},{`+inB+`}]}`, "Forbidden: the token does not permit to read collection `b`")
 	h.key = opening(t, "none", token.Read)
 	h.ok("GET", "/collections", "", `{"collections":[]}`)
 	h.ok("GET", "/collections/none/exists", "", `{"exists":false}`)

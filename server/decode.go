@@ -279,8 +279,6 @@ func (v *vectorsJSON) parseNamed(object map[string]jsontext.Value) error {
 	return nil
 }
 
-func noVectorName(name string) error { return vectord.NoVectorName(excerpt([]byte(name))) }
-
 // payloadJSON is a payload as it came, or nil for null. Its bytes are its own.
 type payloadJSON []byte
 

@@ -66,6 +66,12 @@ func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
 }
 
+// expire removes the points that have expired.
+func (c *collection) expire() {
+	now := time.Now().UnixMilli()
+	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+}
+
 // find returns the collection of that name or alias, without points that have expired. m.mu is held.
 func (m *Model) find(name string) (*collection, error) {
 	if target, ok := m.aliases[name]; ok {
@@ -75,8 +81,7 @@ func (m *Model) find(name string) (*collection, error) {
 	if !ok {
 		return nil, noCollection(name)
 	}
-	now := time.Now().UnixMilli()
-	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
+	c.expire()
 	return c, nil
 }
 
@@ -313,6 +318,7 @@ func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 		c.points = points
+		c.expire()
 		results = append(results, vectord.UpdateResult{OperationID: m.operations})
 	}
 	if o.IdempotencyKey != "" {
@@ -680,37 +686,35 @@ func (m *Model) SearchBatch(ctx context.Context, name string, queries []vectord.
 	return answers, nil
 }
 
-// score compares two vectors of a name. Sparse vectors without a common component do not overlap.
-func (c *collection) score(name string, d vectord.Distance, a, b *vectord.Vector) (value float64, overlap bool) {
-	switch a.Kind {
+// similarity compares a query's vector with a stored one: larger is nearer. Sparse vectors without a common component do not
+// overlap.
+func (c *collection) similarity(name string, query, stored *vectord.Vector) (value float64, overlap bool) {
+	distance, size := c.distance(name), c.config.Params.Vectors[name].Size
+	switch query.Kind {
 	case vectord.SparseVector:
-		return c.sparseScore(name, a, b)
+		return c.sparseScore(name, query, stored)
 	case vectord.MultiVector:
-		size := c.config.Params.Vectors[name].Size
-		var sum float64
-		for row := range slices.Chunk(a.Values, size) {
+		for row := range slices.Chunk(query.Values, size) {
 			best := math.Inf(-1)
-			for other := range slices.Chunk(b.Values, size) {
-				s := score(d, row, other)
-				switch d {
-				case vectord.Euclid:
-					s = -s * s
-				case vectord.Manhattan:
-					s = -s
-				}
-				best = max(best, s)
+			for other := range slices.Chunk(stored.Values, size) {
+				best = max(best, similarity(distance, row, other))
 			}
-			sum += best
+			value += best
 		}
-		switch d {
-		case vectord.Euclid:
-			sum = math.Sqrt(-sum)
-		case vectord.Manhattan:
-			sum = -sum
-		}
-		return sum, true
+		return value, true
 	}
-	return score(d, a.Values, b.Values), true
+	return similarity(distance, query.Values, stored.Values), true
+}
+
+// shown returns the score that a client sees for a similarity.
+func shown(d vectord.Distance, similarity float64) float64 {
+	switch d {
+	case vectord.Euclid:
+		return math.Sqrt(-similarity)
+	case vectord.Manhattan:
+		return -similarity
+	}
+	return similarity
 }
 
 func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64, overlap bool) {
@@ -739,22 +743,18 @@ func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64
 	return sum, overlap
 }
 
-// score is the textbook formula of each distance.
-func score(d vectord.Distance, a, b []float32) float64 {
-	var sum float64
+// similarity is the textbook formula of each distance, the Euclidean one squared, and negative where less is nearer.
+func similarity(d vectord.Distance, a, b []float32) (sum float64) {
 	for i := range a {
 		x, y := float64(a[i]), float64(b[i])
 		switch d {
 		case vectord.Euclid:
-			sum += (x - y) * (x - y)
+			sum -= (x - y) * (x - y)
 		case vectord.Manhattan:
-			sum += math.Abs(x - y)
+			sum -= math.Abs(x - y)
 		default:
 			sum += x * y
 		}
-	}
-	if d == vectord.Euclid {
-		return math.Sqrt(sum)
 	}
 	return sum
 }

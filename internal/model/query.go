@@ -212,8 +212,8 @@ func (a *question) scoring(q *vectord.Query) (score func(vectord.PointID) (float
 			if !ok || a.examples[id] {
 				return 0, false, nil
 			}
-			value, overlap := c.score(q.Using, distance, &v, &stored)
-			return value, overlap, nil
+			value, overlap := c.similarity(q.Using, &v, &stored)
+			return shown(distance, value), overlap, nil
 		}
 	}
 	if q.Nearest != nil {
@@ -236,7 +236,8 @@ func (a *question) scoring(q *vectord.Query) (score func(vectord.PointID) (float
 		}
 		similar := func(examples []vectord.Vector) (all []float64) {
 			for i := range examples {
-				all = append(all, c.similarity(q.Using, &examples[i], &stored))
+				value, _ := c.similarity(q.Using, &examples[i], &stored)
+				all = append(all, value)
 			}
 			return all
 		}
@@ -374,10 +375,11 @@ func (a *question) diverse(q *vectord.Query, near []ranked) []ranked {
 	vectors, _ := a.vectorsOf(q, []vectord.Example{*q.Nearest}) // could be had before
 	relevance := func(r ranked) float64 {
 		stored := c.points[r.id].vectors[q.Using]
-		return c.similarity(q.Using, &vectors[0], &stored)
+		value, _ := c.similarity(q.Using, &vectors[0], &stored)
+		return value
 	}
 	likeness := func(r, other ranked) float64 {
-		v, w := c.points[r.id].vectors[q.Using], c.points[other.id].vectors[q.Using]
+		v, w := c.points[other.id].vectors[q.Using], c.points[r.id].vectors[q.Using]
 		return c.plainSimilarity(q.Using, &v, &w)
 	}
 	var placed []ranked
@@ -407,22 +409,11 @@ func (c *collection) distance(name string) vectord.Distance {
 	return vectord.Dot
 }
 
-// similarity is larger the nearer two vectors are. The first is a query's.
-func (c *collection) similarity(name string, query, stored *vectord.Vector) float64 {
-	value, _ := c.score(name, c.distance(name), query, stored)
-	switch c.distance(name) {
-	case vectord.Euclid:
-		return -value * value
-	case vectord.Manhattan:
-		return -value
-	}
-	return value
-}
-
 // plainSimilarity is similarity without weights for what is rare.
 func (c *collection) plainSimilarity(name string, a, b *vectord.Vector) (sum float64) {
 	if a.Kind != vectord.SparseVector {
-		return c.similarity(name, a, b)
+		sum, _ = c.similarity(name, a, b)
+		return sum
 	}
 	for i, index := range a.Indices {
 		if j := slices.Index(b.Indices, index); j >= 0 {
@@ -463,11 +454,12 @@ func (a *question) fusion(q *vectord.Query, lists [][]ranked) func(vectord.Point
 			for _, x := range scores {
 				variance += (x - mean) * (x - mean) / float64(len(list)-1)
 			}
-			if low, high := mean-3*math.Sqrt(variance), mean+3*math.Sqrt(variance); high > low {
-				total += (scores[place] - low) / (high - low)
-			} else {
+			if slices.Min(scores) == slices.Max(scores) {
 				total += 0.5
+				continue
 			}
+			low, high := mean-3*math.Sqrt(variance), mean+3*math.Sqrt(variance)
+			total += (scores[place] - low) / (high - low)
 		}
 		return total, true, nil
 	}
