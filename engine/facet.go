@@ -22,13 +22,16 @@ func (db *DB) Facet(ctx context.Context, name string, f vectord.Facet) ([]vector
 	if err != nil {
 		return nil, err
 	}
-	def, err := db.indexOn(ctx, col, f.Key, vectord.FieldKeyword, vectord.FieldUUID, vectord.FieldInteger, vectord.FieldBool)
+	def, err := col.indexOn(f.Key, vectord.FieldKeyword, vectord.FieldUUID, vectord.FieldInteger, vectord.FieldBool)
 	if err != nil {
 		return nil, err
 	}
 	if def == nil {
 		return nil, vectord.Errorf(vectord.KindInvalid,
 			"No appropriate index for faceting: `%s`. Create one of type keyword, uuid, integer or bool on this field", f.Key)
+	}
+	if err := db.awaitIndex(ctx, col, def); err != nil {
+		return nil, err
 	}
 	var counts []valueCount
 	for _, s := range col.shards {

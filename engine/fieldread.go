@@ -3,34 +3,37 @@ package engine
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/storage"
 )
 
-// indexOn returns a payload index of one of the types on a path, when it is built. It returns nil if there is none.
-func (db *DB) indexOn(ctx context.Context, col *collection, key string, types ...vectord.FieldType) (*fieldDef, error) {
+// indexOn returns a payload index of one of the types on a path, nil if there is none.
+func (c *collection) indexOn(key string, types ...vectord.FieldType) (*fieldDef, error) {
 	at, err := parsePath(key)
 	if err != nil {
 		return nil, err
 	}
 	spelled := at.String()
-	for _, d := range col.fields {
-		for _, t := range types {
-			if d.key != spelled || d.Schema.Type != t {
-				continue
-			}
-			pending, err := db.awaitField(ctx, col.id, d.Name, true)
-			if err == nil && pending {
-				err = ctx.Err()
-			}
-			if err == nil && pending {
-				err = vectord.Errorf(vectord.KindClosed, "shutting down")
-			}
-			return d, err
+	for _, d := range c.fields {
+		if d.key == spelled && slices.Contains(types, d.Schema.Type) {
+			return d, nil
 		}
 	}
 	return nil, nil
+}
+
+// awaitIndex waits for a payload index to be built.
+func (db *DB) awaitIndex(ctx context.Context, col *collection, d *fieldDef) error {
+	pending, err := db.awaitField(ctx, col.id, d.Name, true)
+	if err != nil || !pending {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return vectord.Errorf(vectord.KindClosed, "shutting down")
 }
 
 // settled calls fn with the slots that match, nil for all of them, while no writer of the shard is at work: matches, payload

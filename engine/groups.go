@@ -24,8 +24,9 @@ const (
 // considered are, unless it says, as many as the groups have room for.
 //
 // It searches in rounds, each for more hits than the one before, until the groups are full or no hits are left. In the later
-// rounds only points count that are in groups with room. A round that finds all that it asks for fills one more group at
-// least, so there are at most as many rounds as groups, beside those in which the number of hits grows to MaxLimit.
+// rounds only points count that are in groups with room. A round that finds all that it asks for fills one more group then, or
+// meets points with values that make no groups, of which it gets past MaxFilterListLength. So there are no more rounds than
+// groups, beside those few, and those in which the number of hits grows to MaxLimit.
 func (db *DB) SearchGroups(ctx context.Context, name string, of vectord.Groups) ([]vectord.Group, error) {
 	col, err := db.catalog.resolve(name)
 	if err != nil {
@@ -65,6 +66,8 @@ type grouping struct {
 	groups map[vectord.Scalar]*vectord.Group
 	ranked []*vectord.Group // by their best hits
 	chosen bool             // groups has those of the answer, and no others
+	// without are points that passed a narrowed filter by values that make no groups, as 2.5 and true. They are left out then.
+	without []vectord.PointID
 }
 
 func newGrouping(col *collection, of *vectord.Groups) (g *grouping, err error) {
@@ -86,8 +89,10 @@ func newGrouping(col *collection, of *vectord.Groups) (g *grouping, err error) {
 	if g.selection, err = col.compileSelection(of.Select); err != nil {
 		return nil, err
 	}
-	// Each form of the filter adds one condition: what is too much is so from the start.
-	if err := g.narrowed().Check(); err != nil {
+	// A narrowed filter has two more conditions: what is too much then is so from the start.
+	narrowed := g.narrowed()
+	narrowed.MustNot = append(narrowed.MustNot, vectord.Condition{HasID: &[]vectord.PointID{}})
+	if err := narrowed.Check(); err != nil {
 		return nil, err
 	}
 	// What these rank depends on how many there are, and on the filter.
@@ -149,11 +154,11 @@ func (g *grouping) fill(search func(vectord.Query) ([]vectord.Hit, error)) error
 			return err
 		}
 		before := g.state()
-		if err := g.add(hits); err != nil {
+		if err := g.add(hits, round >= groupRoundsPlain); err != nil {
 			return err
 		}
 		all := len(hits) < q.Limit
-		// A round may bring nothing where MaxLimit hits are in no group, or are few points that an order names again and again.
+		// A round may bring nothing where too many points make no groups, or few are named again and again by an order.
 		stuck := q.Limit == vectord.MaxLimit && round >= groupRoundsPlain && g.state() == before
 		if g.once || all || g.full() || stuck {
 			return nil
@@ -211,14 +216,17 @@ func (g *grouping) narrowed() *vectord.Filter {
 		match = vectord.Match{Any: &values}
 	}
 	f := &vectord.Filter{Must: []vectord.Condition{{Field: &vectord.FieldCondition{Key: g.of.By, Match: &match}}}}
+	if len(g.without) > 0 {
+		f.MustNot = []vectord.Condition{{HasID: &g.without}}
+	}
 	return bothFilters(g.of.Filter, f)
 }
 
 func (g *grouping) isFull(group *vectord.Group) bool { return len(group.Hits) == g.of.Size }
 
-// state changes whenever a group is new or becomes full.
-func (g *grouping) state() (s struct{ groups, full int }) {
-	s.groups = len(g.ranked)
+// state changes whenever there is progress: a group is new or becomes full, or points without are known.
+func (g *grouping) state() (s struct{ groups, full, without int }) {
+	s.groups, s.without = len(g.ranked), len(g.without)
 	for _, group := range g.ranked {
 		if g.isFull(group) {
 			s.full++
@@ -232,12 +240,15 @@ func (g *grouping) full() bool {
 	return g.chosen && !slices.ContainsFunc(g.ranked, func(group *vectord.Group) bool { return !g.isFull(group) })
 }
 
-// add puts the hits of a round into their groups.
-func (g *grouping) add(hits []vectord.Hit) error {
+// add puts the hits of a round, whose filter may have been a narrowed one, into their groups.
+func (g *grouping) add(hits []vectord.Hit, narrowed bool) error {
 	for i := range hits {
 		values, err := g.values(hits[i].Payload)
 		if err != nil {
 			return err
+		}
+		if len(values) == 0 && narrowed && len(g.without) < vectord.MaxFilterListLength {
+			g.without = append(g.without, hits[i].ID)
 		}
 		for _, value := range values {
 			g.addTo(value, &hits[i])

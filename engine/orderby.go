@@ -26,9 +26,9 @@ type ordering struct {
 	descending bool
 }
 
-// newOrdering returns the ordering by a payload path. It waits for the index to be built.
-func (db *DB) newOrdering(ctx context.Context, col *collection, by *vectord.OrderBy) (*ordering, error) {
-	def, err := db.indexOn(ctx, col, by.Key, vectord.FieldInteger, vectord.FieldFloat, vectord.FieldDatetime)
+// newOrdering returns the ordering by a payload path, whose index may still be being built.
+func (c *collection) newOrdering(by *vectord.OrderBy) (*ordering, error) {
+	def, err := c.indexOn(by.Key, vectord.FieldInteger, vectord.FieldFloat, vectord.FieldDatetime)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (s *search) ordered(ctx context.Context) ([]vectord.Hit, error) {
 		}
 		filter = s.filter.among(idsIn(lists))
 	}
-	records, err := s.db.ordered(ctx, s.collection, s.query.OrderBy, s.wanted, filter, s.selection)
+	records, err := s.db.ordered(ctx, s.collection, s.ordering, s.wanted, filter, s.selection)
 	hits := make([]vectord.Hit, len(records))
 	for i := range records {
 		hits[i].Record = records[i]
@@ -134,9 +134,8 @@ func onceEach(hits []vectord.Hit) []vectord.Hit {
 
 // ordered returns up to limit matching points in the order of their values, a point with several values in several places,
 // and those at equal values by ascending id.
-func (db *DB) ordered(ctx context.Context, col *collection, by *vectord.OrderBy, limit int, filter *matcher, sel selection) ([]vectord.Record, error) {
-	o, err := db.newOrdering(ctx, col, by)
-	if err != nil {
+func (db *DB) ordered(ctx context.Context, col *collection, o *ordering, limit int, filter *matcher, sel selection) ([]vectord.Record, error) {
+	if err := db.awaitIndex(ctx, col, o.def); err != nil {
 		return nil, err
 	}
 	var found []orderedPoint

@@ -108,6 +108,8 @@ func (s *search) part(q *vectord.Query, outer *vectord.Filter) (*search, error) 
 		return nil, err
 	}
 	switch {
+	case q.OrderBy != nil:
+		p.ordering, err = s.collection.newOrdering(q.OrderBy)
 	case q.Formula != nil:
 		p.formula, err = s.collection.compileFormula(q.Formula)
 	case p.compares():

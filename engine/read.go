@@ -116,7 +116,11 @@ func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) 
 		if r.Offset != nil {
 			return vectord.ScrollPage{}, vectord.Errorf(vectord.KindInvalid, "offset cannot be given together with order_by, go on with start_from")
 		}
-		records, err := db.ordered(ctx, col, r.OrderBy, r.Limit, filter, sel)
+		o, err := col.newOrdering(r.OrderBy)
+		if err != nil {
+			return vectord.ScrollPage{}, err
+		}
+		records, err := db.ordered(ctx, col, o, r.Limit, filter, sel)
 		return vectord.ScrollPage{Points: records}, err
 	}
 	records, err := db.page(ctx, col, r.Offset, r.Limit+1, filter, sel)

@@ -47,7 +47,8 @@ type search struct {
 	prefetch   []*search
 	filter     *matcher // of the query and of those that prefetch it
 	selection  selection
-	formula    *formula // of a query that has one
+	formula    *formula  // of a query that has one
+	ordering   *ordering // of a query that orders by a payload value
 
 	// Of queries that compare vectors.
 	spec     *vectorSpec

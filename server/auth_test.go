@@ -198,6 +198,29 @@ func TestTokenOfOneCollection(t *testing.T) {
 	h.refused(403, "PUT", "/collections/a/points", `{}`, "Forbidden: the token does not permit to write")
 }
 
+// TestTokenAndLookups asks for what a token does not open in the bodies of queries.
+func TestTokenAndLookups(t *testing.T) {
+	h := tenants(t)
+	h.ok("POST", "/collections/aliases", `{"actions":[{"create_alias":{"alias_name":"y","collection_name":"b"}}]}`, "true")
+	h.key = opening(t, "a", token.Read)
+	const of, forbidden = "/collections/a/points", "Forbidden: the token does not permit to read collection `%s`"
+	for _, name := range []string{"b", "y", "none"} {
+		for path, body := range map[string]string{
+			"/query/groups":     `{"query":[1],"group_by":"of","with_lookup":"%s"}`,
+			"/search/groups":    `{"vector":[1],"limit":1,"group_by":"of","group_size":1,"with_lookup":{"collection":"%s"}}`,
+			"/recommend/groups": `{"positive":[1],"limit":1,"group_by":"of","group_size":1,"lookup_from":{"collection":"%s"}}`,
+			"/recommend":        `{"positive":[1],"limit":1,"lookup_from":{"collection":"%s"}}`,
+			"/recommend/batch":  `{"searches":[{"positive":[1],"limit":1,"lookup_from":{"collection":"%s"}}]}`,
+			"/discover":         `{"target":1,"limit":1,"lookup_from":{"collection":"%s"}}`,
+			"/discover/batch":   `{"searches":[{"target":1,"limit":1,"lookup_from":{"collection":"%s"}}]}`,
+		} {
+			h.refused(403, "POST", of+path, fmt.Sprintf(body, name), fmt.Sprintf(forbidden, name))
+		}
+	}
+	h.ok("POST", of+"/query/groups", `{"query":[1],"group_by":"of","with_lookup":"x"}`, `{"groups":[{"id":"a","hits":[{"id":1,"version":1,"score":1}]}]}`)
+	h.ok("POST", of+"/recommend", `{"positive":[1],"limit":1,"lookup_from":{"collection":"x"}}`, "[]")
+}
+
 // TestAliasesAndTokens checks that moving an alias changes what requests mean, and never what tokens open.
 func TestAliasesAndTokens(t *testing.T) {
 	h := tenants(t)

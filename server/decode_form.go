@@ -100,7 +100,7 @@ func (f *formJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	default:
 		return vectord.Errorf(vectord.KindInvalid, "expected one form, got %s", strings.Join(given, ", "))
 	}
-	if name := given[0]; name == "relevance_feedback" {
+	if name := given[0]; name == "relevance_feedback" { // the only form that is not here
 		return vectord.Errorf(vectord.KindUnsupported, "%s is not offered by this server", name)
 	}
 	if object[given[0]].Kind() == 'n' {

@@ -94,7 +94,7 @@ func TestLegacyRoutes(t *testing.T) {
 	// The mean of [4,0] and [0,3], and that less [2,1] beside it.
 	h.ok("POST", c+"/recommend", `{"positive":[1,[0,3]],"limit":2}`, hits("6", "17.5", "2", "6"))
 	h.ok("POST", c+"/recommend", `{"positive":[1,[0,3]],"negative":[3],"limit":2,"offset":1,"with_payload":["ok"]}`,
-		`[{"id":2,"version":1,"score":6,"payload":{}},{"id":5,"version":1,"score":6,"payload":{"ok":true}}]`)
+		`[{"id":2,"version":1,"score":6,"payload":{}},{"id":4,"version":1,"score":6,"payload":{"ok":false}}]`)
 	h.ok("POST", c+"/recommend", `{"positive":[1],"strategy":"sum_scores","negative":[5],"limit":1,"using":""}`, hits("2", "12"))
 	h.ok("POST", c+"/recommend/batch", `{"searches":[{"positive":[1],"limit":1},{"positive":[2],"limit":1,"filter":{"must":{"has_id":[3]}}}]}`,
 		"["+hits("6", "20")+","+hits("3", "6")+"]")

@@ -117,6 +117,11 @@ func (a *question) rank(q *vectord.Query, outer []*vectord.Filter) ([]ranked, er
 	if err != nil {
 		return nil, err
 	}
+	if q.OrderBy != nil {
+		if _, err := a.collection.inOrder(q.OrderBy, nil); err != nil {
+			return nil, err
+		}
+	}
 	var lists [][]ranked
 	for i := range q.Prefetch {
 		list, err := a.rank(&q.Prefetch[i], filters)

@@ -169,6 +169,9 @@ func scalar(v any) (vectord.Scalar, bool) {
 
 // SearchGroups ranks every matching point and puts one after the other into its groups.
 func (m *Model) SearchGroups(ctx context.Context, name string, g vectord.Groups) ([]vectord.Group, error) {
+	if !m.CollectionExists(name) {
+		return nil, noCollection(name)
+	}
 	if g.Size < 1 || g.Size > vectord.MaxGroupSize || g.Limit < 1 || g.Limit > vectord.MaxLimit/g.Size || g.Offset != 0 {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "%d groups of %d from %d", g.Limit, g.Size, g.Offset)
 	}
@@ -250,6 +253,9 @@ func (m *Model) groups(name string, g *vectord.Groups) ([]vectord.Group, error) 
 
 // Matrix takes the first of the matching points for a sample.
 func (m *Model) Matrix(ctx context.Context, name string, x vectord.Matrix) ([]vectord.MatrixRow, error) {
+	if !m.CollectionExists(name) {
+		return nil, noCollection(name)
+	}
 	if x.Sample < 2 || x.Sample > vectord.MaxMatrixSample || x.Limit < 1 || x.Limit > vectord.MaxLimit {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "%d neighbors of a sample of %d", x.Limit, x.Sample)
 	}

@@ -46,6 +46,10 @@ func TestModel(t *testing.T) {
 			"indexed":     m.countIndexed,
 			"search":      m.search,
 			"search more": m.search,
+			"facet":       m.facet,
+			"order":       m.order,
+			"groups":      m.groups,
+			"matrix":      m.matrix,
 			"restart":     m.restart,
 			"power cut":   m.powerCut,
 		})
@@ -530,8 +534,9 @@ func sameRecords(t *rapid.T, what string, got, want []vectord.Record) {
 
 func sameRecord(t *rapid.T, what string, got, want vectord.Record) {
 	sameVector := func(a, b vectord.NamedVector) bool { return a.Name == b.Name && a.Vector.Equal(b.Vector) }
-	if got.ID != want.ID || !slices.EqualFunc(got.Vectors, want.Vectors, sameVector) || !sameJSON(got.Payload, want.Payload) {
-		t.Fatalf("%s: point %s %v %s, the model has %s %v %s", what, got.ID, got.Vectors, got.Payload, want.ID, want.Vectors, want.Payload)
+	if got.ID != want.ID || !slices.EqualFunc(got.Vectors, want.Vectors, sameVector) || !sameJSON(got.Payload, want.Payload) ||
+		!reflect.DeepEqual(got.Order, want.Order) {
+		t.Fatalf("%s: point %s %v %s %v, the model has %s %v %s %v", what, got.ID, got.Vectors, got.Payload, got.Order, want.ID, want.Vectors, want.Payload, want.Order)
 	}
 }
 
@@ -662,13 +667,13 @@ func (d *queryDraw) query(depth int) vectord.Query {
 			q.Prefetch = append(q.Prefetch, d.prefetch(depth-1))
 		}
 	}
-	forms := []string{"nearest", "recommend", "context", "mmr", "id", "discover", "sample", "list", "wrong"}
+	forms := []string{"nearest", "recommend", "context", "mmr", "id", "discover", "sample", "list", "order", "wrong"}
 	if q.Prefetch != nil {
 		forms = append([]string{"fusion", "formula"}, forms...)
 	}
 	form := rapid.SampledFrom(forms).Draw(t, "form")
 	d.form(&q, form)
-	if threshold := rapid.IntRange(0, 9).Draw(t, "with threshold"); threshold == 5 || threshold == 0 && form != "list" && form != "sample" {
+	if threshold := rapid.IntRange(0, 9).Draw(t, "with threshold"); threshold == 5 || threshold == 0 && form != "list" && form != "sample" && form != "order" {
 		// Beside every score that small whole numbers give, since the last bit of a Cosine score may differ.
 		score := float32(rapid.IntRange(-4, 4).Draw(t, "threshold")) + 0.12345
 		q.ScoreThreshold = &score
@@ -714,6 +719,8 @@ func (d *queryDraw) form(q *vectord.Query, form string) {
 		}
 	case "sample":
 		q.Sample = true
+	case "order":
+		q.OrderBy = orderBy(t, rapid.SampledFrom([]string{"n", "n", "at"}).Draw(t, "order by"))
 	case "fusion":
 		q.Fusion = d.fusion(q)
 	case "formula":
@@ -868,6 +875,12 @@ func (d *queryDraw) expression(depth, prefetches int) vectord.Expression {
 func (m *modelMachine) sameHits(t *rapid.T, name string, q vectord.Query, got, want []vectord.Hit) {
 	if len(got) != len(want) {
 		t.Fatalf("search: %d hits, the model has %d", len(got), len(want))
+	}
+	if q.OrderBy != nil { // which gives no choice
+		for i := range got {
+			sameRecord(t, "search", got[i].Record, want[i].Record)
+		}
+		return
 	}
 	all := q
 	all.Limit, all.Offset = vectord.MaxLimit, 0

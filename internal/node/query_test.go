@@ -214,7 +214,7 @@ func TestQueries(t *testing.T) {
 	f(vectord.Query{Limit: 2, Offset: 1}, "2:0 3:0")
 	q = fuse(vectord.Fusion{}, vectord.Query{Offset: 3})
 	f(q, "4:0.5 5:0.3333")
-	f(vectord.Query{OrderBy: &vectord.OrderBy{Key: "n"}}, "order_by is not offered by this server")
+	f(vectord.Query{OrderBy: &vectord.OrderBy{Key: "n"}}, "No range index for `order_by` key: `n`. Create one of type integer, float or datetime on this field")
 }
 
 func TestFormulas(t *testing.T) {

@@ -434,6 +434,208 @@ describe('@qdrant/js-client-rest', () => {
         const answers = await Promise.all(vectors.map((query) => client.query(name, {query, limit: 5, params: {exact: true}})));
         answers.forEach((answer, i) => assertHits(answer.points, nearest(points, 'Dot', vectors[i], 5)));
     });
+
+    /** Groups hits, which are in order, by what valuesOf says of their points. */
+    function grouped(hits, points, valuesOf, limit, size) {
+        const groups = new Map();
+        for (const hit of hits) {
+            for (const value of new Set(valuesOf(points[hit.id - 1].payload))) {
+                if (!groups.has(value)) {
+                    if (groups.size === limit) {
+                        continue;
+                    }
+                    groups.set(value, []);
+                }
+                if (groups.get(value).length < size) {
+                    groups.get(value).push(hit);
+                }
+            }
+        }
+        return [...groups];
+    }
+
+    function assertGroups(groups, expected) {
+        assert.deepEqual(groups.map((group) => group.id), expected.map(([value]) => value));
+        groups.forEach((group, i) => assertHits(group.hits, expected[i][1]));
+    }
+
+    test('groups of hits', async () => {
+        const points = somePoints(31, 200);
+        const name = await collection(points);
+        const query = randomVector(randomNumbers(32), size);
+        const all = nearest(points, 'Dot', query, points.length);
+        const ask = (body) => client.queryGroups(name, {query, params: {exact: true}, ...body});
+
+        assertGroups((await ask({group_by: 'colour', group_size: 4})).groups, grouped(all, points, (p) => [p.colour], 10, 4));
+        assertGroups((await ask({group_by: 'tags', group_size: 3, limit: 2})).groups, grouped(all, points, (p) => p.tags, 2, 3));
+        assertGroups((await ask({group_by: 'number', limit: 25})).groups, grouped(all, points, (p) => [p.number], 25, 3));
+        // Fractions and flags make no groups, numbers without a fraction do.
+        assertGroups((await ask({group_by: 'price', limit: 100, group_size: 2})).groups,
+            grouped(all, points, (p) => (Number.isInteger(p.price) ? [p.price] : []), 100, 2));
+        assert.deepEqual(await ask({group_by: 'nested.flag'}), {groups: []});
+        const few = all.filter((hit) => points[hit.id - 1].payload.number < 5);
+        const filter = {must: [{key: 'number', range: {lt: 5}}]};
+        assertGroups((await ask({group_by: 'colour', filter})).groups, grouped(few, points, (p) => [p.colour], 10, 3));
+
+        const fused = await client.query(name, {prefetch: [{query, limit: 50}], query: {fusion: 'rrf'}, limit: 50});
+        assertGroups((await client.queryGroups(name, {prefetch: [{query, limit: 50}], query: {fusion: 'rrf'}, group_by: 'colour', group_size: 7})).groups,
+            grouped(fused.points, points, (p) => [p.colour], 10, 7));
+        await refused(ask({group_by: 'colour', group_size: 0}), 422, /group_size/);
+    });
+
+    test('groups with points of another collection', async () => {
+        const points = somePoints(33, 60);
+        const name = await collection(points);
+        const others = await collection(somePoints(34, 3));
+        const ask = (with_lookup) => client.queryGroups(name, {query: points[0].vector, group_by: 'number', limit: 60, group_size: 1, with_lookup});
+        for (const group of (await ask(others)).groups) {
+            assert.deepEqual(group.lookup, group.id >= 1 && group.id <= 3 ? {id: group.id, payload: somePoints(34, 3)[group.id - 1].payload} : undefined);
+        }
+        const {groups} = await ask({collection: others, with_payload: ['number'], with_vectors: true});
+        const {lookup} = groups.find((group) => group.id === 2);
+        assert.deepEqual(lookup.payload, {number: 1});
+        assert.deepEqual(asSent([lookup])[0].vector, somePoints(34, 3)[1].vector);
+        await refused(ask('nowhere'), 404, /nowhere/);
+    });
+
+    /** Returns [value, count] of the points, those with the most points first and then by value. */
+    function counted(points, valuesOf) {
+        const counts = new Map();
+        for (const point of points) {
+            for (const value of new Set(valuesOf(point.payload))) {
+                counts.set(value, (counts.get(value) ?? 0) + 1);
+            }
+        }
+        return [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1)).map(([value, count]) => ({value, count}));
+    }
+
+    test('facets', async () => {
+        const points = somePoints(35, 100);
+        const name = await collection(points);
+        for (const [field_name, field_schema] of Object.entries({colour: 'keyword', tags: 'keyword', number: 'integer', 'nested.flag': 'bool'})) {
+            await client.createPayloadIndex(name, {field_name, field_schema, wait: true});
+        }
+        const hits = async (body) => (await client.facet(name, body)).hits;
+        assert.deepEqual(await hits({key: 'colour'}), counted(points, (p) => [p.colour]));
+        assert.deepEqual(await hits({key: 'tags', exact: true}), counted(points, (p) => p.tags));
+        assert.deepEqual(await hits({key: 'nested.flag'}), counted(points, (p) => [p.nested.flag]));
+        assert.deepEqual(await hits({key: 'number', limit: 7}), counted(points, (p) => [p.number]).slice(0, 7));
+        const filter = {must: [{key: 'number', range: {gte: 50}}, {key: 'price', range: {lt: 20}}]};
+        const some = points.filter(({payload}) => payload.number >= 50 && payload.price < 20);
+        assert.deepEqual(await hits({key: 'colour', filter}), counted(some, (p) => [p.colour]));
+        await client.delete(name, {points: [1, 2, 3, 4], wait: true});
+        assert.deepEqual(await hits({key: 'colour'}), counted(points.slice(4), (p) => [p.colour]));
+        await refused(client.facet(name, {key: 'price'}), 400, /No appropriate index for faceting: `price`/);
+    });
+
+    test('distance matrices', async () => {
+        const points = somePoints(36, 40);
+        const name = await collection(points, 'Cosine');
+        const among = points.slice(10, 22);
+        const filter = {must: [{has_id: among.map((p) => p.id)}]};
+        const rows = among.map((point) => nearest(among.filter((p) => p !== point), 'Cosine', point.vector, 4));
+
+        const {pairs} = await client.searchMatrixPairs(name, {filter, sample: 20, limit: 4});
+        assert.equal(pairs.length, among.length * 4);
+        const {ids: order, offsets_row, offsets_col, scores} = await client.searchMatrixOffsets(name, {filter, sample: 12, limit: 4});
+        assert.deepEqual(order, among.map((p) => p.id));
+        rows.forEach((row, i) => {
+            const here = pairs.filter(({a}) => a === among[i].id);
+            assertHits(here.map(({b, score}) => ({id: b, score})), row);
+            const places = offsets_row.flatMap((at, j) => (at === i ? [j] : []));
+            assertHits(places.map((j) => ({id: order[offsets_col[j]], score: scores[j]})), row);
+        });
+
+        const sample = await client.searchMatrixOffsets(name, {sample: 15, limit: 3});
+        assert.equal(new Set(sample.ids).size, 15);
+        const drawn = points.filter((p) => sample.ids.includes(p.id));
+        drawn.forEach((point, i) => {
+            const places = sample.offsets_row.flatMap((at, j) => (at === i ? [j] : []));
+            assertHits(places.map((j) => ({id: sample.ids[sample.offsets_col[j]], score: sample.scores[j]})),
+                nearest(drawn.filter((p) => p !== point), 'Cosine', point.vector, 3));
+        });
+        await refused(client.searchMatrixPairs(name, {sample: 1}), 422, /sample/);
+    });
+
+    test('order by a payload value', async () => {
+        const days = (n) => new Date(Date.UTC(2026, 0, 1 + n)).toISOString();
+        const points = somePoints(37, 90).map((point, i) => ({...point, payload: {...point.payload, at: days(i % 13), several: [i, 200 - i]}}));
+        const name = await collection(points);
+        for (const [field_name, field_schema] of Object.entries({number: 'integer', price: 'float', at: 'datetime', several: 'integer'})) {
+            await client.createPayloadIndex(name, {field_name, field_schema, wait: true});
+        }
+        const micros = (text) => Date.parse(text) * 1000;
+        const valueOf = {number: (p) => p.number, price: (p) => p.price, at: (p) => micros(p.at)};
+        for (const [key, value] of Object.entries(valueOf)) {
+            for (const direction of ['asc', 'desc']) {
+                const sign = direction === 'asc' ? 1 : -1;
+                const expected = points.map((p) => [p.id, value(p.payload)]).sort((a, b) => sign * (a[1] - b[1]) || a[0] - b[0]);
+                // Pages as clients make them: from the last value on, without the points of it that were there.
+                const found = [];
+                for (let start_from, seen = []; ; ) {
+                    const page = await client.scroll(name, {limit: 20, order_by: {key, direction, start_from}, filter: {must_not: [{has_id: seen}]}});
+                    assert.equal(page.next_page_offset, null);
+                    found.push(...page.points.map((p) => [p.id, p.order_value]));
+                    if (page.points.length < 20) {
+                        break;
+                    }
+                    const last = found.at(-1)[1];
+                    start_from = key === 'at' ? points[found.at(-1)[0] - 1].payload.at : last;
+                    seen = found.filter(([, value]) => value === last).map(([id]) => id);
+                }
+                assert.deepEqual(found, expected);
+                const {points: hits} = await client.query(name, {query: {order_by: {key, direction}}, limit: 10, offset: 5});
+                assert.deepEqual(hits.map((p) => [p.id, p.order_value]), expected.slice(5, 15));
+            }
+        }
+        const twice = await client.scroll(name, {order_by: 'several', limit: 500});
+        assert.deepEqual(twice.points.map((p) => p.order_value), points.flatMap((p) => p.payload.several).sort((a, b) => a - b));
+        const query = points[3].vector;
+        const ordered = await client.query(name, {prefetch: {query, limit: 6, params: {exact: true}}, query: {order_by: 'number'}});
+        assert.deepEqual(ordered.points.map((p) => p.id), nearest(points, 'Dot', query, 6).map((p) => p.id).sort((a, b) => a - b));
+        await refused(client.scroll(name, {order_by: 'colour'}), 400, /No range index for `order_by` key: `colour`/);
+        await refused(client.scroll(name, {order_by: 'number', offset: 3}), 400, /offset/);
+    });
+
+    test('the older routes of queries', async () => {
+        const points = somePoints(38, 80);
+        const name = await collection(points);
+        /** Asks a route that this version of the client has no method for any more. */
+        const ask = async (route, body) => {
+            const response = await fetch(`${server.url}/collections/${name}/points/${route}`, {
+                method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)});
+            const {result, status} = await response.json();
+            assert.equal(response.status, 200, JSON.stringify(status));
+            return result;
+        };
+        const vector = randomVector(randomNumbers(39), size);
+        const params = {exact: true};
+        const all = nearest(points, 'Dot', vector, points.length);
+        assertHits(await ask('search', {vector, limit: 5, params}), all.slice(0, 5));
+        assertGroups((await ask('search/groups', {vector, limit: 3, group_by: 'colour', group_size: 2, params})).groups,
+            grouped(all, points, (p) => [p.colour], 3, 2));
+
+        // The mean of the positive examples, plus that less the negative one.
+        const [a, b, c] = points.map((p) => p.vector);
+        const mean = a.map((x, i) => x + b[i] - c[i]);
+        const others = points.slice(3);
+        const recommended = {positive: [1, b], negative: [3], params};
+        const alike = nearest([points[1], ...others], 'Dot', mean, points.length);
+        assertHits(await ask('recommend', {...recommended, limit: 6, offset: 1}), alike.slice(1, 7));
+        const batch = await ask('recommend/batch', {searches: [{...recommended, limit: 2}, {positive: [4], limit: 1, params}]});
+        assertHits(batch[0], alike.slice(0, 2));
+        assertHits(batch[1], nearest(points.filter((p) => p.id !== 4), 'Dot', points[3].vector, 1));
+        assertGroups((await ask('recommend/groups', {...recommended, limit: 3, group_by: 'colour', group_size: 4})).groups,
+            grouped(alike, points, (p) => [p.colour], 3, 4));
+
+        const dot = (x, y) => x.reduce((sum, xi, i) => sum + xi * y[i], 0);
+        const squashed = (x) => 0.5 * (x / (1 + Math.abs(x)) + 1);
+        const side = (p) => Math.sign(dot(p.vector, b) - dot(p.vector, c));
+        const discovered = others.map((p) => ({id: p.id, score: side(p) + squashed(dot(p.vector, a))})).sort((x, y) => y.score - x.score);
+        const discover = {target: 1, context: [{positive: 2, negative: 3}], params};
+        assertHits(await ask('discover', {...discover, limit: 8}), discovered.slice(0, 8));
+        assertHits((await ask('discover/batch', {searches: [{...discover, limit: 3}]}))[0], discovered.slice(0, 3));
+    });
 });
 
 describe('@qdrant/js-client-rest with keys', () => {
