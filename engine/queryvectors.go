@@ -459,21 +459,3 @@ func (s *search) similarity(a, b *vectord.Vector) float64 {
 	}
 	return -float64(s.distance(a.Values, b.Values))
 }
-
-// sparseDot returns the dot product of two sparse vectors, and whether they have a component in common.
-func sparseDot(a, b *vectord.Vector) (sum float32, overlap bool) {
-	for i, j := 0, 0; i < len(a.Indices) && j < len(b.Indices); {
-		switch {
-		case a.Indices[i] < b.Indices[j]:
-			i++
-		case a.Indices[i] > b.Indices[j]:
-			j++
-		default:
-			sum += a.Values[i] * b.Values[j]
-			overlap = true
-			i++
-			j++
-		}
-	}
-	return sum, overlap
-}
