@@ -1,9 +1,9 @@
 # Everything that is done to this tree has a name here. `make` alone lists the names.
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
-# it and say so). The client tests also need npm. The arm64 tests need qemu's user mode, and install it when they are run by
-# root where there is apt-get. Without these, they are skipped and say so. So are the peers of make bench-peers that are not
-# installed, and the images of make data where there is no Debian package of them.
+# it and say so). The client tests also need npm and Python 3.11. The arm64 tests need qemu's user mode, and install it when
+# they are run by root where there is apt-get. Without these, they are skipped and say so. So are the peers of make
+# bench-peers that are not installed, and the images of make data where there is no Debian package of them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -73,7 +73,7 @@ test-arm64-short: ## The same without the graph, which takes most of the time
 	@GO=$(GO) tools/test-arm64 ./index ./index/quant ./index/simd
 
 .PHONY: test-clients
-test-clients: build ## Drive a real server with the npm clients that users have
+test-clients: build ## Drive a real server with the npm and Python clients that users have
 	@tools/test-clients
 
 .PHONY: test-crash
@@ -156,4 +156,4 @@ data-fashion-mnist:
 
 .PHONY: clean
 clean: ## Remove what the other targets built; ./data stays
-	rm -rf bin $(CACHE) test/clients/node_modules bench/peers/node_modules
+	rm -rf bin $(CACHE) test/clients/node_modules test/clients/js-1.18/node_modules bench/peers/node_modules

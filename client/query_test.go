@@ -81,6 +81,9 @@ func TestQueryForms(t *testing.T) {
 	pairs := []vectord.ContextPair{{Positive: near(1), Negative: vectord.Example{ID: &one}}}
 	f("discover", vectord.Query{Discover: &vectord.Discover{Target: near(3), Context: pairs}})
 	f("context", vectord.Query{Context: &pairs})
+	f("order", vectord.Query{OrderBy: &vectord.OrderBy{Key: "a.b", Descending: true, StartFrom: &vectord.OrderValue{Kind: vectord.OrderInt, Int: 1<<63 - 1}}})
+	f("order by time", vectord.Query{OrderBy: &vectord.OrderBy{Key: "t", StartFrom: &vectord.OrderValue{Kind: vectord.OrderTime, Int: 1_700_000_000_000_001}}})
+	f("order from a float", vectord.Query{OrderBy: &vectord.OrderBy{Key: "t", StartFrom: &vectord.OrderValue{Kind: vectord.OrderFloat, Float: 0.1}}})
 	f("sample", vectord.Query{Sample: true})
 	prefetch := []vectord.Query{{Nearest: vectord.Near([]float32{1}), Using: "a", Limit: 4, Prefetch: []vectord.Query{{Sample: true, Limit: 9, Filter: filter}}},
 		{Nearest: vectord.NearPoint(one), Limit: 5}}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,11 +16,14 @@ import (
 // clockLog applies what is proposed at once, at the time of a clock that the test turns.
 type clockLog struct {
 	r    *replica
+	mu   sync.Mutex // held while an entry is applied: shards are written at the same time
 	last uint64
-	now  int64
+	now  int64 // the test's own
 }
 
 func (l *clockLog) Propose(_ context.Context, group uint32, command []byte) (vectord.Result, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.last++
 	return l.r.apply(vectord.Entry{Group: group, Index: l.last, Time: l.now, Command: command})[0], nil
 }

@@ -258,7 +258,7 @@ func TestWrites(t *testing.T) {
 		qdrant.NewPointsUpdateUpdateVectors(&qdrant.PointsUpdateOperation_UpdateVectors{Points: []*qdrant.PointVectors{{Id: num(10), Vectors: qdrant.NewVectors(5)}}}),
 		qdrant.NewPointsUpdateDeleteVectors(&qdrant.PointsUpdateOperation_DeleteVectors{Vectors: &qdrant.VectorsSelector{Names: []string{""}}, PointsSelector: some(11)}),
 		qdrant.NewPointsUpdateDeletePoints(&qdrant.PointsUpdateOperation_DeletePoints{Points: some(3, 13)}),
-		{Operation: &qdrant.PointsUpdateOperation_DeleteDeprecated{DeleteDeprecated: some(4)}}, //nolint:staticcheck // what older clients send
+		{Operation: &qdrant.PointsUpdateOperation_DeleteDeprecated{DeleteDeprecated: some(4)}},              //nolint:staticcheck // what older clients send
 		{Operation: &qdrant.PointsUpdateOperation_ClearPayloadDeprecated{ClearPayloadDeprecated: some(11)}}, //nolint:staticcheck // see above
 	}}
 	results := must[[]*qdrant.UpdateResult](h)(h.c.UpdateBatch(ctx, batch))

@@ -6,7 +6,7 @@ import {readFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import {QdrantClient} from '@qdrant/js-client-rest';
-import {assertHits, nearest, randomNumbers, randomVector, startServer} from './server.js';
+import {assertHits, nearest, randomNumbers, randomVector, refused, startServer} from './server.js';
 
 const size = 16;
 const colours = ['red', 'green', 'blue'];
@@ -26,16 +26,6 @@ function somePoints(seed, count) {
             ...(i % 10 === 0 ? {rare: null} : {}),
         },
     }));
-}
-
-/** Fails unless the promise is rejected with the status, and with a text that the pattern matches. */
-async function refused(promise, status, pattern) {
-    await assert.rejects(promise, (error) => {
-        assert.equal(error.status, status, `${error}`);
-        const text = typeof error.data === 'string' ? error.data : error.data?.status?.error;
-        assert.match(text ?? '', pattern);
-        return true;
-    });
 }
 
 /** Returns records as the points that were sent: numbers of vectors come back with as few digits as float32 needs. */
@@ -217,6 +207,21 @@ describe('@qdrant/js-client-rest', () => {
         const [record] = await client.retrieve(name, {ids: [3], with_payload: false, with_vector: true});
         assert.deepEqual(record.vector.map(Math.fround), points[2].vector);
         assert.equal(record.payload ?? null, null);
+    });
+
+    test('null is the same as nothing', async () => {
+        const points = somePoints(40, 5);
+        const name = await collection();
+        await client.upsert(name, {batch: {ids: [1, 2], vectors: points.slice(0, 2).map((p) => p.vector), payloads: [null, points[1].payload]}});
+        await client.upsert(name, {points: points.slice(2).map((p) => ({...p, payload: null}))});
+        assert.deepEqual(await payloads(name, 1, 2, 3), {1: {}, 2: points[1].payload, 3: {}});
+        const nothing = {filter: null, params: null, offset: null, score_threshold: null, with_payload: null, with_vector: null, using: null, prefetch: null, lookup_from: null};
+        const query = points[0].vector;
+        assertHits((await client.query(name, {query, limit: 5, ...nothing})).points, nearest(points, 'Dot', query, 5));
+        assert.equal((await client.scroll(name, {filter: null, offset: null, order_by: null})).points.length, 5);
+        assert.deepEqual(await client.count(name, {filter: null}), {count: 5});
+        await client.createCollection('of nulls', {vectors: {size: 2, distance: 'Dot', hnsw_config: null}, sparse_vectors: null, hnsw_config: null, quantization_config: null});
+        assert.equal((await client.getCollection('of nulls')).config.params.vectors.size, 2);
     });
 
     test('upsert by list and by batch, and overwrite', async () => {
@@ -595,46 +600,6 @@ describe('@qdrant/js-client-rest', () => {
         assert.deepEqual(ordered.points.map((p) => p.id), nearest(points, 'Dot', query, 6).map((p) => p.id).sort((a, b) => a - b));
         await refused(client.scroll(name, {order_by: 'colour'}), 400, /No range index for `order_by` key: `colour`/);
         await refused(client.scroll(name, {order_by: 'number', offset: 3}), 400, /offset/);
-    });
-
-    test('the older routes of queries', async () => {
-        const points = somePoints(38, 80);
-        const name = await collection(points);
-        /** Asks a route that this version of the client has no method for any more. */
-        const ask = async (route, body) => {
-            const response = await fetch(`${server.url}/collections/${name}/points/${route}`, {
-                method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)});
-            const {result, status} = await response.json();
-            assert.equal(response.status, 200, JSON.stringify(status));
-            return result;
-        };
-        const vector = randomVector(randomNumbers(39), size);
-        const params = {exact: true};
-        const all = nearest(points, 'Dot', vector, points.length);
-        assertHits(await ask('search', {vector, limit: 5, params}), all.slice(0, 5));
-        assertGroups((await ask('search/groups', {vector, limit: 3, group_by: 'colour', group_size: 2, params})).groups,
-            grouped(all, points, (p) => [p.colour], 3, 2));
-
-        // The mean of the positive examples, plus that less the negative one.
-        const [a, b, c] = points.map((p) => p.vector);
-        const mean = a.map((x, i) => x + b[i] - c[i]);
-        const others = points.slice(3);
-        const recommended = {positive: [1, b], negative: [3], params};
-        const alike = nearest([points[1], ...others], 'Dot', mean, points.length);
-        assertHits(await ask('recommend', {...recommended, limit: 6, offset: 1}), alike.slice(1, 7));
-        const batch = await ask('recommend/batch', {searches: [{...recommended, limit: 2}, {positive: [4], limit: 1, params}]});
-        assertHits(batch[0], alike.slice(0, 2));
-        assertHits(batch[1], nearest(points.filter((p) => p.id !== 4), 'Dot', points[3].vector, 1));
-        assertGroups((await ask('recommend/groups', {...recommended, limit: 3, group_by: 'colour', group_size: 4})).groups,
-            grouped(alike, points, (p) => [p.colour], 3, 4));
-
-        const dot = (x, y) => x.reduce((sum, xi, i) => sum + xi * y[i], 0);
-        const squashed = (x) => 0.5 * (x / (1 + Math.abs(x)) + 1);
-        const side = (p) => Math.sign(dot(p.vector, b) - dot(p.vector, c));
-        const discovered = others.map((p) => ({id: p.id, score: side(p) + squashed(dot(p.vector, a))})).sort((x, y) => y.score - x.score);
-        const discover = {target: 1, context: [{positive: 2, negative: 3}], params};
-        assertHits(await ask('discover', {...discover, limit: 8}), discovered.slice(0, 8));
-        assertHits((await ask('discover/batch', {searches: [{...discover, limit: 3}]}))[0], discovered.slice(0, 3));
     });
 });
 

@@ -1,4 +1,4 @@
-// Runs the real server for the tests, and holds what the tests of both clients share.
+// Runs the real server for the tests, and holds what the tests of the clients share.
 
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
@@ -115,5 +115,52 @@ export function assertHits(hits, expected) {
     hits.forEach((hit, i) => {
         const error = Math.abs(hit.score - expected[i].score);
         assert.ok(error <= 1e-5 * Math.max(1, Math.abs(expected[i].score)), `score of ${hit.id}: ${hit.score}, expected ${expected[i].score}`);
+    });
+}
+
+/**
+ * Returns the ids of k points, each chosen as the one with the most (1 − diversity) · similarity to the vector −
+ * diversity · similarity to the nearest that is chosen already, among the candidates nearest to the vector; the first is
+ * the nearest of all. Carbonell and Goldstein (1998).
+ */
+export function chosenByMMR(points, distance, vector, {k, diversity, candidates}) {
+    const sign = distance === 'Cosine' || distance === 'Dot' ? 1 : -1;
+    const similarity = (a, b) => sign * score[distance](a, b);
+    const byId = new Map(points.map((point) => [point.id, point.vector]));
+    const left = nearest(points, distance, vector, candidates).map(({id}) => id);
+    const chosen = left.splice(0, 1);
+    const worth = (id) =>
+        (1 - diversity) * similarity(byId.get(id), vector) - diversity * Math.max(...chosen.map((other) => similarity(byId.get(id), byId.get(other))));
+    while (chosen.length < k && left.length > 0) {
+        const best = left.reduce((a, b) => (worth(b) > worth(a) ? b : a));
+        left.splice(left.indexOf(best), 1);
+        chosen.push(best);
+    }
+    return chosen;
+}
+
+/**
+ * Fails unless the hits are k of the points with the best scores (or all, if there are less) in their order, each with the
+ * score that it has in the map. Which of several points with equal scores are there does not matter.
+ */
+export function assertScored(hits, scores, k, best = 'greatest') {
+    const wanted = [...scores.values()].sort((a, b) => (best === 'greatest' ? b - a : a - b)).slice(0, k);
+    assert.equal(hits.length, wanted.length);
+    assert.equal(new Set(hits.map((hit) => hit.id)).size, hits.length);
+    hits.forEach((hit, i) => {
+        for (const expected of [wanted[i], scores.get(hit.id)]) {
+            const error = Math.abs(hit.score - expected);
+            assert.ok(error <= 1e-5 * Math.max(1, Math.abs(expected)), `score of ${hit.id} at ${i}: ${hit.score}, expected ${expected}`);
+        }
+    });
+}
+
+/** Fails unless the promise is rejected with the status, and with a text that the pattern matches. */
+export async function refused(promise, status, pattern) {
+    await assert.rejects(promise, (error) => {
+        assert.equal(error.status, status, `${error}`);
+        const text = typeof error.data === 'string' ? error.data : error.data?.status?.error;
+        assert.match(text ?? '', pattern);
+        return true;
     });
 }
