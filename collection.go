@@ -104,6 +104,9 @@ func (c *CollectionConfig) Validate() error {
 	if _, err := ParseQuantization(c.Quantization); err != nil {
 		return err
 	}
+	if err := c.StrictMode.check(); err != nil {
+		return err
+	}
 	return c.checkVectors()
 }
 
@@ -202,6 +205,50 @@ func (c *CollectionConfig) checkVector(name string) error {
 	return q.fits(v.Distance)
 }
 
+// WithVectors returns the configuration with vectors of one name more. If there are such already it is returned as it is, and
+// with others of the name that is an error of KindExists. c stays as it is.
+func (c CollectionConfig) WithVectors(name string, v NewVectors) (CollectionConfig, error) {
+	if (v.Dense == nil) == (v.Sparse == nil) {
+		return c, Errorf(KindInvalid, "vector name %q: expected one of dense and sparse", name)
+	}
+	dense, hasDense := c.Params.Vectors[name]
+	sparse, hasSparse := c.Params.SparseVectors[name]
+	if hasDense || hasSparse {
+		same := hasDense && v.Dense != nil && sameSpace(dense, *v.Dense) || hasSparse && v.Sparse != nil && sparse.Modifier == v.Sparse.Modifier
+		if !same {
+			return c, Errorf(KindExists, "vector name %q exists already, with other settings", name)
+		}
+		return c, nil
+	}
+	if v.Dense != nil {
+		c.Params.Vectors = maps.Clone(c.Params.Vectors)
+		if c.Params.Vectors == nil {
+			c.Params.Vectors = VectorsParams{}
+		}
+		c.Params.Vectors[name] = *v.Dense
+	} else {
+		c.Params.SparseVectors = maps.Clone(c.Params.SparseVectors)
+		if c.Params.SparseVectors == nil {
+			c.Params.SparseVectors = map[string]SparseParams{}
+		}
+		c.Params.SparseVectors[name] = *v.Sparse
+	}
+	return c, c.Validate()
+}
+
+// sameSpace reports whether vectors of a and b are of the same kind and compared alike.
+func sameSpace(a, b VectorParams) bool {
+	return a.Size == b.Size && a.Distance == b.Distance && a.Datatype == b.Datatype && (a.Multi == nil) == (b.Multi == nil)
+}
+
+// WithoutVectors returns the configuration without the vectors of a name. c stays as it is.
+func (c CollectionConfig) WithoutVectors(name string) CollectionConfig {
+	c.Params.Vectors, c.Params.SparseVectors = maps.Clone(c.Params.Vectors), maps.Clone(c.Params.SparseVectors)
+	delete(c.Params.Vectors, name)
+	delete(c.Params.SparseVectors, name)
+	return c
+}
+
 // HNSWOf returns the settings of the graph of the vectors of a name.
 func (c *CollectionConfig) HNSWOf(name string) (HNSWConfig, error) {
 	h := c.HNSW
@@ -228,13 +275,16 @@ type CollectionStatus string
 const (
 	StatusGreen  CollectionStatus = "green"  // all points that should be in the graph are
 	StatusYellow CollectionStatus = "yellow" // points wait for the graph, or for one of other codes; searches see them all the same
+	StatusGrey   CollectionStatus = "grey"   // they wait, and the memory limit leaves no room to go on
+	StatusRed    CollectionStatus = "red"    // background work failed, see CollectionInfo.Problem; it is tried again each second
 )
 
 // CollectionInfo is a collection's configuration and state.
 type CollectionInfo struct {
 	Status         CollectionStatus
-	Points         int // live points
-	IndexedVectors int // of all names, in graphs and inverted indexes
+	Problem        string // why the status is red
+	Points         int    // live points
+	IndexedVectors int    // of all names, in graphs and inverted indexes
 	Config         CollectionConfig
 	Recall         map[string]RecallState // by name of dense vectors
 	Fields         map[string]FieldInfo   // the payload indexes by field; nil or empty: none
@@ -285,6 +335,7 @@ func (c CollectionConfig) Updated(u CollectionUpdate) (CollectionConfig, error) 
 		strict := StrictMode{}
 		if c.StrictMode != nil {
 			strict = *c.StrictMode
+			strict.Multivector, strict.Sparse = maps.Clone(strict.Multivector), maps.Clone(strict.Sparse) // which decoding adds to
 		}
 		if err := json.Unmarshal(u.StrictMode, &strict); err != nil {
 			return c, Errorf(KindInvalid, "strict_mode_config: %v", err)
@@ -391,6 +442,70 @@ type StrictMode struct {
 	FilterMaxConditions        *int     `json:"filter_max_conditions,omitempty"`
 	ConditionMaxSize           *int     `json:"condition_max_size,omitempty"`
 	MaxPayloadIndexCount       *int     `json:"max_payload_index_count,omitempty"`
+
+	Multivector map[string]StrictMultivector `json:"multivector_config,omitempty"` // by name of the vectors
+	Sparse      map[string]StrictSparse      `json:"sparse_config,omitempty"`      // by name of the vectors
+}
+
+// StrictMultivector are limits of the multivectors of one name.
+type StrictMultivector struct {
+	MaxVectors *int `json:"max_vectors,omitempty"` // in one
+}
+
+// StrictSparse are limits of the sparse vectors of one name.
+type StrictSparse struct {
+	MaxLength *int `json:"max_length,omitempty"` // components of one
+}
+
+// check returns an error unless every limit is a number that it can be.
+func (m *StrictMode) check() error {
+	if m == nil {
+		return nil
+	}
+	const field = "strict_mode_config."
+	least := func(name string, value *int64, least int64) error {
+		if value != nil && *value < least {
+			return Errorf(KindUnprocessable, "%s%s: value %d invalid, must be %d or larger", field, name, *value, least)
+		}
+		return nil
+	}
+	wide := func(n *int) *int64 {
+		if n == nil {
+			return nil
+		}
+		w := int64(*n)
+		return &w
+	}
+	for _, l := range []struct {
+		name  string
+		value *int64
+		least int64
+	}{
+		{"max_query_limit", wide(m.MaxQueryLimit), 1}, {"max_timeout", wide(m.MaxTimeout), 1}, {"search_max_hnsw_ef", wide(m.SearchMaxHNSWEf), 0},
+		{"upsert_max_batchsize", wide(m.UpsertMaxBatchSize), 0}, {"search_max_batchsize", wide(m.SearchMaxBatchSize), 0},
+		{"max_collection_vector_size_bytes", m.MaxVectorSizeBytes, 0}, {"max_collection_payload_size_bytes", m.MaxPayloadSizeBytes, 0},
+		{"max_points_count", m.MaxPointsCount, 1}, {"read_rate_limit", wide(m.ReadRateLimit), 1}, {"write_rate_limit", wide(m.WriteRateLimit), 1},
+		{"filter_max_conditions", wide(m.FilterMaxConditions), 0}, {"condition_max_size", wide(m.ConditionMaxSize), 0},
+		{"max_payload_index_count", wide(m.MaxPayloadIndexCount), 0},
+	} {
+		if err := least(l.name, l.value, l.least); err != nil {
+			return err
+		}
+	}
+	if o := m.SearchMaxOversampling; o != nil && !(*o >= 0) {
+		return Errorf(KindUnprocessable, "%ssearch_max_oversampling: value %v invalid, must be 0 or larger", field, *o)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Multivector)) {
+		if err := least("multivector_config."+name+".max_vectors", wide(m.Multivector[name].MaxVectors), 1); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Sparse)) {
+		if err := least("sparse_config."+name+".max_length", wide(m.Sparse[name].MaxLength), 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckCollectionName returns an error unless name may name a collection or an alias.

@@ -42,7 +42,7 @@ type Selection struct {
 type SearchParams struct {
 	HNSWEf      int  // candidates kept during the graph walk; 0 means the collection's own number
 	Exact       bool // compare with every point, at full precision
-	IndexedOnly bool // leave out points that are not in the graph yet
+	IndexedOnly bool // leave out points that are not in the graph yet, if there is a graph
 
 	Quantization QuantizationParams
 }

@@ -133,6 +133,13 @@ type SparseParams struct {
 	Modifier string          `json:"modifier,omitempty"`
 }
 
+// NewVectors describe the vectors of a name that a collection is to have: one of the two. Its JSON form is part of the log's
+// format.
+type NewVectors struct {
+	Dense  *VectorParams `json:"dense,omitempty"`
+	Sparse *SparseParams `json:"sparse,omitempty"`
+}
+
 // ModifierIDF weighs each component of a query by how rare it is among the points: ln((n - df + 0.5) / (df + 0.5) + 1).
 const ModifierIDF = "idf"
 

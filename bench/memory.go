@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -192,17 +191,7 @@ func (m *Memory) save(graph *hnsw.Graph) (*os.File, error) {
 // resident returns the resident memory of this process in bytes, with no garbage in it.
 func resident() (int64, error) {
 	debug.FreeOSMemory()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, fmt.Errorf("measure resident memory: %w", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-			return kib << 10, nil
-		}
-	}
-	return 0, errors.New("measure resident memory: no VmRSS in /proc/self/status")
+	return statusBytes("VmRSS")
 }
 
 // WriteTable writes the report for people.

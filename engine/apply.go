@@ -26,6 +26,9 @@ type applier struct {
 	dropped []*collection
 	retired []*collection
 	changed []*collection
+	// nameless are the vectors of names that were dropped.
+	nameless []droppedVectors
+	used     []uint32 // ids of collections that have points for the first time
 	// reindexed are the ids of collections whose payload indexes were created, dropped or made ready.
 	reindexed []uint32
 }
@@ -70,6 +73,9 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	for _, c := range a.changes {
 		c.finish()
 	}
+	for _, id := range a.used {
+		db.catalog.use(id)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,6 +86,7 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	for _, c := range a.dropped {
 		db.release(c)
 	}
+	db.releaseDropped(a.nameless)
 	for _, c := range a.retired {
 		db.retire(c)
 	}
@@ -111,7 +118,7 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 		if err := json.Unmarshal(body, &c); err != nil {
 			return nil, nil, err
 		}
-		return a.createCollection(c)
+		return a.createCollection(e, c)
 	case commandUpdateCollection:
 		var c updateCollection
 		if err := json.Unmarshal(body, &c); err != nil {
@@ -161,6 +168,18 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 			return nil, nil, err
 		}
 		return a.reserveShards(c)
+	case commandCreateVectorName:
+		c, err := decodeInto[createVectorName](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.createVectorName(e, c)
+	case commandDeleteVectorName:
+		c, err := decodeInto[deleteVectorName](body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.deleteVectorName(c)
 	case commandReplaceCollections:
 		var c replaceCollections
 		if err := json.Unmarshal(body, &c); err != nil {
@@ -180,7 +199,7 @@ func (a *applier) putMeta(key string, value any) error {
 	return nil
 }
 
-func (a *applier) createCollection(c createCollection) (value any, refusal, err error) {
+func (a *applier) createCollection(e vectord.Entry, c createCollection) (value any, refusal, err error) {
 	cat := a.db.catalog
 	if _, ok := cat.collections[c.Name]; ok {
 		return nil, vectord.Errorf(vectord.KindExists, "Collection `%s` already exists!", c.Name), nil
@@ -188,16 +207,18 @@ func (a *applier) createCollection(c createCollection) (value any, refusal, err 
 	if _, ok := cat.aliases[c.Name]; ok {
 		return nil, vectord.Errorf(vectord.KindInvalid, "Can't create collection with name %s. Alias with the same name already exists", c.Name), nil
 	}
-	col := &collection{id: cat.next.Collection, name: c.Name, config: c.Config, numbers: numberNames(&c.Config)}
-	col.nextNumber = uint16(len(col.numbers))
-	if col.specs, err = specsOf(&col.config, col.numbers); err != nil {
+	col := &collection{id: cat.next.Collection, name: c.Name}
+	if col.shape, err = a.db.shapes.of(c.Config, numberNames(&c.Config)); err != nil {
 		return nil, nil, err
 	}
+	col.nextNumber = uint16(len(col.numbers))
 	cat.next.Collection++
 	for range c.Config.Params.ShardNumber {
 		id := cat.next.Shard
 		cat.next.Shard++
-		col.shards = append(col.shards, a.db.newShard(shardMeta{ID: id, Group: id}, col))
+		s := a.db.newShard(shardMeta{ID: id, Group: id}, col)
+		s.empty(e.Index)
+		col.shards = append(col.shards, s)
 	}
 	if err := errors.Join(a.putMeta(collectionKey(col.id), col.meta()), a.putMeta(metaCounters, cat.next)); err != nil {
 		return nil, nil, err
@@ -211,14 +232,12 @@ func (a *applier) updateCollection(c updateCollection) (value any, refusal, err 
 	if col == nil {
 		return nil, noCollection(c.Name), nil
 	}
-	changed := *col
-	if changed.config, refusal = col.config.Updated(c.Update); refusal != nil {
+	config, refusal := col.config.Updated(c.Update)
+	if refusal != nil {
 		return nil, refusal, nil
 	}
-	if changed.specs, err = specsOf(&changed.config, changed.numbers); err != nil {
-		return nil, nil, err
-	}
-	if err := a.putMeta(collectionKey(col.id), changed.meta()); err != nil {
+	changed := *col
+	if err := a.reshape(&changed, config, col.numbers); err != nil {
 		return nil, nil, err
 	}
 	a.db.catalog.put(&changed)
@@ -239,6 +258,8 @@ func (a *applier) deleteCollection(c deleteCollection) (existed bool) {
 	a.batch.DeleteMeta(collectionKey(col.id))
 	for _, s := range col.shards {
 		a.batch.DropShard(s.id)
+		a.batch.DropGroup(s.group)
+		delete(a.db.applied, s.group)
 	}
 	a.dropped = append(a.dropped, col)
 	return true
@@ -303,6 +324,10 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 
 // writer returns what changes points of a shard for an entry.
 func (a *applier) writer(col *collection, s *shard, e vectord.Entry) *pointWriter {
+	if !s.used {
+		s.used = true
+		a.used = append(a.used, col.id)
+	}
 	w := &pointWriter{collection: col, batch: a.batch, changes: a.changesOf(s), index: e.Index, time: e.Time}
 	w.changes.through = e.Index
 	w.before = len(w.changes.touched)

@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/vectord/vectord"
 )
@@ -15,17 +19,13 @@ const metaGroup uint32 = 0
 
 // collection is one collection as the catalog has it. It is immutable; an update makes a new one with the same shards.
 type collection struct {
-	id     uint32
-	name   string
-	config vectord.CollectionConfig
-	// numbers stand for vector names in storage, nextNumber is the next one.
-	numbers    map[string]uint16
-	nextNumber uint16
-	specs      []*vectorSpec // by ascending number
+	id   uint32
+	name string
+	*shape
+	nextNumber uint16 // of the next vector name
 	shards     []*shard
 	fields     []*fieldDef
-	// nextField is the number of the next payload index.
-	nextField uint32
+	nextField  uint32 // of the next payload index
 }
 
 // shardOf returns the shard that keeps the point.
@@ -36,6 +36,69 @@ func (c *collection) shardOf(id vectord.PointID) *shard {
 	return c.shards[id.Hash()%uint64(len(c.shards))]
 }
 
+// shape is what a collection was told of itself, which others that were told the same share. It is immutable.
+type shape struct {
+	config  vectord.CollectionConfig
+	numbers map[string]uint16 // stand for vector names in storage
+	specs   []*vectorSpec     // by ascending number
+}
+
+func newShape(config vectord.CollectionConfig, numbers map[string]uint16) (*shape, error) {
+	s := &shape{config: config, numbers: numbers}
+	var err error
+	s.specs, err = specsOf(&s.config, numbers)
+	return s, err
+}
+
+// shapesKept is how many shapes are remembered for collections to share.
+const shapesKept = 256
+
+// shapes finds equal ones, so that many collections of few shapes take little memory.
+type shapes struct {
+	mu     sync.Mutex // guards recent
+	recent *simplelru.LRU[string, *shape]
+}
+
+func newShapes() *shapes {
+	recent, err := simplelru.NewLRU[string, *shape](shapesKept, nil)
+	if err != nil {
+		panic(err) // the size is a positive constant, which is all that it checks
+	}
+	return &shapes{recent: recent}
+}
+
+// decode returns the shape whose configuration and numbers are JSON.
+func (s *shapes) decode(config, numbers []byte) (*shape, error) {
+	key := string(config) + string(numbers)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found, ok := s.recent.Get(key); ok {
+		return found, nil
+	}
+	var made shape
+	if err := errors.Join(json.Unmarshal(config, &made.config), json.Unmarshal(numbers, &made.numbers)); err != nil {
+		return nil, err
+	}
+	found, err := newShape(made.config, made.numbers)
+	if err == nil {
+		s.recent.Add(key, found)
+	}
+	return found, err
+}
+
+// of returns the shape of a configuration and numbers.
+func (s *shapes) of(config vectord.CollectionConfig, numbers map[string]uint16) (*shape, error) {
+	c, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	n, err := json.Marshal(numbers)
+	if err != nil {
+		return nil, err
+	}
+	return s.decode(c, n)
+}
+
 // catalog knows collections by name and aliases. Apply is its only writer.
 type catalog struct {
 	mu          sync.RWMutex // guards what is below
@@ -43,6 +106,12 @@ type catalog struct {
 	byID        map[uint32]*collection
 	aliases     map[string]string // to collection names
 	next        catalogCounters
+
+	// used are the collections that have, or since the start had, points. Of the others, which may be many, there is nothing
+	// to look after and nothing to count.
+	used    map[uint32]*collection
+	unready map[uint32]*collection // those with payload indexes that are being built
+	sorted  []string               // the names of all collections; nil where that must be found out
 }
 
 // catalogCounters give out ids, each once: a dropped shard's keys never come back under a new one.
@@ -86,7 +155,7 @@ func aliasKey(name string) string    { return metaAliasPrefix + name }
 
 func newCatalog() *catalog {
 	return &catalog{collections: map[string]*collection{}, byID: map[uint32]*collection{}, aliases: map[string]string{},
-		next: catalogCounters{Collection: 1, Shard: 1}}
+		used: map[uint32]*collection{}, unready: map[uint32]*collection{}, next: catalogCounters{Collection: 1, Shard: 1}}
 }
 
 func (c *collection) meta() collectionMeta {
@@ -136,11 +205,43 @@ func (c *catalog) get(id uint32) *collection {
 	return c.byID[id]
 }
 
+// put takes in a collection that is new or has changed.
 func (c *catalog) put(col *collection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.set(col)
+}
+
+func (c *catalog) set(col *collection) {
+	if _, ok := c.collections[col.name]; !ok {
+		c.sorted = nil
+	}
 	c.collections[col.name] = col
 	c.byID[col.id] = col
+	if c.used[col.id] != nil {
+		c.used[col.id] = col
+	}
+	if slices.ContainsFunc(col.fields, func(d *fieldDef) bool { return !d.Ready }) {
+		c.unready[col.id] = col
+	} else {
+		delete(c.unready, col.id)
+	}
+}
+
+// use notes that a collection, if it is still there, has points.
+func (c *catalog) use(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if col := c.byID[id]; col != nil {
+		c.used[id] = col
+	}
+}
+
+// forget takes out a collection by its id.
+func (c *catalog) forget(id uint32) {
+	delete(c.byID, id)
+	delete(c.used, id)
+	delete(c.unready, id)
 }
 
 // remove drops the collection and returns the aliases that pointed to it, which go with it.
@@ -148,7 +249,8 @@ func (c *catalog) remove(col *collection) (aliases []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.collections, col.name)
-	delete(c.byID, col.id)
+	c.sorted = nil
+	c.forget(col.id)
 	for alias, target := range c.aliases {
 		if target == col.name {
 			aliases = append(aliases, alias)
@@ -159,22 +261,34 @@ func (c *catalog) remove(col *collection) (aliases []string) {
 	return aliases
 }
 
-// allShards returns the shards of all collections, in no order.
-func (c *catalog) allShards() []*shard {
+// inUse returns the collections that may have points, in no order.
+func (c *catalog) inUse() []*collection {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	all := make([]*shard, 0, len(c.byID))
-	for _, col := range c.byID {
-		all = append(all, col.shards...)
-	}
-	return all
+	return slices.Collect(maps.Values(c.used))
 }
 
-// unordered returns all collections in no order.
-func (c *catalog) unordered() []*collection {
+// building returns the collections with payload indexes that are being built, in no order.
+func (c *catalog) building() []*collection {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return slices.Collect(maps.Values(c.byID))
+	return slices.Collect(maps.Values(c.unready))
+}
+
+// names returns the names of all collections, ascending, which the caller must not change.
+func (c *catalog) names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sorted == nil {
+		c.sorted = slices.Sorted(maps.Keys(c.collections))
+	}
+	return c.sorted
+}
+
+func (c *catalog) count() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.collections)
 }
 
 // all returns all collections by ascending name.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/vectord/vectord"
 )
@@ -76,12 +77,7 @@ func (db *DB) proposeCatalog(ctx context.Context, kind commandKind, body any) er
 
 // Collections returns the names of all collections, sorted, without aliases.
 func (db *DB) Collections() []string {
-	all := db.catalog.all()
-	names := make([]string, len(all))
-	for i, c := range all {
-		names[i] = c.name
-	}
-	return names
+	return slices.Clone(db.catalog.names())
 }
 
 // CollectionExists reports whether a collection or an alias has the name.
@@ -133,19 +129,25 @@ func (db *DB) CollectionInfo(name string) (vectord.CollectionInfo, error) {
 				continue
 			}
 			info.IndexedVectors += v.dense.indexed()
-			if v.dense.busy() {
+			if err := v.dense.failed.Load(); err != nil {
+				info.Status, info.Problem = vectord.StatusRed, (*err).Error()
+			}
+			if v.dense.busy() && info.Status != vectord.StatusRed {
 				info.Status = vectord.StatusYellow
+				if db.budget.indexingPaused() {
+					info.Status = vectord.StatusGrey
+				}
 			}
 		}
 	}
 	return info, nil
 }
 
-// busy reports whether vectors wait for the graph, or the graph to be replaced.
+// busy reports whether vectors wait for the graph, or the graph to be replaced or dropped.
 func (x *vectorIndex) busy() bool {
 	threshold := x.buildThreshold()
 	waiting := x.waiting()
 	g := x.graph.Load()
 	return threshold >= 0 && waiting > 0 && (g != nil || waiting >= threshold) ||
-		g != nil && threshold >= 0 && !x.asConfigured(g) || x.next.Load() != nil
+		g != nil && (x.unwanted() || threshold >= 0 && !x.asConfigured(g)) || x.next.Load() != nil
 }

@@ -35,6 +35,8 @@ const (
 	commandFieldReady         commandKind = 10
 	commandReserveShards      commandKind = 11
 	commandReplaceCollections commandKind = 12
+	commandCreateVectorName   commandKind = 13
+	commandDeleteVectorName   commandKind = 14
 )
 
 type createCollection struct {

@@ -58,6 +58,7 @@ type DB struct {
 	log     Log // set by Start
 	logger  *slog.Logger
 	catalog *catalog
+	shapes  *shapes
 	hot     *hotSet
 	budget  *budget
 	workers *workerTokens
@@ -66,6 +67,7 @@ type DB struct {
 	now func() int64 // milliseconds since the Unix epoch; tests have clocks of their own
 
 	snapshots snapshots
+	limiters  limiters
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
@@ -91,7 +93,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	if o.IndexWorkers <= 0 {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
-	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), shapes: newShapes(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
 		now:     func() int64 { return time.Now().UnixMilli() },
 		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
 		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),
@@ -110,17 +112,18 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 
 // load reads the catalog and brings up every shard.
 func (db *DB) load() error {
+	stored, err := db.lookAround()
+	if err != nil {
+		return err
+	}
 	aliases := map[string]string{}
-	err := db.store.ScanMeta(func(key string, value []byte) error {
+	err = db.store.ScanMeta(func(key string, value []byte) error {
 		var err error
 		switch {
 		case key == metaCounters:
 			err = json.Unmarshal(value, &db.catalog.next)
 		case strings.HasPrefix(key, metaCollectionPrefix):
-			var m collectionMeta
-			if err = json.Unmarshal(value, &m); err == nil {
-				err = db.loadCollection(m)
-			}
+			err = db.loadCollection(value, stored)
 		case strings.HasPrefix(key, metaAliasPrefix):
 			var m aliasMeta
 			err = json.Unmarshal(value, &m)
@@ -137,41 +140,96 @@ func (db *DB) load() error {
 		return err
 	}
 	db.catalog.setAliases(aliases)
-	if db.applied[metaGroup], err = db.store.Applied(metaGroup); err != nil {
-		return err
-	}
-	if err := db.removeOrphans(); err != nil {
+	if err := db.removeOrphans(stored); err != nil {
 		return err
 	}
 	return db.snapshots.dir.clean()
 }
 
-func (db *DB) loadCollection(m collectionMeta) error {
-	c, err := db.newCollection(m)
+// stored is what there is on disk of shards. Most of very many collections are empty, and a look at each would make a long
+// start of it.
+type stored struct {
+	files []string        // derived ones
+	rows  map[uint32]bool // shards that have a row
+	any   map[uint32]bool // shards that have a row or a file
+}
+
+func (db *DB) lookAround() (*stored, error) {
+	s := &stored{rows: map[uint32]bool{}, any: map[uint32]bool{}}
+	err := db.store.ScanApplied(func(group uint32, a storage.Applied) error {
+		db.applied[group] = a
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = db.store.ShardsWithRows(func(shard uint32) error {
+		s.rows[shard], s.any[shard] = true, true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.files, err = db.store.ListFiles(); err != nil {
+		return nil, err
+	}
+	for _, name := range s.files {
+		if set, ok := derivedSet(name); ok {
+			s.any[set.Shard] = true
+		}
+	}
+	return s, nil
+}
+
+// loadCollection brings up a collection from its entry in the catalog.
+func (db *DB) loadCollection(value []byte, stored *stored) error {
+	var m struct {
+		collectionMeta
+		Config  json.RawMessage `json:"config"` // these two are most of the entry, and those of many collections are equal
+		Numbers json.RawMessage `json:"vector_numbers"`
+	}
+	if err := json.Unmarshal(value, &m); err != nil {
+		return err
+	}
+	shape, err := db.shapes.decode(m.Config, m.Numbers)
 	if err != nil {
 		return fmt.Errorf("collection %q: %w", m.Name, err)
 	}
+	c, err := m.collection(shape)
+	if err != nil {
+		return fmt.Errorf("collection %q: %w", m.Name, err)
+	}
+	db.addShards(c, m.Shards)
+	db.catalog.put(c)
 	for _, s := range c.shards {
-		applied, err := db.store.Applied(s.group)
-		if err == nil {
-			db.applied[s.group] = applied
-			err = db.loadShard(s, c, applied.Index)
+		applied := db.applied[s.group].Index
+		if !stored.any[s.id] {
+			s.empty(applied)
+			s.fields.follow(c.fields)
+			s.fields.release()
+			continue
 		}
-		if err != nil {
+		if err := db.loadShard(s, c, applied); err != nil {
 			return fmt.Errorf("load shard %d of collection %q: %w", s.id, c.name, err)
 		}
+		s.used = true
+		db.catalog.use(c.id)
 	}
-	db.catalog.put(c)
 	return nil
 }
 
 // collectionOf makes a collection without shards.
-func collectionOf(m collectionMeta) (*collection, error) {
-	c := &collection{id: m.ID, name: m.Name, config: m.Config, numbers: m.Numbers, nextNumber: m.NextNumber, nextField: m.NextField}
-	var err error
-	if c.specs, err = specsOf(&c.config, c.numbers); err != nil {
+func (db *DB) collectionOf(m collectionMeta) (*collection, error) {
+	shape, err := db.shapes.of(m.Config, m.Numbers)
+	if err != nil {
 		return nil, err
 	}
+	return m.collection(shape)
+}
+
+// collection makes a collection without shards.
+func (m *collectionMeta) collection(shape *shape) (*collection, error) {
+	c := &collection{id: m.ID, name: m.Name, shape: shape, nextNumber: m.NextNumber, nextField: m.NextField}
 	for _, fm := range m.Fields {
 		d, err := newFieldDef(fm)
 		if err != nil {
@@ -184,14 +242,19 @@ func collectionOf(m collectionMeta) (*collection, error) {
 
 // newCollection makes a collection whose shards are still to be loaded.
 func (db *DB) newCollection(m collectionMeta) (*collection, error) {
-	c, err := collectionOf(m)
+	c, err := db.collectionOf(m)
 	if err != nil {
 		return nil, err
 	}
-	for _, sm := range m.Shards {
-		c.shards = append(c.shards, db.newShard(sm, c))
-	}
+	db.addShards(c, m.Shards)
 	return c, nil
+}
+
+func (db *DB) addShards(c *collection, shards []shardMeta) {
+	c.shards = make([]*shard, len(shards))
+	for i, sm := range shards {
+		c.shards[i] = db.newShard(sm, c)
+	}
 }
 
 // loadShard brings up a shard of which the log has been applied up to an index.
@@ -217,6 +280,9 @@ func (db *DB) loadShard(s *shard, c *collection, applied uint64) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := db.loadSizes(s, live); err != nil {
 		return err
 	}
 	s.filters.from = applied
@@ -247,7 +313,7 @@ func (db *DB) loadDense(v *shardVectors, live *roaring.Bitmap, applied uint64) e
 
 // newShard makes a shard without points.
 func (db *DB) newShard(m shardMeta, c *collection) *shard {
-	s := &shard{id: m.ID, group: m.Group, allocator: newAllocator(), expiry: newExpiry(), fields: newFieldIndexes()}
+	s := &shard{id: m.ID, group: m.Group}
 	vectors := make([]*shardVectors, len(c.specs))
 	for i, spec := range c.specs {
 		vectors[i] = db.newShardVectors(s, spec)
@@ -258,10 +324,9 @@ func (db *DB) newShard(m shardMeta, c *collection) *shard {
 
 func (db *DB) newVectorIndex(s *shard, spec *vectorSpec) *vectorIndex {
 	x := &vectorIndex{id: db.lastIndex.Add(1), set: storage.VectorSet{Shard: s.id, Number: spec.number}, vectors: db.store,
-		files: storeFiles{db.store}, feed: &s.feed, through: &s.through, budget: db.budget, workers: db.workers,
+		files: storeFiles{db.store}, feed: &s.feed, through: &s.through, applying: &s.applying, budget: db.budget, workers: db.workers,
 		log: db.logger, metrics: &db.metrics.indexMetrics, distance: spec.distance, dim: spec.dim, compare: spec.compare(),
-		fresh: index.NewFlat(spec.distance, spec.dim), cold: roaring.New(), moving: map[uint32]bool{}}
-	x.stop, x.cancel = context.WithCancel(db.stop)
+		fresh: index.NewFlat(spec.distance, spec.dim), node: db.stop, stop: db.stop}
 	x.follow(spec)
 	x.savedAt.Store(time.Now().UnixMilli())
 	return x
@@ -269,33 +334,31 @@ func (db *DB) newVectorIndex(s *shard, spec *vectorSpec) *vectorIndex {
 
 // removeOrphans removes derived files of shards that are no more, and rows of those that a recovery added, or replaced,
 // when it was interrupted.
-func (db *DB) removeOrphans() error {
-	names, err := db.store.ListFiles()
-	if err != nil {
-		return err
+func (db *DB) removeOrphans(stored *stored) error {
+	sets, shards := map[storage.VectorSet]bool{}, map[uint32]bool{}
+	for _, c := range db.catalog.all() {
+		for _, s := range c.shards {
+			shards[s.id] = true
+			for _, spec := range c.specs {
+				sets[storage.VectorSet{Shard: s.id, Number: spec.number}] = true
+			}
+		}
 	}
-	known := map[storage.VectorSet]bool{}
-	db.eachIndex(func(x *vectorIndex) { known[x.set] = true })
-	shards := map[uint32]bool{}
-	db.eachShard(func(s *shard) { shards[s.id] = true })
-	for _, name := range names {
-		if set, ok := derivedSet(name); ok && !known[set] {
+	for _, name := range stored.files {
+		if set, ok := derivedSet(name); ok && !sets[set] {
 			if err := db.store.RemoveFile(name); err != nil {
 				return err
 			}
 		}
 	}
-	var orphans []uint32
-	err = db.store.ShardsWithRows(func(shard uint32) error {
+	for shard := range stored.rows {
 		if !shards[shard] {
-			orphans = append(orphans, shard)
+			if err := db.dropRows(shard, 1); err != nil {
+				return err
+			}
 		}
-		return nil
-	})
-	for _, shard := range orphans {
-		err = errors.Join(err, db.dropRows(shard, 1))
 	}
-	return err
+	return nil
 }
 
 // storeFiles adds to the store what a checkpoint needs of the log of commits.
@@ -379,9 +442,12 @@ func (db *DB) maintain() {
 	}
 }
 
+// eachShard calls fn for the shards of the collections in use; those of others hold nothing and have nothing to do.
 func (db *DB) eachShard(fn func(*shard)) {
-	for _, s := range db.catalog.allShards() {
-		fn(s)
+	for _, c := range db.catalog.inUse() {
+		for _, s := range c.shards {
+			fn(s)
+		}
 	}
 }
 
@@ -423,8 +489,10 @@ func (db *DB) memoryBytes() (heap, outside int64) {
 func (db *DB) followConfig(c *collection) {
 	for _, s := range c.shards {
 		for _, x := range s.indexes() {
-			x.follow(c.specOf(x.set.Number))
-			x.kick()
+			if spec := c.specOf(x.set.Number); spec != nil { // else it was named later
+				x.follow(spec)
+				x.kick()
+			}
 		}
 	}
 }
@@ -434,6 +502,7 @@ func (db *DB) release(c *collection) {
 	db.background.Add(1)
 	go func() {
 		defer db.background.Done()
+		db.limiters.drop(c.id)
 		for _, s := range c.shards {
 			for _, v := range *s.vectors.Load() {
 				db.releaseVectors(v)

@@ -31,24 +31,16 @@ const (
 // expiry knows which slots of a shard hold points that expire, by when they do. Apply is its only writer; any goroutine may
 // read.
 type expiry struct {
-	first atomic.Int64 // milliseconds since the Unix epoch at which the first expires; math.MaxInt64 for none
+	first atomic.Int64 // milliseconds since the Unix epoch at which the first expires; 0 for none
 
-	mu    sync.RWMutex // guards slots, and writes to first
-	slots btree.BTreeG[expiring]
+	mu    sync.RWMutex            // guards slots and times, and writes to first
+	slots *btree.BTreeG[expiring] // nil before the first
 	times map[uint32]int64
 }
 
 type expiring struct {
 	at   int64
 	slot uint32
-}
-
-func newExpiry() *expiry {
-	e := &expiry{times: map[uint32]int64{}}
-	e.slots = *btree.NewBTreeGOptions(func(a, b expiring) bool { return a.at < b.at || a.at == b.at && a.slot < b.slot },
-		btree.Options{NoLocks: true})
-	e.first.Store(math.MaxInt64)
-	return e
 }
 
 // set says when the point in a slot expires; 0 is never.
@@ -59,6 +51,11 @@ func (e *expiry) set(slot uint32, at int64) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.slots == nil {
+		e.slots = btree.NewBTreeGOptions(func(a, b expiring) bool { return a.at < b.at || a.at == b.at && a.slot < b.slot },
+			btree.Options{NoLocks: true})
+		e.times = map[uint32]int64{}
+	}
 	if old, ok := e.times[slot]; ok {
 		e.slots.Delete(expiring{old, slot})
 	}
@@ -69,7 +66,7 @@ func (e *expiry) set(slot uint32, at int64) {
 
 // remove forgets a slot that was freed.
 func (e *expiry) remove(slot uint32) {
-	if e.first.Load() == math.MaxInt64 {
+	if e.first.Load() == 0 {
 		return
 	}
 	e.mu.Lock()
@@ -82,7 +79,7 @@ func (e *expiry) remove(slot uint32) {
 }
 
 func (e *expiry) noteFirst() {
-	first := int64(math.MaxInt64)
+	first := int64(0)
 	if least, ok := e.slots.Min(); ok {
 		first = least.at
 	}
@@ -91,7 +88,7 @@ func (e *expiry) noteFirst() {
 
 // expired returns the slots whose points have expired at a time, at most limit of them, the first to expire first.
 func (e *expiry) expired(now int64, limit int) (slots []uint32) {
-	if now < e.first.Load() {
+	if first := e.first.Load(); first == 0 || now < first {
 		return nil
 	}
 	e.mu.RLock()
@@ -153,7 +150,7 @@ func (db *DB) sweep() {
 		case <-db.stop.Done():
 			return
 		}
-		for _, col := range db.catalog.unordered() {
+		for _, col := range db.catalog.inUse() {
 			for _, s := range col.shards {
 				if err := db.sweepShard(db.stop, col, s); err != nil && db.stop.Err() == nil {
 					db.logger.Error("expired points are not removed for now, reads leave them out", "collection", col.name, "error", err)

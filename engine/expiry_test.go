@@ -218,7 +218,7 @@ func TestManyExpire(t *testing.T) {
 func TestExpiryIndex(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
-	e, times := newExpiry(), map[uint32]int64{}
+	e, times := &expiry{}, map[uint32]int64{}
 	for step := range 5000 {
 		slot := rng.Uint32N(50)
 		if rng.IntN(3) == 0 {

@@ -11,12 +11,15 @@ import (
 // Facet counts the matching points by value at a payload path: those with the most points first, and at equal counts by
 // ascending value. Counts are exact. A point with several values counts for each of them.
 func (db *DB) Facet(ctx context.Context, name string, f vectord.Facet) ([]vectord.FacetHit, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
 	if f.Limit < 1 || f.Limit > vectord.MaxLimit {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", f.Limit, vectord.MaxLimit)
+	}
+	if err := firstError(col.checkLimit(f.Limit), col.checkReadFilter(f.Filter)); err != nil {
+		return nil, err
 	}
 	filter, err := col.compileFilter(f.Filter)
 	if err != nil {

@@ -63,7 +63,7 @@ func (db *DB) CreateFieldIndex(ctx context.Context, name, fieldName string, sche
 	if _, err := newFieldDef(fieldMeta{Name: fieldName, Schema: schema}); err != nil {
 		return vectord.UpdateResult{}, err
 	}
-	if err := db.budget.admit(); err != nil {
+	if err := firstError(col.checkIndexCount(fieldName), db.budget.admit()); err != nil {
 		return vectord.UpdateResult{}, err
 	}
 	result, err := db.proposeField(ctx, commandCreateField, createField{Collection: col.name, Name: fieldName, Schema: schema})
@@ -164,7 +164,7 @@ func (db *DB) buildFields() {
 	defer db.background.Done()
 	for {
 		changed := db.fieldChanges.next()
-		for _, col := range db.catalog.unordered() {
+		for _, col := range db.catalog.building() {
 			for _, d := range col.fields {
 				if d.Ready {
 					continue

@@ -61,7 +61,7 @@ func (f *fieldIndexes) candidates(m *matcher) (slots []uint32, live int, ok bool
 
 // boundsOf evaluates the filter; ok is false if there are no indexes. f.mu is held.
 func (f *fieldIndexes) boundsOf(m *matcher) (b bounds, ok bool) {
-	e := evaluation{live: f.live, none: roaring.New(), indexes: map[string]*fieldIndex{}}
+	e := evaluation{live: &f.live, none: roaring.New(), indexes: map[string]*fieldIndex{}}
 	for _, x := range f.indexes {
 		// The matcher was compiled for the indexes that there were, on which texts depend.
 		if x.ready && (x.def.text == nil || m.knows(x.def.Number)) {

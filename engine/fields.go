@@ -217,7 +217,7 @@ func uuidOrString(s string) string {
 type fieldIndexes struct {
 	mu sync.RWMutex // guards what is below; Apply holds it while the slots and the vector index follow a batch
 	// live are the slots in use.
-	live    *roaring.Bitmap
+	live    roaring.Bitmap
 	indexes []*fieldIndex
 
 	bytes atomic.Int64
@@ -230,8 +230,6 @@ type fieldIndex struct {
 	present  *roaring.Bitmap // slots with a value that is not null
 	ready    bool            // filters may use it
 }
-
-func newFieldIndexes() *fieldIndexes { return &fieldIndexes{live: roaring.New()} }
 
 // follow takes over the indexes of the collection: new ones are empty, those that are no more are dropped. Apply calls it
 // before a batch is visible.

@@ -35,7 +35,7 @@ func mustField(t interface{ Fatal(...any) }, m fieldMeta) *fieldDef {
 func TestFieldBounds(t *testing.T) {
 	exact := 0
 	rapid.Check(t, func(t *rapid.T) {
-		c := &collection{}
+		c := &collection{shape: &shape{}}
 		for _, name := range rapid.SliceOfNDistinct(pathsDrawn, 1, 8, func(s string) string { return strings.ReplaceAll(s, `"`, "") }).Draw(t, "fields") {
 			m := fieldMeta{Number: uint16(len(c.fields)), Name: name, Ready: true}
 			m.Schema.Type = rapid.SampledFrom(fieldTypes).Draw(t, "type")
@@ -47,7 +47,7 @@ func TestFieldBounds(t *testing.T) {
 			}
 			c.fields = append(c.fields, mustField(t, m))
 		}
-		f := newFieldIndexes()
+		f := &fieldIndexes{}
 		f.follow(c.fields)
 		f.release()
 		var payloads []string
@@ -110,14 +110,14 @@ func TestFieldBounds(t *testing.T) {
 
 // TestExactBounds: these filters are decided without a look at a payload.
 func TestExactBounds(t *testing.T) {
-	c := &collection{}
+	c := &collection{shape: &shape{}}
 	for i, m := range []fieldMeta{{Name: "k", Schema: vectord.FieldSchema{Type: vectord.FieldKeyword}}, {Name: "n", Schema: vectord.FieldSchema{Type: vectord.FieldInteger}},
 		{Name: "t", Schema: vectord.FieldSchema{Type: vectord.FieldText}}, {Name: "d", Schema: vectord.FieldSchema{Type: vectord.FieldDatetime}},
 		{Name: "b", Schema: vectord.FieldSchema{Type: vectord.FieldBool}}, {Name: "u", Schema: vectord.FieldSchema{Type: vectord.FieldUUID}}} {
 		m.Number, m.Ready = uint16(i), true
 		c.fields = append(c.fields, mustField(t, m))
 	}
-	f := newFieldIndexes()
+	f := &fieldIndexes{}
 	f.follow(c.fields)
 	f.release()
 	for slot := range uint32(1000) {
@@ -173,8 +173,8 @@ func TestExactBounds(t *testing.T) {
 func TestPlaceBounds(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))
-	c := &collection{fields: []*fieldDef{mustField(t, fieldMeta{Name: "p", Schema: vectord.FieldSchema{Type: vectord.FieldGeo}, Ready: true})}}
-	f := newFieldIndexes()
+	c := &collection{shape: &shape{}, fields: []*fieldDef{mustField(t, fieldMeta{Name: "p", Schema: vectord.FieldSchema{Type: vectord.FieldGeo}, Ready: true})}}
+	f := &fieldIndexes{}
 	f.follow(c.fields)
 	f.release()
 	somewhere := func() vectord.GeoPoint {
@@ -212,7 +212,7 @@ func TestPlaceBounds(t *testing.T) {
 			condition.GeoPolygon = &vectord.GeoPolygon{Exterior: vectord.GeoRing{a, b, somewhere(), somewhere(), a}}
 			holds = inPolygon(*condition.GeoPolygon)
 		}
-		e := evaluation{live: f.live, none: roaring.New()}
+		e := evaluation{live: &f.live, none: roaring.New()}
 		got := e.field(f.indexes[0], condition)
 		for slot, p := range places {
 			want := holds(p)
@@ -791,7 +791,7 @@ func BenchmarkFilter(b *testing.B) {
 		c := f.collection()
 		var loaded *fieldIndexes
 		for b.Loop() {
-			loaded = newFieldIndexes()
+			loaded = &fieldIndexes{}
 			if err := loaded.load(f.store, c.shards[0].id, c.fields); err != nil {
 				b.Fatal(err)
 			}

@@ -28,12 +28,17 @@ const (
 // meets points with values that make no groups, of which it gets past MaxFilterListLength. So there are no more rounds than
 // groups, beside those few, and those in which the number of hits grows to MaxLimit.
 func (db *DB) SearchGroups(ctx context.Context, name string, of vectord.Groups) ([]vectord.Group, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
 	g, err := newGrouping(col, &of)
 	if err != nil {
+		return nil, err
+	}
+	limited := of.Query
+	limited.Limit = of.Limit * of.Size
+	if err := col.checkStrict(&limited); err != nil {
 		return nil, err
 	}
 	if of.WithPoint != nil {
@@ -45,7 +50,7 @@ func (db *DB) SearchGroups(ctx context.Context, name string, of vectord.Groups) 
 			return nil, err
 		}
 	}
-	if err := g.fill(func(q vectord.Query) ([]vectord.Hit, error) { return db.Search(ctx, col.name, q) }); err != nil {
+	if err := g.fill(func(q vectord.Query) ([]vectord.Hit, error) { return db.searchIn(ctx, col, &q) }); err != nil {
 		return nil, err
 	}
 	groups, err := g.answer()

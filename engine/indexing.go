@@ -48,12 +48,17 @@ func (x *vectorIndex) kick() {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.running || x.stop.Err() != nil {
+	if x.running || x.halted || x.node.Err() != nil {
 		return
+	}
+	if x.cancel == nil {
+		x.stop, x.cancel = context.WithCancel(x.node)
 	}
 	x.running = true
 	x.wait.Go(func() {
+		x.failed.Store(nil)
 		if err := x.work(); err != nil && x.stop.Err() == nil {
+			x.failed.Store(&err)
 			x.log.Error("background indexing stopped, searches scan what is not in the graph", "of", x.set, "error", err)
 		}
 		x.mu.Lock()
@@ -62,12 +67,27 @@ func (x *vectorIndex) kick() {
 	})
 }
 
-// halt ends the background work and returns when it has ended.
+// halt ends the background work for good and returns when it has ended.
 func (x *vectorIndex) halt() {
-	x.mu.Lock()
-	x.cancel() // under mu, so that no kick adds to wait from here on
-	x.mu.Unlock()
+	x.end()
 	x.wait.Wait()
+}
+
+// end tells the background work to end.
+func (x *vectorIndex) end() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.halted = true // so that no kick adds to wait from here on
+	if x.cancel != nil {
+		x.cancel()
+	}
+}
+
+// ended reports whether there is no background work any more.
+func (x *vectorIndex) ended() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.halted || x.node.Err() != nil
 }
 
 // buildThreshold returns how many vectors make a graph worth its memory; negative means never.
@@ -84,8 +104,11 @@ func (x *vectorIndex) hasWork() bool {
 	if g == nil {
 		return x.buildDue() || x.trimDue()
 	}
-	return x.mayIndex() && (x.waiting() > 0 || x.rebuildDue(g)) || x.next.Load() != nil || x.unlinkDue(g) || x.checkpointDue()
+	return x.unwanted() || x.mayIndex() && (x.waiting() > 0 || x.rebuildDue(g)) || x.next.Load() != nil || x.unlinkDue(g) || x.checkpointDue()
 }
+
+// unwanted reports whether the collection wants no graph: M is 0.
+func (x *vectorIndex) unwanted() bool { return x.spec.Load().hnsw.M == 0 }
 
 // mayIndex reports whether vectors may move into a graph that there is.
 func (x *vectorIndex) mayIndex() bool { return x.buildThreshold() >= 0 && !x.budget.indexingPaused() }
@@ -121,6 +144,12 @@ func (x *vectorIndex) work() error {
 	for x.stop.Err() == nil && x.hasWork() {
 		if x.graph.Load() == nil {
 			if err := x.begin(); err != nil {
+				return err
+			}
+			continue
+		}
+		if x.unwanted() {
+			if err := x.dropGraph(); err != nil {
 				return err
 			}
 			continue
@@ -196,6 +225,52 @@ func (x *vectorIndex) create() error {
 	x.feed.set(x.set.Number, x.through.Load()) // what comes from here on is not in the first checkpoint
 	x.graph.Store(g)
 	return nil
+}
+
+// dropGraph takes the graph away and frees its memory. Its vectors wait in fresh, if it can have them all, else in cold, as
+// they do at a start without a checkpoint.
+func (x *vectorIndex) dropGraph() error {
+	x.dropNext()
+	g := x.graph.Load()
+	var moves []move
+	if slots := g.AppendLive(nil); len(slots) <= loadVectorsMax && x.fitsFresh(x.fresh.Len()+len(slots)) {
+		err := x.vectors.Vectors(x.set, slots, func(slot uint32, v []float32) error {
+			moves = append(moves, move{slot, slices.Clone(v)})
+			return x.stop.Err()
+		})
+		if err != nil {
+			return fmt.Errorf("read vectors: %w", err)
+		}
+	}
+	x.takeBack(g, moves)
+	g.Close()
+	x.unsaved.Store(0)
+	x.drift.reset()
+	// A start without the file finds the vectors in storage; after that nobody needs the feed.
+	if err := x.files.RemoveFile(checkpointName(x.set)); err != nil {
+		return err
+	}
+	x.feed.drop(x.set.Number)
+	x.log.Info("the graph was dropped, searches compare with all vectors", "of", x.set)
+	return nil
+}
+
+// takeBack puts the slots of the graph where searches look for them without it. A search under way that has looked there
+// before sees that the removals went on and begins anew; one that keeps writers out is waited for.
+func (x *vectorIndex) takeBack(g *hnsw.Graph, moves []move) {
+	x.applying.Lock()
+	defer x.applying.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.removals.Add(1) // before anything is hidden
+	x.cold.AddMany(g.AppendLive(nil))
+	for _, m := range moves {
+		if g.Live(m.slot) { // and so still of the point whose vector was read
+			x.fresh.Add(m.slot, m.vector)
+			x.cold.Remove(m.slot)
+		}
+	}
+	x.graph.Store(nil)
 }
 
 // thinned returns at most trainSampleMax of the slots, evenly chosen.
@@ -276,7 +351,7 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 		// Under mu nothing leaves fresh, so the vector read here is the one that moving stands for.
 		if v, ok := x.fresh.Vector(slot, nil); ok {
 			moves = append(moves, move{slot, v})
-			x.moving[slot] = true
+			x.moves(slot)
 		}
 	}
 	x.mu.Unlock()
@@ -291,7 +366,7 @@ func (x *vectorIndex) moveSome() (moved, blocked int, err error) {
 			if !x.cold.Contains(slot) {
 				return true
 			}
-			x.moving[slot] = true
+			x.moves(slot)
 			return false
 		})
 		x.mu.Unlock()
@@ -378,6 +453,14 @@ func (x *vectorIndex) arrived(g *hnsw.Graph, slot uint32) {
 	x.fresh.Remove(slot)
 	x.cold.Remove(slot)
 	x.unsaved.Add(1)
+}
+
+// moves notes that a slot's vector is on its way into a graph. x.mu is held.
+func (x *vectorIndex) moves(slot uint32) {
+	if x.moving == nil {
+		x.moving = map[uint32]bool{}
+	}
+	x.moving[slot] = true
 }
 
 // move is a vector on its way into a graph.

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vectord/vectord"
 )
@@ -61,4 +62,34 @@ func TestIndexingYields(t *testing.T) {
 	if got < points/10 { // others take turns as well; without yielding it has none
 		t.Errorf("another goroutine had %d turns while %d vectors went into the graph", got, points)
 	}
+}
+
+// TestIndexedOnly checks that a query for what is indexed leaves out what waits for the graph, but not where there is none.
+func TestIndexedOnly(t *testing.T) {
+	b := newClockBench(t)
+	defer b.close()
+	config := vectord.DefaultCollectionConfig(2, vectord.Dot)
+	b.must(b.db.CreateCollection(t.Context(), "c", config))
+	var points []vectord.Point
+	for id := range uint64(50) {
+		points = append(points, expiringPoint(id, 0))
+	}
+	b.must(b.write(upsertOf(points...)))
+	search := func(want int) {
+		t.Helper()
+		q := vectord.Query{Nearest: vectord.Near([]float32{1, 1}), Limit: 100, Params: vectord.SearchParams{IndexedOnly: true}}
+		if hits, err := b.db.Search(t.Context(), "c", q); err != nil || len(hits) != want {
+			t.Errorf("%d hits, want %d (%v)", len(hits), want, err)
+		}
+	}
+	search(50)
+	b.must(b.db.UpdateCollection(t.Context(), "c", vectord.CollectionUpdate{Optimizer: []byte(`{"indexing_threshold":1}`)}))
+	x := b.db.catalog.get(1).shards[0].indexes()[0]
+	for x.indexed() < len(points) {
+		x.kick()
+		time.Sleep(time.Millisecond) // the background work takes the time that it takes
+	}
+	x.halt()
+	b.must(b.write(upsertOf(expiringPoint(99, 0))))
+	search(50)
 }

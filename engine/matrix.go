@@ -14,7 +14,7 @@ const matrixFloatsMax = 64 << 20
 // Matrix compares points of a random sample with one another. The rows are by ascending id. A sample of fewer than two
 // points has none.
 func (db *DB) Matrix(ctx context.Context, name string, m vectord.Matrix) ([]vectord.MatrixRow, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -23,6 +23,9 @@ func (db *DB) Matrix(ctx context.Context, name string, m vectord.Matrix) ([]vect
 	}
 	if m.Limit < 1 || m.Limit > vectord.MaxLimit {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", m.Limit, vectord.MaxLimit)
+	}
+	if err := firstError(col.checkLimit(m.Limit), col.checkLimit(m.Sample), col.checkReadFilter(m.Filter)); err != nil {
+		return nil, err
 	}
 	spec, err := col.spec(m.Using)
 	if err != nil {

@@ -90,7 +90,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			return float64(total)
 		}
 	}
-	gauge("vectord_collections", "Collections.", func() float64 { return float64(len(db.Collections())) })
+	gauge("vectord_collections", "Collections.", func() float64 { return float64(db.catalog.count()) })
 	gauge("vectord_points", "Points of all collections.", sum(func(s *shard) int64 { return s.points.Load() }))
 	gauge("vectord_index_graph_vectors", "Vectors in graphs.", sumIndexes(func(x *vectorIndex) int64 { return int64(x.indexed()) }))
 	gauge("vectord_index_waiting_vectors", "Vectors that are not in a graph and are found by scanning.",
@@ -181,14 +181,14 @@ func (c recallCollector) Collect(values chan<- prometheus.Metric) {
 		points int64
 	}
 	var all []sized
-	for _, col := range c.db.catalog.all() {
+	for _, col := range c.db.catalog.inUse() {
 		s := sized{collection: col}
 		for _, shard := range col.shards {
 			s.points += shard.points.Load()
 		}
 		all = append(all, s)
 	}
-	slices.SortStableFunc(all, func(a, b sized) int { return cmp.Compare(b.points, a.points) })
+	slices.SortFunc(all, func(a, b sized) int { return cmp.Or(cmp.Compare(b.points, a.points), cmp.Compare(a.name, b.name)) })
 	for _, col := range all[:min(len(all), recallSeriesMax)] {
 		for _, spec := range col.specs {
 			if spec.kind == vectord.DenseVector {

@@ -16,7 +16,7 @@ const cancelCheckRows = 1024
 
 // Retrieve returns the points with the given ids, in that order; ids without a point are left out.
 func (db *DB) Retrieve(ctx context.Context, name string, ids []vectord.PointID, s vectord.Selection) ([]vectord.Record, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +84,9 @@ func (c *collection) readVectors(r storage.Reader, s *shard, row storage.PointRo
 		}
 		v, ok, err := spec.read(r, s.id, row.Slot)
 		if err == nil && !ok {
+			if s.vectorsOf(number) == nil {
+				continue // the name was dropped a moment ago
+			}
 			err = errChanged
 		}
 		if err != nil {
@@ -97,12 +100,15 @@ func (c *collection) readVectors(r storage.Reader, s *shard, row storage.PointRo
 
 // Scroll returns a page of the points that match, by ascending id or in the order of a payload value.
 func (db *DB) Scroll(ctx context.Context, name string, r vectord.ScrollRequest) (vectord.ScrollPage, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return vectord.ScrollPage{}, err
 	}
 	if r.Limit < 1 || r.Limit > vectord.MaxLimit {
 		return vectord.ScrollPage{}, vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", r.Limit, vectord.MaxLimit)
+	}
+	if err := firstError(col.checkLimit(r.Limit), col.checkReadFilter(r.Filter)); err != nil {
+		return vectord.ScrollPage{}, err
 	}
 	filter, err := col.compileFilter(r.Filter)
 	if err != nil {
@@ -263,8 +269,11 @@ func (db *DB) matchingIDs(ctx context.Context, col *collection, filter *matcher)
 
 // Count returns how many points match. It is exact.
 func (db *DB) Count(ctx context.Context, name string, f *vectord.Filter) (int, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
+		return 0, err
+	}
+	if err := col.checkReadFilter(f); err != nil {
 		return 0, err
 	}
 	filter, err := col.compileFilter(f)

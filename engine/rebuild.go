@@ -173,7 +173,7 @@ func (x *vectorIndex) copySome(g, next *hnsw.Graph) error {
 	for _, slot := range batch {
 		if g.Live(slot) && !next.Occupied(slot) {
 			slots = append(slots, slot)
-			x.moving[slot] = true
+			x.moves(slot)
 		}
 	}
 	x.mu.Unlock()

@@ -210,7 +210,7 @@ func (db *DB) stepRecall(now time.Time) bool {
 	}
 	p := db.pass
 	done, err := p.step()
-	if p.vectors.dense.stop.Err() != nil { // the collection is no more, or the node is closing
+	if p.vectors.dense.ended() { // the collection is no more, or the node is closing
 		db.pass = nil
 		return true
 	}
@@ -231,10 +231,10 @@ type measurable struct {
 
 // vectorsToMeasure returns those that have waited longest of those that are due.
 func (db *DB) vectorsToMeasure(now time.Time) (found measurable, ok bool) {
-	for _, col := range db.catalog.unordered() {
+	for _, col := range db.catalog.inUse() {
 		for _, s := range col.shards {
 			for _, v := range *s.vectors.Load() {
-				if !v.due(now) || v.dense.stop.Err() != nil {
+				if !v.due(now) || v.dense.ended() {
 					continue
 				}
 				if spec := col.specOf(v.number); spec != nil && (!ok || v.recall.last.ended.Before(found.vectors.recall.last.ended)) {

@@ -491,9 +491,10 @@ func TestRecallMetrics(t *testing.T) {
 	b.upsert(0, 1500, b.hard)
 	b.measure(0)
 	for i := range recallSeriesMax + 10 {
-		if err := b.db.CreateCollection(context.Background(), fmt.Sprint("empty", i), vectord.DefaultCollectionConfig(2, vectord.Dot)); err != nil {
+		if err := b.db.CreateCollection(context.Background(), fmt.Sprint("few", i), vectord.DefaultCollectionConfig(2, vectord.Dot)); err != nil {
 			t.Fatal(err)
 		}
+		upsertInto(t, b.db, fmt.Sprint("few", i))
 	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(recallCollector{b.db})
@@ -517,6 +518,15 @@ func TestRecallMetrics(t *testing.T) {
 	}
 	if series["vectord_search_ef"] != recallSeriesMax || series["vectord_recall_ratio"] != 1 {
 		t.Errorf("series %v", series)
+	}
+}
+
+// upsertInto writes a point of two dimensions.
+func upsertInto(t *testing.T, db *DB, name string) {
+	t.Helper()
+	point := vectord.Point{ID: vectord.NumberID(1), Vectors: vectord.Unnamed([]float32{1, 0})}
+	if _, err := db.Write(context.Background(), name, []vectord.Operation{{Kind: vectord.OpUpsert, Points: []vectord.Point{point}}}, vectord.WriteOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -18,11 +18,19 @@ const candidatesMax = 100_000
 
 // Search returns the points that the query asks for, best first and by ascending id at equal scores. Scores are exact.
 func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, 1)
 	if err != nil {
 		return nil, err
 	}
-	s, err := db.newSearch(col, &q)
+	if err := col.checkStrict(&q); err != nil {
+		return nil, err
+	}
+	return db.searchIn(ctx, col, &q)
+}
+
+// searchIn is Search without the collection's limits.
+func (db *DB) searchIn(ctx context.Context, col *collection, q *vectord.Query) ([]vectord.Hit, error) {
+	s, err := db.newSearch(col, q)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +234,9 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 			return nil, nil
 		}
 	}
-	n := nearest{vector: s.vector.Values, matches: found, exact: s.query.Params.Exact, indexed: s.query.Params.IndexedOnly}
+	n := nearest{vector: s.vector.Values, matches: found, exact: s.query.Params.Exact}
+	// Without a graph there is nothing that indexing will make quicker, so nothing is left out.
+	n.indexed = s.query.Params.IndexedOnly && vectors.dense != nil && vectors.dense.graph.Load() != nil
 	// Points that will be found and left out.
 	n.wanted = s.wanted + len(s.exclude) + len(expired)
 	a := &attempt{search: s, expired: expired, shard: shard, vectors: vectors, settled: settled, removals: removals, matches: found,

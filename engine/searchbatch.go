@@ -19,13 +19,21 @@ const batchSearches = 64
 // their walks through the graph take turns waiting for memory. The first error is the answer to all, and says of which query
 // it is.
 func (db *DB) SearchBatch(ctx context.Context, name string, queries []vectord.Query) ([][]vectord.Hit, error) {
-	col, err := db.catalog.resolve(name)
+	col, err := db.readable(ctx, name, len(queries))
 	if err != nil {
 		return nil, err
 	}
+	if m := col.strict(); m != nil {
+		if err := exceeded(len(queries), m.SearchMaxBatchSize, "search batch", "search_max_batchsize"); err != nil {
+			return nil, err
+		}
+	}
 	searches := make([]*search, len(queries))
 	for i := range queries {
-		if searches[i], err = db.newSearch(col, &queries[i]); err != nil {
+		if err = col.checkStrict(&queries[i]); err == nil {
+			searches[i], err = db.newSearch(col, &queries[i])
+		}
+		if err != nil {
 			return nil, ofQuery(i, err)
 		}
 	}

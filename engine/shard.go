@@ -17,13 +17,15 @@ type shard struct {
 	group uint32
 
 	slots     slotTable
-	allocator *allocator // Apply's own
-	expiry    *expiry
+	allocator allocator // Apply's own
+	expiry    expiry
 	vectors   atomic.Pointer[[]*shardVectors] // by ascending number; replaced whole by Apply when a name comes or goes
 	feed      feedMarks
 	filters   filterCache
-	fields    *fieldIndexes
+	fields    fieldIndexes
 	points    atomic.Int64
+	payload   atomic.Int64 // about the bytes of all payloads, see sizes
+	used      bool         // it has, or had since the start, points; Apply's own
 	// through is the index in the log up to which changes have reached the memory.
 	through atomic.Uint64
 
@@ -35,11 +37,21 @@ type shard struct {
 	moving atomic.Bool
 }
 
+// empty makes a shard without points ready, of which the log has been applied up to an index.
+func (s *shard) empty(applied uint64) {
+	s.through.Store(applied)
+	s.filters.from = applied
+	for _, x := range s.indexes() {
+		x.trimmed.Store(applied)
+	}
+}
+
 // shardChanges gathers what one batch changes of a shard, in order, for the memory to follow once the batch is committed.
 type shardChanges struct {
 	shard   *shard
 	steps   []slotStep
 	points  int64    // points more than before
+	payload int64    // bytes of payloads more than before
 	touched []uint32 // slots whose point or payload changed
 	fields  []fieldStep
 	through uint64 // index of the last entry, whether it changed anything or not
@@ -82,7 +94,7 @@ func (c *shardChanges) begin() {
 // finish makes the memory follow the committed batch.
 func (c *shardChanges) finish() {
 	// A filter that is evaluated by indexes sees what the vector indexes have: all of the batch or nothing.
-	f := c.shard.fields
+	f := &c.shard.fields
 	f.mu.Lock()
 	for _, s := range c.steps {
 		switch s.kind {
@@ -115,6 +127,7 @@ func (c *shardChanges) finish() {
 	}
 	f.measure()
 	c.shard.points.Add(c.points)
+	c.shard.payload.Add(c.payload)
 	c.shard.filters.changed(c.through, c.touched)
 	c.shard.through.Store(c.through)
 	f.mu.Unlock()
@@ -164,6 +177,7 @@ func (w *pointWriter) upsert(p *vectord.Point, old storage.PointRow, existed boo
 		return err
 	}
 	row := w.place(p.ID, vectors, p.Payload, p.Expires)
+	w.changes.payload += int64(len(p.Payload) - len(old.Payload))
 	if existed {
 		w.reindex(&old, &row)
 		w.free(old)
@@ -218,6 +232,7 @@ func (w *pointWriter) free(row storage.PointRow) {
 
 func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.batch.DeletePoint(w.changes.shard.id, id)
+	w.changes.payload -= int64(len(row.Payload))
 	w.reindex(&row, nil)
 	w.free(row)
 	w.changes.points--
@@ -228,6 +243,7 @@ func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, paylo
 	s := w.changes.shard
 	old := row
 	row.Payload = payload
+	w.changes.payload += int64(len(payload) - len(old.Payload))
 	w.batch.PutPoint(s.id, id, row)
 	w.reindex(&old, &row)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})

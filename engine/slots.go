@@ -140,7 +140,7 @@ func (t *slotTable) memoryBytes() int64 {
 // A slot that was freed a moment ago is still occupied in the graph, and a vector that gets it must wait for Unlink. So some
 // slots are left free, and of these any is given: after a while most have been free for long.
 type allocator struct {
-	free *roaring.Bitmap // free slots below next
+	free roaring.Bitmap // free slots below next
 	next uint32
 }
 
@@ -148,8 +148,6 @@ const (
 	freeSlotsMin   = 1024 // slots left free at least
 	freeSlotsShare = 16   // … or one in this many
 )
-
-func newAllocator() *allocator { return &allocator{free: roaring.New()} }
 
 // allocate returns a slot for the entry with the given index in the log.
 func (a *allocator) allocate(entry uint64) uint32 {

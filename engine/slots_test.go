@@ -37,7 +37,7 @@ func TestSlotTable(t *testing.T) {
 // given again at all.
 func TestAllocatorLetsSlotsRest(t *testing.T) {
 	const live, updates, soon = 50_000, 100_000, 300
-	a := newAllocator()
+	a := &allocator{}
 	slots := make([]uint32, live)
 	for i := range slots {
 		slots[i] = a.allocate(uint64(i))
@@ -69,7 +69,7 @@ func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for range 50 {
-		lived := newAllocator()
+		lived := &allocator{}
 		live := map[uint32]bool{}
 		for entry := range uint64(6000) {
 			if (entry < 3000) == (rng.IntN(8) != 0) {
@@ -86,7 +86,7 @@ func TestAllocatorIsAFunctionOfTheLiveSlots(t *testing.T) {
 				break
 			}
 		}
-		loaded := newAllocator()
+		loaded := &allocator{}
 		for slot := range uint32(6000) {
 			if live[slot] {
 				loaded.load(slot)

@@ -664,7 +664,7 @@ func (s *snapshots) take(id uint32) *shard {
 func (db *DB) retire(c *collection) {
 	for _, s := range c.shards {
 		for _, x := range s.indexes() {
-			x.cancel() // no more work for its graph; searches go on
+			x.end() // no more work for its graph; searches go on
 		}
 	}
 	db.snapshots.mu.Lock()
@@ -726,7 +726,7 @@ func (a *applier) replaceCollections(c replaceCollections) (value any, refusal, 
 	for _, m := range c.Collections {
 		m.ID = cat.next.Collection
 		cat.next.Collection++
-		col, err := collectionOf(m)
+		col, err := a.db.collectionOf(m)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -800,8 +800,8 @@ func (c *catalog) replace(col *collection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old := c.collections[col.name]; old != nil {
-		delete(c.byID, old.id)
+		c.forget(old.id)
 	}
-	c.collections[col.name] = col
-	c.byID[col.id] = col
+	c.used[col.id] = col
+	c.set(col)
 }

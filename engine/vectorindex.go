@@ -58,10 +58,12 @@ type vectorIndex struct {
 	drift        drift
 
 	mu     sync.Mutex      // guards cold, moving, and membership changes of fresh, graph and next by Apply
-	cold   *roaring.Bitmap // slots whose vectors are in storage alone
-	moving map[uint32]bool // slots being put into the graph; false once Apply changed them meanwhile
+	cold   roaring.Bitmap  // slots whose vectors are in storage alone
+	moving map[uint32]bool // slots being put into the graph; false once Apply changed them meanwhile; nil before the first
 
-	through *atomic.Uint64 // the shard's
+	through  *atomic.Uint64        // the shard's
+	applying *sync.RWMutex         // the shard's
+	failed   atomic.Pointer[error] // why the background work ended the last time, nil if it was done
 	// removals counts the slots freed so far. A search that began before a point moved to another slot may have passed
 	// the new one before it was filled and come to the old one after it was freed; the count tells it.
 	removals atomic.Uint64
@@ -74,8 +76,10 @@ type vectorIndex struct {
 
 	unlinkedAt time.Time // when nodes were unlinked last; the background work's own
 
-	stop    context.Context // ends the background work
+	node    context.Context // ends all background work of the node
+	stop    context.Context // ends that of the index; node, until it begins for the first time
 	cancel  context.CancelFunc
+	halted  bool           // guarded by mu; no background work begins any more
 	running bool           // guarded by mu
 	wait    sync.WaitGroup // for the background goroutine
 }

@@ -161,6 +161,7 @@ type shardVectors struct {
 	dense  *vectorIndex // of dense vectors and multivectors, else nil
 	sparse *sparseIndex // of sparse vectors, else nil
 	recall calibrator   // of dense vectors
+	size   vectorSize
 }
 
 func (db *DB) newShardVectors(s *shard, spec *vectorSpec) *shardVectors {
@@ -175,6 +176,7 @@ func (db *DB) newShardVectors(s *shard, spec *vectorSpec) *shardVectors {
 
 // add takes in the vector that a slot was given. Only Apply calls it.
 func (v *shardVectors) add(slot uint32, vector *vectord.Vector) {
+	v.size.add(vector)
 	if v.sparse != nil {
 		v.sparse.Add(slot, sparseOf(vector))
 		return
@@ -184,6 +186,7 @@ func (v *shardVectors) add(slot uint32, vector *vectord.Vector) {
 
 // remove forgets the vector of a slot that was freed. Only Apply calls it.
 func (v *shardVectors) remove(slot uint32) {
+	v.size.remove()
 	if v.sparse != nil {
 		v.sparse.remove(slot)
 		return

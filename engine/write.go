@@ -36,6 +36,9 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 		}
 		adds = adds || ops[i].Kind == vectord.OpUpsert
 	}
+	if err := db.checkStrictWrite(ctx, col, ops); err != nil {
+		return nil, err
+	}
 	if adds {
 		if err := db.budget.admit(); err != nil {
 			return nil, err

@@ -32,8 +32,6 @@ type Flat struct {
 	dim      int
 	shift    uint // a chunk holds 1<<shift rows
 
-	tops sync.Pool // of *Top
-
 	mu     sync.RWMutex // guards what follows
 	chunks [][]float32  // all of full length; at most one more than the rows need
 	rows   []flatRow    // what belongs to each row but its vector
@@ -41,6 +39,9 @@ type Flat struct {
 	oldest int32 // first row of the list, noRow if there is none
 	newest int32 // last row of the list
 }
+
+// flatTops has the memory of searches, of all Flats: there may be many that are empty.
+var flatTops = sync.Pool{New: func() any { return new(Top) }}
 
 // flatRow is a row's slot and its place in the list by age.
 type flatRow struct {
@@ -59,7 +60,6 @@ func NewFlat(d vectord.Distance, dim int) *Flat {
 		distance: d,
 		dim:      dim,
 		shift:    uint(bits.Len(uint(perChunk)) - 1),
-		tops:     sync.Pool{New: func() any { return new(Top) }},
 	}
 	f.reset()
 	return f
@@ -67,7 +67,7 @@ func NewFlat(d vectord.Distance, dim int) *Flat {
 
 func (f *Flat) reset() {
 	f.chunks, f.rows = nil, nil
-	f.bySlot = make(map[uint32]int32) // a map never shrinks, so an emptied one is dropped
+	f.bySlot = nil // a map never shrinks, so an emptied one is dropped
 	f.oldest, f.newest = noRow, noRow
 }
 
@@ -101,6 +101,9 @@ func (f *Flat) append(slot uint32) int32 {
 	f.rows = append(f.rows, flatRow{slot: slot, older: f.newest, newer: noRow})
 	f.setNewer(f.newest, row)
 	f.newest = row
+	if f.bySlot == nil {
+		f.bySlot = map[uint32]int32{}
+	}
 	f.bySlot[slot] = row
 	return row
 }
@@ -198,8 +201,8 @@ func (f *Flat) Search(dst []Neighbor, q []float32, k int, allow func(slot uint32
 	if len(q) != f.dim {
 		panic(fmt.Sprintf("index: query of length %d to an index of dimension %d", len(q), f.dim))
 	}
-	top := f.tops.Get().(*Top)
-	defer f.tops.Put(top)
+	top := flatTops.Get().(*Top)
+	defer flatTops.Put(top)
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	top.Reset(min(k, len(f.rows)))

@@ -437,6 +437,37 @@ func graphUpdate(h *hnswJSON, field string) ([]byte, error) {
 	return h.raw(field)
 }
 
+// decodeNewVectors reads the body of PUT /collections/{name}/vectors/{vector}.
+func decodeNewVectors(body []byte) (v vectord.NewVectors, err error) {
+	var b struct {
+		Dense  jsontext.Value `json:"dense"`
+		Sparse *struct {
+			Modifier string `json:"modifier"`
+			Datatype string `json:"datatype"`
+		} `json:"sparse"`
+	}
+	if err := decodeBody(body, &b); err != nil {
+		return v, err
+	}
+	if given(b.Dense) {
+		dense, err := vectorParams(b.Dense, "dense")
+		if err != nil {
+			return v, err
+		}
+		v.Dense = &dense
+	}
+	if b.Sparse != nil {
+		if d := b.Sparse.Datatype; d != "" && d != vectord.Float32 {
+			return v, vectord.Errorf(vectord.KindUnsupported, "sparse.datatype: only float32 is offered by this server, got %s", excerpt([]byte(d)))
+		}
+		v.Sparse = &vectord.SparseParams{Modifier: b.Sparse.Modifier}
+	}
+	if v.Dense == nil && v.Sparse == nil {
+		return v, missing("dense")
+	}
+	return v, nil
+}
+
 // fieldIndex is a payload index to be created.
 type fieldIndex struct {
 	name   string

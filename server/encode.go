@@ -197,7 +197,7 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 	}
 	out, err := json.Marshal(struct {
 		Status          vectord.CollectionStatus `json:"status"`
-		OptimizerStatus string                   `json:"optimizer_status"`
+		OptimizerStatus any                      `json:"optimizer_status"`
 		Points          int                      `json:"points_count"`
 		Indexed         int                      `json:"indexed_vectors_count"`
 		Segments        int                      `json:"segments_count"` // vectord has shards, each of which is one piece
@@ -205,11 +205,21 @@ func appendCollectionInfo(dst []byte, info *vectord.CollectionInfo) ([]byte, err
 
 		PayloadSchema map[string]vectord.FieldInfo `json:"payload_schema"`
 		Recall        any                          `json:"recall,omitempty"` // vectord's own
-	}{info.Status, "ok", info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, recallJSON(info.Recall)})
+	}{info.Status, optimizerStatus(info.Problem), info.Points, info.IndexedVectors, info.Config.Params.ShardNumber, config, info.Fields, recallJSON(info.Recall)})
 	if err != nil {
 		return dst, fmt.Errorf("encode collection info: %w", err)
 	}
 	return append(dst, out...), nil
+}
+
+// optimizerStatus is what Qdrant's API says of background work.
+func optimizerStatus(problem string) any {
+	if problem == "" {
+		return "ok"
+	}
+	return struct {
+		Error string `json:"error"`
+	}{problem}
 }
 
 // recallJSON is bare where the default vectors are the only ones, as vectors are, else by name.

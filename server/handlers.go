@@ -207,6 +207,51 @@ func (s *Server) deleteFieldIndex(r *request) error {
 	return nil
 }
 
+// vectorName returns the name of vectors in the path.
+func (r *request) vectorName() (string, error) {
+	raw, _ := r.http.UserValue("vector").(string)
+	name, err := url.PathUnescape(strings.Clone(raw))
+	if err == nil {
+		err = vectord.CheckVectorName(name)
+	} else {
+		err = vectord.Errorf(vectord.KindInvalid, "vector_name: %v", err)
+	}
+	if err != nil {
+		return "", &formError{inPath, err}
+	}
+	return name, nil
+}
+
+func (s *Server) createVectorName(r *request) error {
+	name, err := r.vectorName()
+	if err != nil {
+		return err
+	}
+	v, err := call(r, decodeNewVectors)
+	if err != nil {
+		return err
+	}
+	result, err := s.engine.CreateVectorName(r.ctx, r.collection, name, v)
+	if err != nil {
+		return err
+	}
+	r.out = appendUpdateResult(r.out, result, r.wait)
+	return nil
+}
+
+func (s *Server) deleteVectorName(r *request) error {
+	name, err := r.vectorName()
+	if err != nil {
+		return err
+	}
+	result, err := s.engine.DeleteVectorName(r.ctx, r.collection, name)
+	if err != nil {
+		return err
+	}
+	r.out = appendUpdateResult(r.out, result, r.wait)
+	return nil
+}
+
 // write returns the handler of a route that is one operation.
 func write(decode func([]byte) (vectord.Operation, error)) handler {
 	return func(s *Server, r *request) error {

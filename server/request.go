@@ -28,6 +28,7 @@ type request struct {
 	collection     string        // {name} of the path, an alias at most if the caller may do the same with every collection
 	wait           bool
 	idempotencyKey string
+	timeoutSeconds int // that the client asks for; 0: it does not say
 
 	out  []byte // the answer; handlers append the value of "result"
 	bare bool   // the answer is not in the envelope
@@ -92,6 +93,9 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), start.Add(timeout))
 	defer cancel()
+	if r.timeoutSeconds > 0 {
+		ctx = vectord.WithRequestedTimeout(ctx, r.timeoutSeconds)
+	}
 	r.ctx = ctx
 	r.out = append(r.out, `{"result":`...)
 	return rt.handle(s, r)
@@ -157,6 +161,7 @@ func (r *request) parseQuery() (time.Duration, error) {
 			return 0, &formError{inQuery, outOfRange("timeout", n, "1 or larger")}
 		}
 		timeout = min(timeout, time.Duration(n)*time.Second)
+		r.timeoutSeconds = int(n)
 	}
 	if key := r.http.Request.Header.Peek("Idempotency-Key"); len(key) > 0 {
 		if len(key) > maxIdempotencyKeyBytes {

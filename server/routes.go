@@ -40,6 +40,9 @@ var routes = []route{
 	{"PUT", "/collections/{name}/index", permissionMaintain, scopeCollection, (*Server).createFieldIndex},
 	{"DELETE", "/collections/{name}/index/{field}", permissionMaintain, scopeCollection, (*Server).deleteFieldIndex},
 
+	{"PUT", "/collections/{name}/vectors/{vector}", permissionManage, scopeCollection, (*Server).createVectorName},
+	{"DELETE", "/collections/{name}/vectors/{vector}", permissionManage, scopeCollection, (*Server).deleteVectorName},
+
 	{"PUT", "/collections/{name}/points", permissionWrite, scopeCollection, write(decodeUpsert)},
 	{"PUT", "/collections/{name}/points/vectors", permissionWrite, scopeCollection, write(decodeUpdateVectors)},
 	{"POST", "/collections/{name}/points/vectors/delete", permissionWrite, scopeCollection, write(decodeDeleteVectors)},

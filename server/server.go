@@ -45,6 +45,8 @@ type Engine interface {
 	// CreateFieldIndex waits, if wait is set, until the index is built or ctx ends, when the result is pending.
 	CreateFieldIndex(ctx context.Context, collection, field string, schema vectord.FieldSchema, wait bool) (vectord.UpdateResult, error)
 	DeleteFieldIndex(ctx context.Context, collection, field string) (vectord.UpdateResult, error)
+	CreateVectorName(ctx context.Context, collection, name string, v vectord.NewVectors) (vectord.UpdateResult, error)
+	DeleteVectorName(ctx context.Context, collection, name string) (vectord.UpdateResult, error)
 	Write(ctx context.Context, collection string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error)
 	Retrieve(ctx context.Context, collection string, ids []vectord.PointID, s vectord.Selection) ([]vectord.Record, error)
 	Scroll(ctx context.Context, collection string, r vectord.ScrollRequest) (vectord.ScrollPage, error)

@@ -179,6 +179,15 @@ func (b *Batch) DropShard(shard uint32) {
 	b.deleteRange(prefix, prefixEnd(prefix))
 }
 
+// DropGroup forgets how far the log of a group has been applied, and its sessions.
+func (b *Batch) DropGroup(group uint32) {
+	b.delete(appliedKey(group))
+	for _, kind := range []byte{kindSession, kindExpiry} {
+		prefix := kindPrefix(kind, group)
+		b.deleteRange(prefix, prefixEnd(prefix))
+	}
+}
+
 // SetApplied says how far a group's log has been applied.
 func (b *Batch) SetApplied(group uint32, a Applied) { b.set(appliedKey(group), encodeApplied(a)) }
 

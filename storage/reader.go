@@ -189,17 +189,24 @@ func (r Reader) Applied(group uint32) (a Applied, err error) {
 
 // LastApplied returns the greatest index and the greatest time of all groups: where a log shared by all of them goes on.
 func (r Reader) LastApplied() (last Applied, err error) {
+	err = r.ScanApplied(func(_ uint32, a Applied) error {
+		last.Index = max(last.Index, a.Index)
+		last.Time = max(last.Time, a.Time)
+		return nil
+	})
+	return last, err
+}
+
+// ScanApplied calls fn for every group of which an entry was applied, ascending.
+func (r Reader) ScanApplied(fn func(group uint32, a Applied) error) error {
 	prefix := []byte{kindApplied}
-	err = r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
+	return r.scan(prefix, prefixEnd(prefix), func(k parsedKey, value []byte) (bool, error) {
 		a, err := decodeApplied(value)
 		if err != nil {
 			return false, damaged(k, err)
 		}
-		last.Index = max(last.Index, a.Index)
-		last.Time = max(last.Time, a.Time)
-		return true, nil
+		return true, fn(k.group, a)
 	})
-	return last, err
 }
 
 // Session returns what is remembered under an idempotency key, and whether anything is. Its Result is the caller's own.
@@ -210,6 +217,22 @@ func (r Reader) Session(group uint32, key [16]byte) (session Session, ok bool, e
 		return err
 	})
 	return session, ok, err
+}
+
+// PointBytes returns about how many bytes the rows of points of a shard take on disk: tables count, memtables do not.
+func (s *Store) PointBytes(shard uint32) (int64, error) {
+	return s.diskBytes(shardPrefix(shard, subPoint))
+}
+
+// VectorBytes returns about how many bytes the vectors of a set take on disk: tables count, memtables do not.
+func (s *Store) VectorBytes(set VectorSet) (int64, error) { return s.diskBytes(set.prefix()) }
+
+func (s *Store) diskBytes(prefix []byte) (int64, error) {
+	bytes, err := s.db.EstimateDiskUsage(prefix, prefixEnd(prefix))
+	if err != nil {
+		return 0, fmt.Errorf("estimate the size on disk: %w", err)
+	}
+	return int64(bytes), nil
 }
 
 // ScanMeta calls fn for every meta entry, by ascending key. value is valid during fn.

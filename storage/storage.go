@@ -18,6 +18,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -208,6 +209,22 @@ func (s *Store) Close() error {
 	}
 	if err != nil {
 		return fmt.Errorf("close data directory %q: %w", s.dir, err)
+	}
+	return nil
+}
+
+// Compact writes the memtables to disk and rewrites all tables, so that what was removed takes no space any more. It changes
+// no answer, and reads and commits go on meanwhile.
+func (s *Store) Compact(ctx context.Context) error {
+	err := s.failure()
+	if err == nil {
+		err = s.db.Flush()
+	}
+	if err == nil {
+		err = s.db.Compact(ctx, []byte{0}, []byte{0xff}, false)
+	}
+	if err != nil {
+		return fmt.Errorf("compact: %w", err)
 	}
 	return nil
 }

@@ -32,10 +32,11 @@ type benchCmd struct {
 	Memory benchMemoryCmd `cmd:"" help:"Measure the memory of an index in this process."`
 	Truth  benchTruthCmd  `cmd:"" help:"Find the true neighbors of queries and write them to a file."`
 
-	Compare benchCompareCmd `cmd:"" help:"Compare the reports of several engines."`
-	Recall  benchRecallCmd  `cmd:"" help:"Watch a running server hold its recall while the data drifts."`
-	Churn   benchChurnCmd   `cmd:"" help:"Build an index in this process and measure what deletes and inserts do to it."`
-	Mixed   benchMixedCmd   `cmd:"" help:"Measure searches of a running server during writes, and writes during searches."`
+	Compare     benchCompareCmd     `cmd:"" help:"Compare the reports of several engines."`
+	Recall      benchRecallCmd      `cmd:"" help:"Watch a running server hold its recall while the data drifts."`
+	Churn       benchChurnCmd       `cmd:"" help:"Build an index in this process and measure what deletes and inserts do to it."`
+	Collections benchCollectionsCmd `cmd:"" help:"Measure in this process what many empty collections cost."`
+	Mixed       benchMixedCmd       `cmd:"" help:"Measure searches of a running server during writes, and writes during searches."`
 }
 
 type benchANNCmd struct {

@@ -213,6 +213,45 @@ func (m *Model) DeleteFieldIndex(_ context.Context, collection, field string) (v
 	return vectord.UpdateResult{OperationID: m.operations}, nil
 }
 
+// CreateVectorName adds vectors of a name; no point has one yet.
+func (m *Model) CreateVectorName(_ context.Context, collection, name string, v vectord.NewVectors) (vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(collection)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	config, err := c.config.WithVectors(name, v)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	c.config = config
+	m.operations++
+	return vectord.UpdateResult{OperationID: m.operations}, nil
+}
+
+// DeleteVectorName drops a name and the vectors that points have of it.
+func (m *Model) DeleteVectorName(_ context.Context, collection, name string) (vectord.UpdateResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := m.find(collection)
+	if err != nil {
+		return vectord.UpdateResult{}, err
+	}
+	_, dense := c.config.Params.Vectors[name]
+	if _, sparse := c.config.Params.SparseVectors[name]; !dense && !sparse {
+		return vectord.UpdateResult{}, vectord.NoVectorName(name)
+	}
+	c.config = c.config.WithoutVectors(name)
+	for id, p := range c.points {
+		p.vectors = maps.Clone(p.vectors)
+		delete(p.vectors, name)
+		c.points[id] = p
+	}
+	m.operations++
+	return vectord.UpdateResult{OperationID: m.operations}, nil
+}
+
 // CollectionExists reports whether a collection or an alias has this name.
 func (m *Model) CollectionExists(name string) bool {
 	m.mu.Lock()

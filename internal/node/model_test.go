@@ -35,6 +35,8 @@ func TestModel(t *testing.T) {
 			"index":       m.createIndex,
 			"index more":  m.createIndex,
 			"drop index":  m.dropIndex,
+			"name":        m.createVectorName,
+			"drop name":   m.dropVectorName,
 			"upsert":      m.upsert,
 			"upsert more": m.upsert,
 			"change":      m.change,
@@ -282,6 +284,39 @@ func (m *modelMachine) dropIndex(t *rapid.T) {
 	same(t, "drop index "+field, err, wantErr)
 }
 
+var vectorNames = rapid.SampledFrom([]string{"dense", "multi", "sparse", "idf", ""})
+
+// createVectorName adds vectors of a name, which is often there already, with these settings or others.
+func (m *modelMachine) createVectorName(t *rapid.T) {
+	name, vectorName := targets.Draw(t, "name"), vectorNames.Draw(t, "vector name")
+	var v vectord.NewVectors
+	if sparse, ok := namedVectors.SparseVectors[vectorName]; ok {
+		v.Sparse = &sparse
+	} else {
+		dense, ok := namedVectors.Vectors[vectorName]
+		if !ok {
+			dense = vectord.VectorParams{Size: modelDim, Distance: vectord.Dot}
+		}
+		if rapid.IntRange(0, 3).Draw(t, "other distance") == 0 {
+			dense.Distance = vectord.Cosine
+		}
+		v.Dense = &dense
+	}
+	_, err := m.node.Engine().CreateVectorName(background, name, vectorName, v)
+	_, wantErr := m.model.CreateVectorName(background, name, vectorName, v)
+	same(t, "name vectors "+vectorName, err, wantErr)
+}
+
+func (m *modelMachine) dropVectorName(t *rapid.T) {
+	if rapid.IntRange(0, 1).Draw(t, "really") > 0 {
+		t.Skip("names live longer than a few operations")
+	}
+	name, vectorName := targets.Draw(t, "name"), vectorNames.Draw(t, "vector name")
+	_, err := m.node.Engine().DeleteVectorName(background, name, vectorName)
+	_, wantErr := m.model.DeleteVectorName(background, name, vectorName)
+	same(t, "drop vectors "+vectorName, err, wantErr)
+}
+
 func (m *modelMachine) drop(t *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(t, "really") > 0 {
 		t.Skip("collections live longer than a few operations")
@@ -368,13 +403,13 @@ func vector(t *rapid.T, params *vectord.CollectionParams, name string) vectord.V
 // allVectors draws the vectors of a point: nearly always the default one, and some of the others.
 func allVectors(t *rapid.T, params *vectord.CollectionParams) vectord.Vectors {
 	drawn := vectord.Vectors{}
-	if len(params.Vectors) == 1 || rapid.IntRange(0, 5).Draw(t, "default vector") > 0 {
+	if _, ok := params.Vectors[""]; ok && (len(params.Vectors) == 1 || rapid.IntRange(0, 5).Draw(t, "default vector") > 0) {
 		drawn = append(drawn, vectord.NamedVector{Vector: vector(t, params, "")})
 	}
 	names := slices.Concat(slices.Collect(maps.Keys(params.Vectors)), slices.Collect(maps.Keys(params.SparseVectors)))
 	slices.Sort(names)
-	for _, name := range names[1:] {
-		if rapid.Bool().Draw(t, "has "+name) {
+	for _, name := range names {
+		if name != "" && rapid.Bool().Draw(t, "has "+name) {
 			drawn = append(drawn, vectord.NamedVector{Name: name, Vector: vector(t, params, name)})
 		}
 	}
