@@ -33,8 +33,10 @@ func everything(name string) *qdrant.CreateCollection {
 		ReplicationFactor:      p(uint32(1)),
 		WriteConsistencyFactor: p(uint32(1)),
 		QuantizationConfig:     qdrant.NewQuantizationScalar(&qdrant.ScalarQuantization{Type: qdrant.QuantizationType_Int8, Quantile: p(float32(0.99)), AlwaysRam: p(true)}),
-		StrictModeConfig:       &qdrant.StrictModeConfig{Enabled: p(true), MaxQueryLimit: p(uint32(100)), SearchMaxOversampling: p(float32(2.5)), UpsertMaxBatchsize: p(uint64(50)), UnindexedFilteringRetrieve: p(true), MaxPointsCount: p(uint64(1000))},
-		Metadata:               qdrant.NewValueMap(map[string]any{"owner": "ann", "version": int64(9007199254740993)}),
+		StrictModeConfig: &qdrant.StrictModeConfig{Enabled: p(true), MaxQueryLimit: p(uint32(100)), SearchMaxOversampling: p(float32(2.5)), UpsertMaxBatchsize: p(uint64(50)), UnindexedFilteringRetrieve: p(true), MaxPointsCount: p(uint64(1000)),
+			MultivectorConfig: &qdrant.StrictModeMultivectorConfig{MultivectorConfig: map[string]*qdrant.StrictModeMultivector{"words": {MaxVectors: p(uint64(5))}}},
+			SparseConfig:      &qdrant.StrictModeSparseConfig{SparseConfig: map[string]*qdrant.StrictModeSparse{"terms": {MaxLength: p(uint64(9))}}}},
+		Metadata: qdrant.NewValueMap(map[string]any{"owner": "ann", "version": int64(9007199254740993)}),
 	}
 }
 

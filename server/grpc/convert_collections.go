@@ -53,7 +53,7 @@ func configOf(m *qdrant.CreateCollection) (vectord.CollectionConfig, error) {
 	if err := merge("optimizers_config", raw, err, &c.Optimizer); err != nil {
 		return c, err
 	}
-	raw, err = settings(m.GetStrictModeConfig(), nil)
+	raw, err = strictSettings(m.GetStrictModeConfig())
 	if err := merge("strict_mode_config", raw, err, &c.StrictMode); err != nil {
 		return c, err
 	}
@@ -113,6 +113,30 @@ func sparseParamsOf(m *qdrant.SparseVectorConfig) (map[string]vectord.SparsePara
 		out[name] = s
 	}
 	return out, nil
+}
+
+// strictSettings returns the limits of a strict mode as JSON. The message has those by name one level deeper.
+func strictSettings(m *qdrant.StrictModeConfig) (json.RawMessage, error) {
+	apart := values{"multivector_config": nil, "sparse_config": nil}
+	if multi := m.GetMultivectorConfig(); multi != nil {
+		apart["multivector_config"] = multi.GetMultivectorConfig()
+	}
+	if sparse := m.GetSparseConfig(); sparse != nil {
+		apart["sparse_config"] = sparse.GetSparseConfig()
+	}
+	return settings(m, apart)
+}
+
+// strictMode is the inverse of strictSettings.
+func strictMode(s *vectord.StrictMode) (*qdrant.StrictModeConfig, error) {
+	apart := values{"multivector_config": nil, "sparse_config": nil}
+	if s.Multivector != nil {
+		apart["multivector_config"] = values{"multivector_config": s.Multivector}
+	}
+	if s.Sparse != nil {
+		apart["sparse_config"] = values{"sparse_config": s.Sparse}
+	}
+	return told[qdrant.StrictModeConfig](s, apart)
 }
 
 // optimizerSettings returns the settings of background work as JSON; automatic threads are none given.
@@ -199,7 +223,7 @@ func updateOf(m *qdrant.UpdateCollection) (u vectord.CollectionUpdate, err error
 	if u.Optimizer, err = optimizerSettings(m.GetOptimizersConfig()); err != nil {
 		return u, err
 	}
-	if u.StrictMode, err = settings(m.GetStrictModeConfig(), nil); err != nil {
+	if u.StrictMode, err = strictSettings(m.GetStrictModeConfig()); err != nil {
 		return u, err
 	}
 	if u.Quantization, err = quantizationOf(m.GetQuantizationConfig()); err != nil {
@@ -269,13 +293,15 @@ func aliasDescriptions(aliases []vectord.Alias) []*qdrant.AliasDescription {
 var collectionStatus = map[vectord.CollectionStatus]qdrant.CollectionStatus{
 	vectord.StatusGreen:  qdrant.CollectionStatus_Green,
 	vectord.StatusYellow: qdrant.CollectionStatus_Yellow,
+	vectord.StatusGrey:   qdrant.CollectionStatus_Grey,
+	vectord.StatusRed:    qdrant.CollectionStatus_Red,
 }
 
 func collectionInfo(info *vectord.CollectionInfo) (*qdrant.CollectionInfo, error) {
 	indexed, live := uint64(info.IndexedVectors), uint64(info.Points)
 	out := &qdrant.CollectionInfo{
 		Status:              collectionStatus[info.Status],
-		OptimizerStatus:     &qdrant.OptimizerStatus{Ok: true},
+		OptimizerStatus:     &qdrant.OptimizerStatus{Ok: info.Problem == "", Error: info.Problem},
 		SegmentsCount:       uint64(info.Config.Params.ShardNumber), // vectord has shards, each of which is one piece
 		PointsCount:         &live,
 		IndexedVectorsCount: &indexed,
@@ -316,7 +342,7 @@ func collectionConfig(c *vectord.CollectionConfig) (out *qdrant.CollectionConfig
 		return nil, err
 	}
 	if c.StrictMode != nil {
-		if out.StrictModeConfig, err = told[qdrant.StrictModeConfig](c.StrictMode, nil); err != nil {
+		if out.StrictModeConfig, err = strictMode(c.StrictMode); err != nil {
 			return nil, err
 		}
 	}
