@@ -2,18 +2,13 @@ package server
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/model"
 	"github.com/vectord/vectord/internal/token"
 )
@@ -141,27 +136,6 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestUndeclared checks that a route without a declaration is closed to everybody.
-func TestUndeclared(t *testing.T) {
-	a := newAuthorizer(&everyKey, model.New())
-	full, err := a.authenticate("secret")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := func(c caller, needed permission, s scope, want bool) {
-		t.Helper()
-		if _, err := a.authorize(&c, needed, s, "c"); (err == nil) != want {
-			t.Errorf("%+v, %v, scope %d: %v", c, needed, s, err)
-		}
-	}
-	f(full, permissionManage, scopeCollection, true)
-	f(full, 0, scopeCollection, false)
-	f(full, permissionManage, 0, false)
-	f(caller{}, permissionRead, scopeCollection, false)
-	f(caller{}, permissionRead, scopeListed, false)
-	f(caller{}, permissionRead, scopeServer, false)
-}
-
 func TestTokensNeedToBeSwitchedOn(t *testing.T) {
 	h := start(t, model.New(), Options{APIKey: "secret"})
 	if status, answer, _ := h.send("GET", "/collections", nil, "api-key", signed(t, "secret", token.Claims{Access: token.Manage})); status != 401 {
@@ -271,151 +245,6 @@ func TestAliasesAndTokens(t *testing.T) {
 	read(ofX, "x", 404) // now it is the collection that the token names
 }
 
-// TestAliasIsResolvedOnce checks that what was checked is what is used, wherever an alias goes meanwhile.
-func TestAliasIsResolvedOnce(t *testing.T) {
-	m := model.New()
-	a := newAuthorizer(&everyKey, m)
-	create(t, m, "a")
-	create(t, m, "b")
-	if err := m.UpdateAliases(t.Context(), []vectord.AliasAction{{Create: &vectord.Alias{Name: "x", Collection: "a"}}}); err != nil {
-		t.Fatal(err)
-	}
-	f := func(key, collection, want string) {
-		t.Helper()
-		c, err := a.authenticate(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := request{server: &Server{authorizer: a}, caller: c}
-		got, err := r.authorize(collection, permissionRead)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("%s goes on as %q, %v, want %q", collection, got, err, want)
-		}
-	}
-	f(opening(t, "a", token.Read), "x", "a")
-	f(opening(t, "a", token.Read), "a", "a")
-	f(opening(t, "b", token.Read), "x", "")
-	f("look", "x", "x")
-	f("secret", "absent", "absent")
-}
-
-func create(t *testing.T, e Engine, collection string) {
-	t.Helper()
-	config, err := decodeCreateCollection([]byte(`{"vectors":{"size":1,"distance":"Dot"}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := e.CreateCollection(t.Context(), collection, config); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// counting is a model that counts as it is told, and how often it was asked.
-type counting struct {
-	*model.Model
-	count func(context.Context) (int, error)
-	asked atomic.Int64
-}
-
-func (c *counting) Count(ctx context.Context, name string, f *vectord.Filter) (int, error) {
-	c.asked.Add(1)
-	if c.count != nil {
-		return c.count(ctx)
-	}
-	return c.Model.Count(ctx, name, f)
-}
-
-func TestValueExists(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := &counting{Model: model.New()}
-		a := newAuthorizer(&everyKey, e)
-		key := signed(t, "secret", token.Claims{Access: token.Read, Subject: "s", Exists: &token.Exists{Collection: "users",
-			Matches: []token.Match{{Key: "name", Value: []byte(`"ann"`)}, {Key: "on", Value: []byte("true")}}}})
-		f := func(when string, want bool, wantAsked int64) {
-			t.Helper()
-			before := e.asked.Load()
-			c, err := a.authenticate(key)
-			var denied *denial
-			if want && (err != nil || c.subject != "s") || !want && (!errors.As(err, &denied) || denied.kind != denialBadToken) {
-				t.Errorf("%s: %+v, %v", when, c, err)
-			}
-			if asked := e.asked.Load() - before; asked != wantAsked {
-				t.Errorf("%s: the engine was asked %d times, want %d", when, asked, wantAsked)
-			}
-		}
-		f("without the collection", false, 1)
-		create(t, e, "users")
-		upsert := func(payload string) {
-			t.Helper()
-			op, err := decodeUpsert([]byte(`{"points":[{"id":1,"vector":[1],"payload":` + payload + `}]}`))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := e.Write(t.Context(), "users", []vectord.Operation{op}, vectord.WriteOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		f("at once again", false, 0)
-		time.Sleep(existsFor)
-		f("without the point", false, 1)
-		upsert(`{"name":"ann","on":false}`)
-		time.Sleep(existsFor)
-		f("with one of two values", false, 1)
-		upsert(`{"name":"ann","on":true}`)
-		f("before the answer is old", false, 0)
-		time.Sleep(existsFor)
-		f("with both", true, 1)
-		f("at once again", true, 0)
-		upsert(`{"name":"bob","on":true}`)
-		time.Sleep(existsFor - time.Nanosecond)
-		f("revoked a moment ago", true, 0)
-		time.Sleep(time.Nanosecond)
-		f("revoked", false, 1)
-	})
-}
-
-// TestValueExistsIsBounded checks that a search that does not end is cut off, and that all who wait for it share the answer.
-func TestValueExistsIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := &counting{Model: model.New(), count: func(ctx context.Context) (int, error) {
-			<-ctx.Done()
-			return 0, ctx.Err()
-		}}
-		a := newAuthorizer(&everyKey, e)
-		key := signed(t, "secret", token.Claims{Exists: &token.Exists{Collection: "c", Matches: []token.Match{{Key: "a", Value: []byte("1")}}}})
-		begin := time.Now()
-		var wg sync.WaitGroup
-		for range 10 {
-			wg.Go(func() {
-				if _, err := a.authenticate(key); vectord.KindOf(err) != vectord.KindOverloaded {
-					t.Errorf("%v", err)
-				}
-			})
-		}
-		wg.Wait()
-		if d := time.Since(begin); d != existsWithin || e.asked.Load() != 1 {
-			t.Errorf("the engine was asked %d times within %v", e.asked.Load(), d)
-		}
-	})
-	e := &counting{Model: model.New(), count: func(context.Context) (int, error) { return 1, nil }}
-	checks := newExistsChecks(e)
-	for i := range existsKept + 100 {
-		if ok, err := checks.check(&token.Exists{Collection: "c", Matches: []token.Match{{Key: fmt.Sprint("k", i), Value: []byte("1")}}}); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
-	}
-	if n := checks.answers.Len(); n != existsKept {
-		t.Errorf("%d answers are kept", n)
-	}
-	create(t, e, "users")
-	if err := e.UpdateAliases(t.Context(), []vectord.AliasAction{{Create: &vectord.Alias{Name: "y", Collection: "users"}}}); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := checks.check(&token.Exists{Collection: "y", Matches: []token.Match{{Key: "k", Value: []byte("1")}}}); ok || err != nil {
-		t.Errorf("an alias counts as its collection: %v, %v", ok, err)
-	}
-}
-
 // TestTokenThatBecomesValid takes the mark of a body that was cut off to the handler, with a credential that is good by now.
 func TestTokenThatBecomesValid(t *testing.T) {
 	h := tenants(t)
@@ -465,20 +294,6 @@ func TestAccessLog(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(logged.String())
-	}
-}
-
-func BenchmarkAuthenticate(b *testing.B) {
-	a := newAuthorizer(&everyKey, model.New())
-	for name, credential := range map[string]string{"key": "secret", "token": opening(b, "a", token.Read)} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := a.authenticate(credential); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
 

@@ -33,7 +33,7 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) (unchanged fasthttp.R
 	}
 	if int64(n) > s.bodyLimit(h) {
 		h.Set(refusedHeader, refusedForSize)
-	} else if _, err := s.authorizer.authenticate(credential(h)); err != nil {
+	} else if _, err := s.authorizer.Authenticate(credential(h)); err != nil {
 		h.Set(refusedHeader, refusedForCredential)
 	} else {
 		return unchanged

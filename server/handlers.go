@@ -81,7 +81,7 @@ func (s *Server) listCollections(r *request) error {
 	r.out = append(r.out, `{"collections":[`...)
 	listed := 0
 	for _, name := range s.engine.Collections() {
-		if !r.caller.may(permissionRead, name) {
+		if !r.caller.May(permissionRead, name) {
 			continue
 		}
 		if listed++; listed > 1 {
@@ -144,7 +144,7 @@ func (s *Server) deleteCollection(r *request) error {
 }
 
 func (s *Server) listAliases(r *request) error {
-	aliases := slices.DeleteFunc(s.engine.Aliases(), func(a vectord.Alias) bool { return !r.caller.may(permissionRead, a.Collection) })
+	aliases := slices.DeleteFunc(s.engine.Aliases(), func(a vectord.Alias) bool { return !r.caller.May(permissionRead, a.Collection) })
 	r.out = appendAliases(r.out, aliases)
 	return nil
 }

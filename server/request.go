@@ -15,6 +15,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/access"
 )
 
 // request is one request on its way through the server. It belongs to the goroutine that serves it.
@@ -23,8 +24,8 @@ type request struct {
 	http   *fasthttp.RequestCtx
 	ctx    context.Context // ends with the request's deadline
 
-	caller         caller // who asks; the zero value where the route is open
-	collection     string // {name} of the path, an alias at most if the caller may do the same with every collection
+	caller         access.Caller // who asks; the zero value where the route is open
+	collection     string        // {name} of the path, an alias at most if the caller may do the same with every collection
 	wait           bool
 	idempotencyKey string
 	timeoutSeconds int // that the client asks for; 0: it does not say
@@ -55,7 +56,7 @@ func (s *Server) serveRoute(rt *route, m *routeMetrics, ctx *fasthttp.RequestCtx
 	m.answered(status, took)
 	if s.log.Enabled(ctx, slog.LevelDebug) {
 		s.log.Debug("request", "method", rt.method, "route", rt.path, "collection", r.collection, "status", status,
-			"took", took, "credential", r.caller.credential, "subject", r.caller.subject)
+			"took", took, "credential", r.caller.Credential(), "subject", r.caller.Subject())
 	}
 }
 
@@ -239,8 +240,8 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 		lingerOnClose(r.http.Conn())
 	}
 	var refused *refusal
-	if denied := (*denial)(nil); errors.As(err, &denied) {
-		refused = denied.refusal()
+	if denied := (*access.Denial)(nil); errors.As(err, &denied) {
+		refused = refusalOf(denied)
 	}
 	if refused != nil || errors.As(err, &refused) {
 		if refused.reason != "" {

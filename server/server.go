@@ -26,6 +26,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/access"
 )
 
 // Engine is what the server serves. Its methods may be called at the same time. Errors carry a vectord.Kind. Names are
@@ -108,6 +109,10 @@ type Options struct {
 	Metrics *prometheus.Registry // where the metrics are registered and what /metrics shows; nil means a registry of its own
 }
 
+func (o *Options) keys() access.Keys {
+	return access.Keys{APIKey: o.APIKey, AltAPIKey: o.AltAPIKey, ReadOnlyAPIKey: o.ReadOnlyAPIKey, JWTRBAC: o.JWTRBAC}
+}
+
 func (o *Options) setDefaults() {
 	setDefault(&o.RequestTimeout, DefaultRequestTimeout)
 	setDefault(&o.IdleTimeout, DefaultIdleTimeout)
@@ -136,7 +141,7 @@ func setDefault[T comparable](v *T, otherwise T) {
 type Server struct {
 	engine     Engine
 	options    Options
-	authorizer authorizer
+	authorizer *access.Authorizer
 	http       *fasthttp.Server
 	router     *router.Router
 	metrics    *metrics
@@ -160,7 +165,7 @@ type Server struct {
 // if o.JWTRBAC is set without o.APIKey.
 func New(e Engine, o Options) *Server {
 	o.setDefaults()
-	s := &Server{engine: e, options: o, authorizer: newAuthorizer(&o, e), log: o.Logger, description: sync.OnceValue(describeAPI), id: rand.Text(), started: time.Now()}
+	s := &Server{engine: e, options: o, authorizer: access.New(o.keys(), e), log: o.Logger, description: sync.OnceValue(describeAPI), id: rand.Text(), started: time.Now()}
 	s.metrics = newMetrics(&s.options)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{

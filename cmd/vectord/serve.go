@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -38,6 +39,7 @@ const (
 type serveCmd struct {
 	DataDir            string   `help:"Directory of the data, created if missing." default:"./data" setting:""`
 	HTTP               string   `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:""`
+	GRPC               string   `help:"Address to listen on for gRPC; empty for no gRPC." default:"127.0.0.1:6334" name:"grpc" setting:""`
 	APIKey             string   `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
 	APIKeyFile         string   `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
 	AltAPIKey          string   `help:"Second key that is as good, so that clients can change to a new one in turn." name:"alt-api-key" setting:"" placeholder:"KEY"`
@@ -61,8 +63,8 @@ func (serveCmd) Help() string {
 	return `Examples:
 
     vectord serve
-    vectord serve --http 0.0.0.0:6333 --api-key-file /run/secrets/key --tls-cert cert.pem --tls-key key.pem
-    VECTORD_API_KEY=secret vectord serve --http :6333 --memory-limit 4GiB --log-format json
+    vectord serve --http 0.0.0.0:6333 --grpc 0.0.0.0:6334 --api-key-file /run/secrets/key --tls-cert cert.pem --tls-key key.pem
+    VECTORD_API_KEY=secret vectord serve --http :6333 --grpc= --memory-limit 4GiB --log-format json
     vectord serve --config vectord.yaml
 
 SIGTERM or SIGINT ends the server: it answers what it has accepted and is gone within 10 seconds; a second signal ends it at
@@ -98,7 +100,40 @@ func (c *serveCmd) Run(s *session) error {
 }
 
 // opener opens the data directory and returns what answers requests, and closes it after that.
-type opener func(o serviceOptions) (service, io.Closer, error)
+type opener func(o serviceOptions) (services, io.Closer, error)
+
+// services are those over one data directory.
+type services struct{ http, grpc service }
+
+// door is an address at which a service answers.
+type door struct {
+	flag, scheme, address string
+	listener              net.Listener
+	service               service
+}
+
+// serve answers requests until the service is shut down.
+func (d *door) serve(secure *tls.Config) error {
+	var err error
+	if secure != nil {
+		err = d.service.ServeTLS(d.listener, secure)
+	} else {
+		err = d.service.Serve(d.listener)
+	}
+	if err == nil {
+		err = errors.New("the listener closed")
+	}
+	return fmt.Errorf("serve %s: %w", d.address, err)
+}
+
+// doors are the addresses that the flags ask for.
+func (c *serveCmd) doors() []*door {
+	doors := []*door{{flag: "--http", scheme: "http", address: c.HTTP}}
+	if c.GRPC != "" {
+		doors = append(doors, &door{flag: "--grpc", scheme: "grpc", address: c.GRPC})
+	}
+	return doors
+}
 
 // serviceOptions are the settings in the form in which the service wants them.
 type serviceOptions struct {
@@ -161,47 +196,61 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 		}
 	})
 
-	// The port comes first: that it is taken should be known before the data directory is opened and locked.
-	listener, err := net.Listen("tcp", c.HTTP)
-	if err != nil {
-		return fmt.Errorf("--http: %w", err)
+	// The ports come first: that one is taken should be known before the data directory is opened and locked.
+	doors := c.doors()
+	for _, d := range doors {
+		if d.listener, err = net.Listen("tcp", d.address); err != nil {
+			return fmt.Errorf("%s: %w", d.flag, err)
+		}
+		defer d.listener.Close()
 	}
-	defer listener.Close()
 	logger.Info("starting", "version", vectord.Version, "commit", cmp.Or(commit(), "unknown"), "data", c.DataDir, "memory", byteSize(options.memoryLimit).String())
 	begin := time.Now()
-	service, closer, err := open(options)
+	opened, closer, err := open(options)
 	if err != nil {
 		return err
 	}
-	scheme := "http"
-	serve := service.Serve
-	if secure != nil {
-		scheme = "https"
-		serve = func(l net.Listener) error { return service.ServeTLS(l, secure) }
-	}
-	served := make(chan error, 1)
-	go func() { served <- serve(listener) }()
-	logger.Info("listening", "url", fmt.Sprintf("%s://%s", scheme, listener.Addr()), "started_in", time.Since(begin).Round(time.Millisecond).String())
-
-	select {
-	case err = <-served: // without having been told to
-		if err == nil {
-			err = errors.New("the listener closed")
+	served := make(chan error, len(doors))
+	for _, d := range doors {
+		d.service = opened.http
+		if d.scheme == "grpc" {
+			d.service = opened.grpc
 		}
-		return errors.Join(fmt.Errorf("serve %s: %w", c.HTTP, err), closer.Close())
+		scheme := d.scheme
+		if secure != nil {
+			scheme += "s"
+		}
+		go func() { served <- d.serve(secure) }()
+		logger.Info("listening", "url", fmt.Sprintf("%s://%s", scheme, d.listener.Addr()), "started_in", time.Since(begin).Round(time.Millisecond).String())
+	}
+
+	var broken error
+	select {
+	case broken = <-served: // without having been told to
 	case <-s.ctx.Done():
+		logger.Info("shutting down")
 	}
-	logger.Info("shutting down")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), drainWithin)
-	defer cancel()
-	if err := service.Shutdown(ctx); err != nil {
-		logger.Warn("some requests were cut off", "error", err)
-	}
-	if err := closer.Close(); err != nil {
+	shutdown(context.WithoutCancel(s.ctx), doors, logger)
+	if err := errors.Join(broken, closer.Close()); err != nil {
 		return err
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// shutdown lets all services finish at once, within drainWithin.
+func shutdown(ctx context.Context, doors []*door, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, drainWithin)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, d := range doors {
+		all.Go(func() {
+			if err := d.service.Shutdown(ctx); err != nil {
+				logger.Warn("some requests were cut off", "address", d.address, "error", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {
@@ -236,12 +285,14 @@ func (c *serveCmd) checkExposure(o serviceOptions) error {
 	if o.apiKey != "" || c.Insecure {
 		return nil
 	}
-	addr, err := net.ResolveTCPAddr("tcp", c.HTTP)
-	if err != nil {
-		return fmt.Errorf("--http: %w", err)
-	}
-	if !addr.IP.IsLoopback() {
-		return fmt.Errorf("--http %s can be reached from other machines, and there is no key: give --api-key, or --insecure to allow it", c.HTTP)
+	for _, d := range c.doors() {
+		addr, err := net.ResolveTCPAddr("tcp", d.address)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.flag, err)
+		}
+		if !addr.IP.IsLoopback() {
+			return fmt.Errorf("%s %s can be reached from other machines, and there is no key: give --api-key, or --insecure to allow it", d.flag, d.address)
+		}
 	}
 	return nil
 }

@@ -88,8 +88,14 @@ var listening = regexp.MustCompile(`url=(https?://\S+)`)
 // url waits until the process says where it listens.
 func (p *process) url() string {
 	p.t.Helper()
+	return p.says(listening)
+}
+
+// says waits until the process has written what re matches, and returns what its first group does.
+func (p *process) says(re *regexp.Regexp) string {
+	p.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if m := listening.FindStringSubmatch(p.output()); m != nil {
+		if m := re.FindStringSubmatch(p.output()); m != nil {
 			return m[1]
 		}
 		select {
@@ -123,10 +129,46 @@ func get(t *testing.T, client *http.Client, url string, header ...string) (int, 
 	return resp.StatusCode, string(body)
 }
 
+var listeningGRPC = regexp.MustCompile(`url=grpcs?://(\S+)`)
+
+// list asks the gRPC door of a process for its collections, as any HTTP/2 client can. It returns the status of the call, 0 for
+// success.
+func (p *process) list(client *http.Client, scheme, key string) string {
+	p.t.Helper()
+	const noCompression, emptyMessage = "\x00", "\x00\x00\x00\x00"
+	url := scheme + "://" + strings.Replace(p.says(listeningGRPC), "127.0.0.1", "localhost", 1) + "/qdrant.Collections/List"
+	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(noCompression+emptyMessage))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("TE", "trailers")
+	if key != "" {
+		req.Header.Set("Api-Key", key)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadAll(resp.Body); err != nil {
+		p.t.Fatal(err)
+	}
+	return resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status") // in the header if there is no message
+}
+
+// overHTTP2 returns a client that speaks HTTP/2 only, without TLS if config is nil.
+func overHTTP2(config *tls.Config) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(config != nil)
+	protocols.SetUnencryptedHTTP2(config == nil)
+	return &http.Client{Transport: &http.Transport{Protocols: protocols, TLSClientConfig: config}}
+}
+
 // TestProcess starts a real server, uses it, ends it by a signal and starts it again on the same data.
 func TestProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--memory-limit", "256MiB")
 	url := p.url()
 	if status, body := get(t, http.DefaultClient, url+"/readyz"); status != 200 {
 		t.Errorf("/readyz answers %d %s", status, body)
@@ -135,7 +177,13 @@ func TestProcess(t *testing.T) {
 		t.Errorf("demo: exit code %d\n%s%s", code, stdout, stderr)
 	}
 
-	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--memory-limit", "256MiB")
+	h2 := overHTTP2(nil)
+	defer h2.CloseIdleConnections()
+	if got := p.list(h2, "http", ""); got != "0" {
+		t.Errorf("over gRPC: status %s", got)
+	}
+
+	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
 	if code := second.wait(20 * time.Second); code != exitError || !strings.Contains(second.output(), "in use by another process") {
 		t.Errorf("a second process: exit code %d\n%s", code, second.output())
 	}
@@ -149,7 +197,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("check: exit code %d\n%s%s", code, stdout, stderr)
 	}
 
-	p = start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--memory-limit", "256MiB", "--log-format", "json")
+	p = start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB", "--log-format", "json")
 	for !strings.Contains(p.output(), `"url":"http://`) {
 		select {
 		case <-p.done:
@@ -183,6 +231,9 @@ func (i *idle) Serve(l net.Listener) error {
 func (i *idle) ServeTLS(l net.Listener, _ *tls.Config) error { return i.Serve(l) }
 func (i *idle) Shutdown(ctx context.Context) error {
 	defer close(i.stop)
+	if i.shutdown == nil {
+		return nil
+	}
 	return i.shutdown(ctx)
 }
 func (i *idle) Close() error { i.closed = true; return nil }
@@ -197,11 +248,11 @@ func runIdle(t *testing.T, i *idle) (exitCode int, err error) {
 	c := serveCmd{HTTP: "127.0.0.1:0", LogLevel: "info", MemoryLimit: 1 << 30}
 	var exited atomic.Int32
 	exited.Store(-1)
-	err = c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (service, io.Closer, error) {
+	err = c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (services, io.Closer, error) {
 		if i.serve == nil {
 			cancel()
 		}
-		return i, i, nil
+		return services{http: i}, i, nil
 	}, func(code int) { exited.Store(int32(code)) })
 	return int(exited.Load()), err
 }
@@ -235,7 +286,7 @@ func TestShutdown(t *testing.T) {
 
 // TestSecondSignal stops a server whose drain is held up by a request that never comes to its end.
 func TestSecondSignal(t *testing.T) {
-	p := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
 	url := p.url()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -276,6 +327,7 @@ func TestServeRefuses(t *testing.T) {
 	f(`--cors: "null" is not an origin`, "--cors", "null")
 	f("can be reached from other machines", "--http", ":0")
 	f("can be reached from other machines", "--http", "[::]:0")
+	f("--grpc 0.0.0.0:0 can be reached from other machines", "--grpc", "0.0.0.0:0")
 	f("would leave writing open", "--read-only-api-key", "r")
 	f("is the same as a key that permits everything", "--api-key", "k", "--read-only-api-key", "k")
 	f("is the same as a key that permits everything", "--api-key", "k", "--alt-api-key", "a", "--read-only-api-key", "a")
@@ -288,6 +340,7 @@ func TestServeRefuses(t *testing.T) {
 	f("TLS certificate", "--tls-cert", key, "--tls-key", key)
 	f("--memory-limit: 1.0 MiB is too little", "--memory-limit", "1MiB")
 	f("--http", "--http", "127.0.0.1")
+	f("--grpc", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1")
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
 		t.Error("a refused server made its data directory")
 	}
@@ -386,7 +439,7 @@ func TestTLSAndKeys(t *testing.T) {
 	if err := os.WriteFile(secretFile, []byte("full\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--memory-limit", "256MiB",
+	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--memory-limit", "256MiB",
 		"--tls-cert", certFile, "--tls-key", keyFile, "--api-key-file", secretFile, "--alt-api-key", "spare", "--read-only-api-key", "reader",
 		"--jwt-rbac", "--log-level", "debug")
 	url := strings.Replace(p.url(), "127.0.0.1", "localhost", 1)
@@ -410,6 +463,14 @@ func TestTLSAndKeys(t *testing.T) {
 			t.Errorf("key %q: %d %s, want %d", c.key, status, body, c.want)
 		}
 	}
+	h2 := overHTTP2(&tls.Config{RootCAs: roots})
+	defer h2.CloseIdleConnections()
+	for key, want := range map[string]string{"": "16", "wrong": "16", "reader": "0", "full": "0", "spare": "0", made: "0", made + "x": "16"} {
+		if got := p.list(h2, "https", key); got != want {
+			t.Errorf("key %q over gRPC: status %s, want %s", key, got, want)
+		}
+	}
+	h2.CloseIdleConnections()
 	web.CloseIdleConnections()
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if code := p.wait(exitWithin + time.Second); code != exitOK {

@@ -31,9 +31,11 @@ var rules = []rule{
 	{pkg: "replication", imports: []string{"."}},
 	{pkg: "scheduler", imports: []string{"."}},
 	{pkg: "engine", imports: []string{".", "index", "internal/text", "storage"}, tests: []string{"replication", "internal/model"}},
-	{pkg: "server", imports: []string{".", "internal/token"}, tests: []string{"internal/model", "internal/openapi"}},
+	{pkg: "server/grpc", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/node", "internal/token", "server"}},
+	{pkg: "server", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/openapi", "internal/token"}},
 	{pkg: "client", imports: []string{"."}, tests: []string{"server", "internal/model", "internal/openapi"}},
 	{pkg: "bench", imports: []string{".", "index", "client"}, tests: []string{"server", "internal/model"}},
+	{pkg: "internal/access", imports: []string{".", "internal/token"}, tests: []string{"internal/model"}},
 	{pkg: "internal/arch"},
 	{pkg: "internal/config", imports: []string{"."}},
 	{pkg: "internal/model", imports: []string{".", "internal/text"}},
@@ -43,7 +45,7 @@ var rules = []rule{
 	{pkg: "internal/token", imports: []string{"."}},
 	{pkg: "internal/testcluster", imports: []string{".", "client", "internal/node"}},
 	{pkg: "internal/text", imports: []string{"."}},
-	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/config", "internal/node", "internal/token", "server"},
+	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/access", "internal/config", "internal/node", "internal/token", "server"},
 		tests: []string{"internal/model"}},
 	{pkg: "test", imports: []string{"internal/openapi"}},
 }
@@ -66,6 +68,9 @@ var owners = map[string][]string{
 	"github.com/valyala/fasthttp":      {"server"},
 	"go.etcd.io/bbolt":                 {"replication"},
 	"go.etcd.io/raft":                  {"replication"},
+	"github.com/qdrant/go-client":      {"server/grpc"},
+	"google.golang.org/grpc":           {"server/grpc"},
+	"google.golang.org/protobuf":       {"server/grpc"},
 	"go.uber.org/goleak":               nil, // tests only
 	"pgregory.net/rapid":               nil, // tests only
 	"github.com/rogpeppe/go-internal":  nil, // tests only

@@ -40,6 +40,8 @@ class Server:
                 os.path.join(self.directory, "data"),
                 "--http",
                 f"127.0.0.1:{port}",
+                "--grpc",
+                "",
                 "--log-format",
                 "json",
                 *options,

@@ -1,4 +1,4 @@
-package server
+package access
 
 import (
 	"context"
@@ -27,10 +27,7 @@ const (
 
 // existsChecks finds out whether the points are there that tokens depend on, and keeps the answers for a while.
 type existsChecks struct {
-	engine interface {
-		aliasResolver
-		Count(ctx context.Context, collection string, f *vectord.Filter) (int, error)
-	}
+	engine Engine
 
 	mu      sync.Mutex // guards answers
 	answers *simplelru.LRU[string, *existsAnswer]
