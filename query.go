@@ -6,7 +6,8 @@ import "encoding/json"
 // and Sample that is set. With none it lists points by ascending id, with score 0.
 //
 // With Prefetch, the queries of which may prefetch themselves, only points that those found are ranked; Fusion and Formula
-// need it.
+// need it. Filter holds for what is prefetched too. Points that are examples by their id are left out of everything that the
+// query and its prefetches find, unless their vectors are looked up in another collection.
 type Query struct {
 	Nearest   *Example       // nearest to this; a point given by id is itself left out
 	MMR       *MMR           // with Nearest: unlike one another as well
@@ -31,7 +32,7 @@ type Query struct {
 	Explain        *Explanation // if not nil, is told how the answer was found
 }
 
-// MaxPrefetchDepth is how deep queries may prefetch within prefetches, MaxPrefetches how many there may be in one request.
+// MaxPrefetchDepth is how deep queries may prefetch within prefetches, MaxPrefetches how many of them one query may have.
 const (
 	MaxPrefetchDepth = 8
 	MaxPrefetches    = 64
@@ -79,12 +80,14 @@ type Recommend struct {
 // MaxExamples bounds the examples of one query, and the pairs of a context.
 const MaxExamples = 1_000
 
-// RecommendStrategy says how examples make a score.
+// RecommendStrategy says how examples make a score. But for AverageVector, the similarity to an example is the dot product, or
+// less the L1 distance, or less the square of the L2 distance: larger is nearer.
 type RecommendStrategy uint8
 
 // The strategies.
 const (
-	// AverageVector compares with the mean of the positive examples, plus that less the mean of the negative ones.
+	// AverageVector compares with the mean of the positive examples, plus that less the mean of the negative ones. There is
+	// no such mean of multivectors.
 	AverageVector RecommendStrategy = iota
 	// BestScore takes the nearest example: s(p) of a positive one, -s(n) of a negative one, s(x) = 0.5 (x/(1+|x|) + 1).
 	BestScore
@@ -93,18 +96,22 @@ const (
 )
 
 // Discover asks for points nearest to a target among those on the right side of most pairs: the score is one for each pair
-// whose positive example is nearer than its negative one, less one for each other, plus s(similarity to the target).
+// whose positive example is nearer than its negative one, less one for each whose negative one is, plus s(similarity to the
+// target), s as in BestScore.
 type Discover struct {
 	Target  Example
 	Context []ContextPair
 }
 
 // ContextPair is an example to be near to, and one to be far from. As a query of its own a context scores each point by how
-// far it is on the wrong side: the sum of f(min(positive - negative - epsilon, 0)) of all pairs, f(x) = x / (1 + |x|).
+// far it is on the wrong side: the sum of f(min(positive - negative - ContextMargin, 0)) of all pairs, f(x) = x / (1 + |x|).
 type ContextPair struct {
 	Positive Example
 	Negative Example
 }
+
+// ContextMargin is what a positive example must be nearer by than the negative one for a point to be on its side.
+const ContextMargin = 0x1p-23
 
 // OrderBy orders points by the number or the time at a payload path that has an index for ranges. A point with several
 // values comes with each of them; one without is left out.
@@ -146,15 +153,20 @@ const (
 	// ReciprocalRank adds up 1 / ((place + 1) / weight + K - 1), places counted from 0 (Cormack, Clarke, Buettcher:
 	// SIGIR 2009).
 	ReciprocalRank FusionMethod = iota
-	// DistributionScore adds up scores, each brought to 0 at three deviations below its list's mean, and 1 at three above.
+	// DistributionScore adds up scores, each brought to 0 at three standard deviations below its list's mean and to 1 at three
+	// above; to 0.5 where all are equal. Of distances, less of which is nearer, the negative is taken.
 	DistributionScore
 )
 
-// DefaultRankConstant is the K of a reciprocal rank fusion that does not say.
-const DefaultRankConstant = 2
+// DefaultRankConstant is the K of a reciprocal rank fusion that does not say, MaxRankConstant the largest.
+const (
+	DefaultRankConstant = 2
+	MaxRankConstant     = 1_000_000
+)
 
 // Formula scores points by an expression. Defaults has values for payload paths and scores ("$score", "$score[1]") that a point
-// lacks, as JSON.
+// lacks, as JSON; a score that is not there is 0. It is an error if a point lacks any other value, has one of another type or
+// gets a score that is no finite number.
 type Formula struct {
 	Expression Expression
 	Defaults   map[string]json.RawMessage
@@ -171,10 +183,16 @@ type Expression struct {
 	Time      int64        // of ExprTime: microseconds since the Unix epoch
 	Condition *Condition   // of ExprCondition
 	Args      []Expression // operands; of the decays the value and, if there are two, the target
-	Midpoint  *float64     // of the decays: the outcome at one scale from the target; nil: 0.5
+	Midpoint  *float64     // of the decays: the outcome at one scale from the target; nil: DefaultMidpoint
 }
 
-// MaxExpressions bounds the nodes of a formula.
+// The midpoint and the scale of decays that do not say.
+const (
+	DefaultMidpoint = 0.5
+	DefaultScale    = 1.0
+)
+
+// MaxExpressions bounds the nodes of a formula, conditions counting as one.
 const MaxExpressions = 1_000
 
 // ExpressionKind says what a node of a formula computes.
@@ -184,7 +202,7 @@ type ExpressionKind uint8
 const (
 	ExprNumber      ExpressionKind = iota
 	ExprScore                      // of a prefetch
-	ExprValue                      // the number at a payload path
+	ExprValue                      // the number at a payload path; null is missing, an array of one is its element
 	ExprCondition                  // 1 if a condition holds, else 0
 	ExprGeoDistance                // meters from Origin to the place at a payload path
 	ExprTime                       // seconds since the Unix epoch

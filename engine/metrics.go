@@ -23,6 +23,8 @@ type metrics struct {
 	indexMetrics
 	searches      [searchPlans]prometheus.Counter // by plan
 	searchRetries prometheus.Counter
+	candidates    prometheus.Counter
+	exact         prometheus.Counter
 	applied       *prometheus.CounterVec
 	expired       prometheus.Counter
 
@@ -45,6 +47,10 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 		},
 		searchRetries: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_search_retries_total",
 			Help: "Searches run again because a candidate changed under them."}),
+		candidates: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_search_candidates_total",
+			Help: "Vectors that searches compared at full precision to choose their hits from."}),
+		exact: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_searches_exact_total",
+			Help: "Searches whose answer was the exact one, as their plan had looked at all that match."}),
 		applied: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_applied_commands_total",
 			Help: "Commands applied, by outcome: ok, refused or repeated (an idempotency key seen before)."}, []string{"outcome"}),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_expired_points_total",
@@ -55,14 +61,14 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Time spent measuring recall, pauses not counted; at most a tenth of one core."}),
 	}
 	searches := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_searches_total",
-		Help: "Searches by the plan that ran: exact, list, sparse, fresh, walk, filtered, scan or none."}, []string{"plan"})
+		Help: "Searches by the plan that ran: exact, list, sparse, examples, fresh, walk, filtered, scan or none."}, []string{"plan"})
 	for p := range m.searches {
 		m.searches[p] = searches.WithLabelValues(searchPlan(p).String())
 	}
 	if registry == nil {
 		return m
 	}
-	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.applied, m.expired, m.recallMeasurements,
+	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.candidates, m.exact, m.applied, m.expired, m.recallMeasurements,
 		m.recallSeconds, recallCollector{db})
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))

@@ -217,10 +217,10 @@ func (p *recallPass) rank() {
 // search searches for one query as a client's search does, and counts what it finds.
 func (p *recallPass) search(q *passQuery) error {
 	query := vectord.Query{Limit: recallK, Params: vectord.SearchParams{HNSWEf: p.ef}}
-	s := search{db: p.db, collection: p.collection, query: &query, spec: p.spec, distance: p.distance, vector: vectord.Dense(q.vector),
+	s := search{db: p.db, collection: p.collection, query: &query, spec: p.spec, distance: p.distance, order: p.spec.distance, vector: vectord.Dense(q.vector),
 		wanted: recallK, probe: true}
 	if q.id != nil {
-		s.exclude = []vectord.PointID{*q.id}
+		s.exclude = map[vectord.PointID]struct{}{*q.id: {}}
 	}
 	hits, err := s.attempt(p.db.stop, p.shard, false)
 	if errors.Is(err, errChanged) {

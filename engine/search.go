@@ -26,40 +26,10 @@ func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vecto
 	if err != nil {
 		return nil, err
 	}
-	if s.lists() {
-		return s.list(ctx)
-	}
 	db.searching.Add(1)
 	defer db.searching.Add(-1)
-	hits, err := s.allShards(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.page(hits), nil
+	return s.answer(ctx)
 }
-
-// newSearch checks a query and makes it ready to be searched for.
-func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
-	if err := checkQuery(q); err != nil {
-		return nil, err
-	}
-	selection, err := col.compileSelection(q.Select)
-	if err != nil {
-		return nil, err
-	}
-	filter, err := col.compileFilter(q.Filter)
-	if err != nil {
-		return nil, err
-	}
-	s := &search{db: db, collection: col, query: q, filter: filter, selection: selection, now: db.now(), wanted: q.Limit + q.Offset}
-	if s.lists() {
-		return s, nil
-	}
-	return s, s.prepareVector()
-}
-
-// lists reports whether the query has no vector, and so wants points in the order of their ids.
-func (s *search) lists() bool { return s.query.Nearest == nil }
 
 // page returns those of the hits of all pages so far that the query asks for.
 func (s *search) page(hits []vectord.Hit) []vectord.Hit {
@@ -69,72 +39,48 @@ func (s *search) page(hits []vectord.Hit) []vectord.Hit {
 	return hits[s.query.Offset:]
 }
 
-func checkQuery(q *vectord.Query) error {
-	if q.Limit < 1 || q.Limit > vectord.MaxLimit {
-		return vectord.Errorf(vectord.KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", q.Limit, vectord.MaxLimit)
-	}
-	if q.Offset < 0 || q.Offset > vectord.MaxLimit {
-		return vectord.Errorf(vectord.KindUnprocessable, "offset: value %d invalid, must be from 0 to %d", q.Offset, vectord.MaxLimit)
-	}
-	if q.Params.HNSWEf < 0 || q.Params.HNSWEf > vectord.MaxLimit {
-		return vectord.Errorf(vectord.KindUnprocessable, "params.hnsw_ef: value %d invalid, must be from 1 to %d", q.Params.HNSWEf, vectord.MaxLimit)
-	}
-	if o := q.Params.Quantization.Oversampling; o != 0 && !(o >= 1 && o <= vectord.MaxOversampling) {
-		return vectord.Errorf(vectord.KindUnprocessable, "params.quantization.oversampling: value %v invalid, must be from 1 to %d", o, vectord.MaxOversampling)
-	}
-	return nil
-}
-
-// search is one query under way.
+// search is one query under way, or what it prefetches.
 type search struct {
 	db         *DB
 	collection *collection
 	query      *vectord.Query
-	filter     *matcher
+	prefetch   []*search
+	filter     *matcher // of the query and of those that prefetch it
 	selection  selection
-	spec       *vectorSpec
-	distance   func(query, stored []float32) float32
-	vector     vectord.Vector // the query's, as the collection keeps vectors
-	exclude    []vectord.PointID
-	now        int64 // milliseconds since the Unix epoch; points that have expired by then are left out
-	wanted     int   // hits of all pages so far
-	probe      bool  // of our own, to measure recall: neither counted nor cached
+	formula    *formula // of a query that has one
+
+	// Of queries that compare vectors.
+	spec     *vectorSpec
+	distance func(query, stored []float32) float32
+	order    vectord.Distance // says which of two scores is the better one
+	vector   vectord.Vector   // to be near to, as the collection keeps vectors
+	scorer   *scorer          // if not nil, scores take the place of nearness to vector
+
+	exclude map[vectord.PointID]struct{}
+	explain *explainer
+	now     int64 // milliseconds since the Unix epoch; points that have expired by then are left out
+	wanted  int   // hits of all pages so far
+	probe   bool  // of our own, to measure recall: neither counted nor cached
 }
 
-// prepareVector finds the vector to search with.
-func (s *search) prepareVector() (err error) {
-	if s.spec, err = s.collection.spec(s.query.Using); err != nil {
-		return err
-	}
-	s.distance = s.spec.compare()
-	if id := s.query.Nearest.ID; id != nil {
-		s.exclude = []vectord.PointID{*id}
-		s.vector, err = s.db.vectorOf(s.collection, s.spec, *id)
-	} else {
-		s.vector, err = s.spec.forQuery(s.query.Nearest.Vector)
-	}
-	if err == nil && s.spec.idf {
-		s.vector = s.collection.weighted(s.spec, s.vector)
-	}
-	return err
-}
-
-// forQuery returns a vector that a client gave in the form in which it is compared.
-func (s *vectorSpec) forQuery(v vectord.Vector) (vectord.Vector, error) {
+// given returns a vector that a client gave if it is one of the name.
+func (s *vectorSpec) given(v vectord.Vector) (vectord.Vector, error) {
 	if v.Kind == vectord.TextVector && s.kind == vectord.SparseVector {
 		var err error
 		if v, err = textVector(v.Text, true); err != nil {
 			return v, err
 		}
 	}
-	if err := v.Check(s.name, s.kind, s.dim); err != nil {
-		return v, err
-	}
+	return v, v.Check(s.name, s.kind, s.dim)
+}
+
+// forQuery returns a vector that given accepts in the form in which it is compared.
+func (s *vectorSpec) forQuery(v vectord.Vector) vectord.Vector {
 	if s.distance == vectord.Cosine || s.datatype != "" {
 		v = v.Clone()
 		s.prepare(&v)
 	}
-	return v, nil
+	return v
 }
 
 // vectorOf returns the vector of a point.
@@ -186,7 +132,7 @@ func (s *search) merge(found [][]vectord.Hit) []vectord.Hit {
 }
 
 func (s *search) sort(hits []vectord.Hit) {
-	distance := s.spec.distance
+	distance := s.order
 	slices.SortFunc(hits, func(a, b vectord.Hit) int {
 		switch {
 		case distance.Nearer(a.Score, b.Score):
@@ -265,12 +211,17 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 	}
 	removals := vectors.removals()
 	found, err := shard.matches(ctx, s.db.store, s.filter, settled)
-	if err != nil || found != nil && found.count == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if found != nil && found.count == 0 {
+		s.explain.nothing()
+		return nil, nil
 	}
 	expired := shard.expiry.expired(s.now, math.MaxInt)
 	if len(expired) > 0 && (found != nil || len(expired) > overfetchMax) {
 		if found, expired = shard.without(found, expired), nil; found.count == 0 {
+			s.explain.nothing()
 			return nil, nil
 		}
 	}
@@ -279,10 +230,13 @@ func (s *search) begin(ctx context.Context, shard *shard, settled bool) (*attemp
 	n.wanted = s.wanted + len(s.exclude) + len(expired)
 	a := &attempt{search: s, expired: expired, shard: shard, vectors: vectors, settled: settled, removals: removals, matches: found,
 		rescoring: rescorings.Get().(*rescoring)}
-	if vectors.sparse != nil {
+	switch {
+	case s.scorer != nil:
+		a.found, a.plan, err = a.scored(ctx, &n)
+	case vectors.sparse != nil:
 		n.k = n.wanted
 		a.found, a.plan = vectors.sparse.search(a.found[:0], &s.vector, n.k, found), planSparse
-	} else {
+	default:
 		if n.ef = s.query.Params.HNSWEf; n.ef == 0 {
 			n.ef = vectors.recall.efFor(&s.spec.hnsw)
 		}
@@ -307,9 +261,9 @@ func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
 	if err := a.rescore(ctx); err != nil {
 		return nil, err
 	}
-	if a.plan == planFresh && a.matches != nil && !n.indexed && len(a.candidates) < min(n.wanted, a.matches.count) {
-		// The walk ran dry before it had met enough matching points: compare with all of them.
-		n.exact = true
+	if len(a.candidates) < a.enough() {
+		// Walks ran dry before they had met enough matching points: compare with all of them.
+		n.exact, a.plan = true, planExact
 		var err error
 		if a.found, err = a.vectors.dense.candidates(ctx, a.found[:0], n); err != nil {
 			return nil, err
@@ -321,20 +275,58 @@ func (a *attempt) finish(ctx context.Context) ([]vectord.Hit, error) {
 	if a.vectors.removals() != a.removals && !a.settled {
 		return nil, errChanged
 	}
-	return a.hits()
+	hits, err := a.hits()
+	if err == nil {
+		a.tell()
+	}
+	return hits, err
+}
+
+// enough is how many candidates there must be, if as many match, where walks may end with fewer.
+func (a *attempt) enough() int {
+	n := &a.nearest
+	switch {
+	case n.indexed, a.plan != planFresh && a.plan != planExamples:
+		return 0
+	case a.matches != nil:
+		return min(n.wanted, a.matches.count)
+	case a.plan == planExamples:
+		return min(n.wanted, a.vectors.dense.waiting()+a.vectors.dense.indexed())
+	}
+	return 0
 }
 
 // count tells the metrics of the attempt, and those who measure recall of a query that they may ask again.
 func (a *attempt) count() {
-	plan := a.plan
-	if a.work.Plan != hnsw.PlanNone {
-		plan = planGraph + searchPlan(a.work.Plan)
-	}
 	db := a.search.db
-	db.metrics.searches[plan].Inc()
-	if a.work.Plan != hnsw.PlanNone && a.matches == nil && len(a.search.exclude) == 0 && len(a.expired) == 0 {
+	db.metrics.searches[a.ran()].Inc()
+	if a.plan == planFresh && a.work.Plan != hnsw.PlanNone && a.matches == nil && len(a.search.exclude) == 0 && len(a.expired) == 0 {
 		a.vectors.recall.queries.offer(a.nearest.vector, &db.sampled)
 	}
+}
+
+// ran returns the plan in terms of the metrics.
+func (a *attempt) ran() searchPlan {
+	if a.plan == planFresh && a.work.Plan != hnsw.PlanNone {
+		return planGraph + searchPlan(a.work.Plan)
+	}
+	return a.plan
+}
+
+// tell counts what an attempt that came to its end has looked at, and explains it where that was asked for.
+func (a *attempt) tell() {
+	exact := a.plan != planExamples && (a.plan != planFresh || a.work.Plan == hnsw.PlanNone && !a.nearest.indexed)
+	if m := a.search.db.metrics; !a.search.probe {
+		m.candidates.Add(float64(len(a.candidates)))
+		if exact {
+			m.exact.Inc()
+		}
+	}
+	matching := int(a.shard.points.Load())
+	if a.matches != nil {
+		matching = a.matches.count
+	}
+	a.search.explain.add(a.ran().String(), vectord.Explanation{Matching: matching, Candidates: len(a.candidates), Visited: a.work.Rows, Exact: exact})
 }
 
 // depth returns how many candidates of a walk are compared again, for a number of wanted hits.
@@ -388,7 +380,7 @@ func (a *attempt) rescore(ctx context.Context) error {
 	r.candidates, r.missing = r.candidates[:0], r.missing[:0]
 	quantization := s.query.Params.Quantization
 	// Distances of sparse vectors are exact as they are.
-	measured := quantization.ByCodes && !quantization.Ignore || a.vectors.sparse != nil
+	measured := quantization.ByCodes && !quantization.Ignore && s.scorer == nil || a.vectors.sparse != nil
 	if measured {
 		// One slot may have been measured twice, exactly at first and then by its code.
 		slices.SortStableFunc(r.found, func(a, b index.Neighbor) int { return cmp.Compare(a.Slot, b.Slot) })
@@ -406,7 +398,7 @@ func (a *attempt) rescore(ctx context.Context) error {
 		c := candidate{slot: f.Slot, held: held}
 		if measured && f.Distance == f.Distance {
 			c.distance = f.Distance
-			if s.spec.distance == vectord.Euclid {
+			if s.order == vectord.Euclid {
 				c.distance = max(f.Distance, 0) // an estimate of what has a root
 			}
 		} else if v, ok := s.db.hot.get(hotKey{a.vectors.dense.id, f.Slot}, held.version()); ok {
@@ -528,14 +520,14 @@ func orderedBits(distance float32) uint32 {
 func (a *attempt) hits() ([]vectord.Hit, error) {
 	s, shard, found := a.search, a.shard, a.matches
 	hits := make([]vectord.Hit, 0, min(len(a.candidates), s.wanted))
-	d := s.spec.distance
+	d := s.order
 	for i := range a.candidates {
 		c := &a.candidates[i]
 		if len(hits) == s.wanted || c.distance != c.distance {
 			break
 		}
 		p := c.held.point()
-		if slices.Contains(s.exclude, p.id) || slices.Contains(a.expired, c.slot) {
+		if _, ok := s.exclude[p.id]; ok || slices.Contains(a.expired, c.slot) {
 			continue
 		}
 		score := index.Score(d, c.distance)
@@ -583,34 +575,18 @@ func (a *attempt) hits() ([]vectord.Hit, error) {
 type searchPlan uint8
 
 const (
-	planExact   searchPlan = iota // every vector compared at full precision
-	planList                      // no more match than are wanted as candidates, so they are that
-	planSparse                    // the inverted index was asked
-	planFresh                     // there is no graph
-	planGraph                     // and beyond: the plans of hnsw, in their order
-	searchPlans = planGraph + searchPlan(hnsw.PlanScan) + 1
+	planExact    searchPlan = iota // every vector compared at full precision
+	planList                       // no more match than are wanted as candidates, so they are that
+	planSparse                     // the inverted index was asked
+	planExamples                   // what lies around the examples was scored
+	planFresh                      // there is no graph
+	planGraph                      // and beyond: the plans of hnsw, in their order
+	searchPlans  = planGraph + searchPlan(hnsw.PlanScan) + 1
 )
 
 func (p searchPlan) String() string {
 	if p >= planGraph {
 		return hnsw.Plan(p - planGraph).String()
 	}
-	return [...]string{"exact", "list", "sparse", "fresh"}[p]
-}
-
-// list answers a query without a vector: points by ascending id, with score 0.
-func (s *search) list(ctx context.Context) ([]vectord.Hit, error) {
-	q := s.query
-	if q.ScoreThreshold != nil {
-		return nil, vectord.Errorf(vectord.KindInvalid, "score_threshold is given without a query to score by")
-	}
-	records, err := s.db.page(ctx, s.collection, nil, q.Limit+q.Offset, s.filter, s.selection)
-	if err != nil {
-		return nil, err
-	}
-	hits := make([]vectord.Hit, 0, q.Limit)
-	for _, r := range records[min(q.Offset, len(records)):] {
-		hits = append(hits, vectord.Hit{Record: r})
-	}
-	return hits, nil
+	return [...]string{"exact", "list", "sparse", "examples", "fresh"}[p]
 }

@@ -83,7 +83,7 @@ func newSearch(t testing.TB, rng *rand.Rand, n, dim int) (*search, *shard, [][]f
 		t.Fatal(err)
 	}
 	r.apply(vectord.Entry{Group: sh.group, Index: 2, Command: command})
-	s := &search{db: r.db, collection: col, query: &vectord.Query{}, spec: col.specs[0], distance: index.DistanceFunc(vectord.Cosine), vector: vectord.Dense(vectors[0]), wanted: 10}
+	s := &search{db: r.db, collection: col, query: &vectord.Query{}, spec: col.specs[0], distance: index.DistanceFunc(vectord.Cosine), order: vectord.Cosine, vector: vectord.Dense(vectors[0]), wanted: 10}
 	return s, sh, vectors
 }
 

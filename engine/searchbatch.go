@@ -36,7 +36,7 @@ func (db *DB) SearchBatch(ctx context.Context, name string, queries []vectord.Qu
 		some := searches[first:min(first+batchSearches, len(searches))]
 		found := col.searchTogether(ctx, some)
 		for i, s := range some {
-			hits, err := s.answer(ctx, found, i)
+			hits, err := s.answerOf(ctx, found, i)
 			if err != nil {
 				return nil, ofQuery(first+i, err)
 			}
@@ -54,10 +54,10 @@ type shardHits struct {
 	errs []error
 }
 
-// answer returns what a search of a batch, the i-th, has found in all shards.
-func (s *search) answer(ctx context.Context, shards []shardHits, i int) ([]vectord.Hit, error) {
-	if s.lists() {
-		return s.list(ctx)
+// answerOf returns what a search of a batch, the i-th, has found in all shards.
+func (s *search) answerOf(ctx context.Context, shards []shardHits, i int) ([]vectord.Hit, error) {
+	if !s.direct() {
+		return s.answer(ctx)
 	}
 	found := make([][]vectord.Hit, len(shards))
 	for j, shard := range shards {
@@ -69,7 +69,7 @@ func (s *search) answer(ctx context.Context, shards []shardHits, i int) ([]vecto
 	return s.page(s.merge(found)), nil
 }
 
-// searchTogether searches all shards, several at the same time, for those of the searches that have a vector.
+// searchTogether searches all shards, several at the same time, for those of the searches that are direct.
 func (col *collection) searchTogether(ctx context.Context, searches []*search) []shardHits {
 	found := make([]shardHits, len(col.shards))
 	if len(col.shards) == 1 {
@@ -88,7 +88,7 @@ func (s *shard) searchTogether(ctx context.Context, searches []*search) shardHit
 	found := shardHits{make([][]vectord.Hit, len(searches)), make([]error, len(searches))}
 	attempts := make([]*attempt, len(searches))
 	for i, search := range searches {
-		if !search.lists() {
+		if search.direct() {
 			attempts[i], found.errs[i] = search.begin(ctx, s, false)
 		}
 	}

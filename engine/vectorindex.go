@@ -177,6 +177,8 @@ type nearest struct {
 	matches *matches // nil: every slot
 	exact   bool
 	indexed bool // only what is in the graph
+	// compare, if not nil, takes the place of the index's distance where vectors are compared at full precision.
+	compare func(query, stored []float32) float32
 }
 
 // walk returns what to ask a graph for.
@@ -255,7 +257,10 @@ var unmeasured = float32(math.NaN())
 // scan appends the k nearest among the given slots, or among all if slots is nil, compared at full precision with the
 // vectors in storage.
 func (x *vectorIndex) scan(ctx context.Context, dst []index.Neighbor, n nearest, slots []uint32) ([]index.Neighbor, error) {
-	allow := n.matches.allow()
+	allow, compare := n.matches.allow(), n.compare
+	if compare == nil {
+		compare = x.compare
+	}
 	var top index.Top
 	top.Reset(n.k)
 	read := 0
@@ -265,7 +270,7 @@ func (x *vectorIndex) scan(ctx context.Context, dst []index.Neighbor, n nearest,
 			return ctx.Err()
 		}
 		if allow == nil || allow(slot) {
-			top.Offer(index.Neighbor{Slot: slot, Distance: x.compare(n.vector, v)})
+			top.Offer(index.Neighbor{Slot: slot, Distance: compare(n.vector, v)})
 		}
 		return nil
 	}

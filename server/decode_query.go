@@ -122,6 +122,7 @@ func (s *selectJSON) selection(payload bool) (selection, error) {
 
 // paramsJSON are the parameters of a search. acorn chooses a way to the same answer, so it is accepted and changes nothing.
 type paramsJSON struct {
+	Explain      bool              `json:"explain"` // vectord's own
 	HNSWEf       *uint64           `json:"hnsw_ef"`
 	Exact        bool              `json:"exact"`
 	IndexedOnly  bool              `json:"indexed_only"`
@@ -199,62 +200,6 @@ func thresholdOf(v *float64, field string) (*float32, error) {
 	return &threshold, nil
 }
 
-// nearestJSON is what a query asks to be near to: a vector, or the vector of a point.
-type nearestJSON struct {
-	vector vectorJSON
-	id     *vectord.PointID
-	given  bool
-}
-
-// UnmarshalJSONFrom implements json.UnmarshalerFrom. The form is decided by the shape of the JSON.
-func (n *nearestJSON) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	*n = nearestJSON{}
-	raw, err := d.ReadValue()
-	if err != nil {
-		return err
-	}
-	if raw.Kind() != '{' {
-		return n.parse(raw)
-	}
-	var object map[string]jsontext.Value
-	if err := decodeInner(raw, &object); err != nil {
-		return err
-	}
-	for _, form := range []string{"recommend", "discover", "context", "order_by", "fusion", "rrf", "formula", "sample", "relevance_feedback"} {
-		if _, ok := object[form]; ok {
-			return vectord.Errorf(vectord.KindUnsupported, "%s is not offered by this server", form)
-		}
-	}
-	if mmr, ok := object["mmr"]; ok && mmr.Kind() != 'n' {
-		return vectord.Errorf(vectord.KindUnsupported, "mmr is not offered by this server")
-	}
-	nearest, ok := object["nearest"]
-	if !ok {
-		return n.parse(raw)
-	}
-	return n.parse(nearest)
-}
-
-func (n *nearestJSON) parse(raw jsontext.Value) error {
-	switch raw.Kind() {
-	case 'n':
-		return nil
-	case '0', '"':
-		n.given, n.id = true, new(vectord.PointID)
-		return n.id.UnmarshalJSON(raw)
-	}
-	n.given = true
-	return n.vector.parse(raw)
-}
-
-// example returns what was given, nil for nothing.
-func (n *nearestJSON) example() *vectord.Example {
-	if !n.given {
-		return nil
-	}
-	return &vectord.Example{ID: n.id, Vector: n.vector.Vector}
-}
-
 // nearJSON are the fields that a query and a search have in common.
 type nearJSON struct {
 	selectJSON
@@ -286,14 +231,14 @@ func (n *nearJSON) complete(out *query, field string) (err error) {
 	return err
 }
 
-// queryJSON is the body of POST points/query.
+// queryJSON is the body of POST points/query, or one of its prefetches.
 type queryJSON struct {
 	nearJSON
-	Query      nearestJSON `json:"query"`
-	Prefetch   notOffered  `json:"prefetch"`
-	Using      string      `json:"using"`
-	LookupFrom notOffered  `json:"lookup_from"`
-	GroupBy    notOffered  `json:"group_by"`
+	Query      formJSON     `json:"query"`
+	Prefetch   prefetchJSON `json:"prefetch"`
+	Using      string       `json:"using"`
+	LookupFrom *lookupJSON  `json:"lookup_from"`
+	GroupBy    notOffered   `json:"group_by"`
 }
 
 // cutVector takes the vector out of the body of a search, if only plain fields come before it, and returns the body
@@ -356,7 +301,7 @@ type query struct {
 func decodeQuery(body []byte) (query, error) {
 	var q queryJSON
 	if vector, rest, ok := cutVector(body, "query"); ok && jsonv2.Unmarshal(rest, &q) == nil {
-		q.Query = nearestJSON{given: true, vector: vector}
+		q.Query.Nearest = &vectord.Example{Vector: vector.Vector}
 		return q.query("")
 	}
 	q = queryJSON{}
@@ -366,14 +311,36 @@ func decodeQuery(body []byte) (query, error) {
 	return q.query("")
 }
 
+// query returns the query, with all its prefetches. field is where in the body it is.
 func (q *queryJSON) query(field string) (query, error) {
-	out := query{}
-	out.Using, out.Nearest = q.Using, q.Query.example()
-	if out.Nearest == nil && q.ScoreThreshold != nil {
-		return out, vectord.Errorf(vectord.KindInvalid, "%sscore_threshold: cannot be given without query", field)
+	out, err := q.part(field)
+	if err != nil {
+		return out, err
 	}
-	err := q.complete(&out, field)
-	return out, err
+	if q.Params != nil && q.Params.Explain {
+		out.Explain = new(vectord.Explanation)
+	}
+	if err := out.Check(); err != nil {
+		return out, vectord.Errorf(vectord.KindOf(err), "%s%v", field, err)
+	}
+	return out, nil
+}
+
+func (q *queryJSON) part(field string) (query, error) {
+	out := query{Query: q.Query.Query}
+	if err := q.complete(&out, field); err != nil {
+		return out, err
+	}
+	out.Using, out.Lookup = q.Using, q.LookupFrom.lookup()
+	for i := range q.Prefetch {
+		prefetch, err := q.Prefetch[i].part(fmt.Sprintf("%sprefetch[%d].", field, i))
+		if err != nil {
+			return out, err
+		}
+		prefetch.Select = vectord.Selection{} // an answer carries what the query asks for
+		out.Prefetch = append(out.Prefetch, prefetch.Query)
+	}
+	return out, nil
 }
 
 // searchJSON is the body of POST points/search, the older form of a query.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -68,6 +69,9 @@ func checkVector(t *testing.T, v *vectord.Vector) {
 func checkQueries(t *testing.T, queries ...query) {
 	t.Helper()
 	for _, q := range queries {
+		if err := q.Check(); err != nil {
+			t.Fatalf("%+v was accepted: %v", q, err)
+		}
 		if q.Limit < 1 || q.Limit > vectord.MaxLimit || q.Offset < 0 || q.Offset > maxOffset ||
 			q.Params.HNSWEf < 0 || q.Params.HNSWEf > vectord.MaxLimit {
 			t.Fatalf("%+v was accepted", q)
@@ -164,11 +168,102 @@ func TestDecodeQuantizationParams(t *testing.T) {
 	f(`{"quantization":{"ignore":true,"rescore":false,"oversampling":1}}`, vectord.QuantizationParams{Ignore: true, ByCodes: true, Oversampling: 1})
 }
 
+func TestDecodeForms(t *testing.T) {
+	f := func(query string, want vectord.Query) {
+		t.Helper()
+		q, err := decodeQuery([]byte(`{"query":` + query + `}`))
+		want.Limit = 10
+		if err != nil || !reflect.DeepEqual(q.Query, want) {
+			t.Errorf("%s is %+v, error %v; want %+v", query, q.Query, err, want)
+		}
+	}
+	one, two := vectord.NearPoint(vectord.NumberID(1)), vectord.Near([]float32{2, 3})
+	pair := vectord.ContextPair{Positive: *one, Negative: *two}
+	nearest := func(e *vectord.Example) vectord.Query { return vectord.Query{Nearest: e} }
+	f(`null`, vectord.Query{})
+	f(`[2,3]`, nearest(two))
+	f(`1`, nearest(one))
+	f(`{"nearest":1}`, nearest(one))
+	f(`{"nearest":[2,3],"mmr":null}`, nearest(two))
+	f(`{"indices":[2,1],"values":[3,4]}`, nearest(&vectord.Example{Vector: vectord.Sparse([]uint32{1, 2}, []float32{4, 3})}))
+	f(`[[1,2],[3,4]]`, nearest(&vectord.Example{Vector: vectord.Vector{Kind: vectord.MultiVector, Rows: 2, Values: []float32{1, 2, 3, 4}}}))
+	f(`{"text":"x","model":"m"}`, nearest(&vectord.Example{Vector: vectord.Vector{Kind: vectord.TextVector, Text: &vectord.Document{Text: "x", Model: "m"}}}))
+	f(`{"nearest":1,"mmr":{}}`, vectord.Query{Nearest: one, MMR: &vectord.MMR{Diversity: 0.5}})
+	f(`{"nearest":1,"mmr":{"diversity":0,"candidates_limit":7}}`, vectord.Query{Nearest: one, MMR: &vectord.MMR{Candidates: 7}})
+	f(`{"recommend":{"positive":[1,[2,3]],"negative":null,"strategy":null}}`, vectord.Query{Recommend: &vectord.Recommend{Positive: []vectord.Example{*one, *two}}})
+	f(`{"recommend":{"negative":[1],"strategy":"best_score"}}`,
+		vectord.Query{Recommend: &vectord.Recommend{Negative: []vectord.Example{*one}, Strategy: vectord.BestScore}})
+	f(`{"discover":{"target":1,"context":{"positive":1,"negative":[2,3]}}}`,
+		vectord.Query{Discover: &vectord.Discover{Target: *one, Context: []vectord.ContextPair{pair}}})
+	f(`{"context":{"positive":1,"negative":[2,3]}}`, vectord.Query{Context: &[]vectord.ContextPair{pair}})
+	f(`{"context":[{"positive":1,"negative":[2,3]},{"positive":1,"negative":[2,3]}]}`, vectord.Query{Context: &[]vectord.ContextPair{pair, pair}})
+	f(`{"sample":"random"}`, vectord.Query{Sample: true})
+	f(`1,"using":"a","lookup_from":{"collection":"d"}`, vectord.Query{Nearest: one, Using: "a", Lookup: &vectord.Lookup{Collection: "d"}})
+
+	list := vectord.Query{Limit: 10}
+	f(`1,"prefetch":{}`, vectord.Query{Nearest: one, Prefetch: []vectord.Query{list}})
+	f(`1,"prefetch":[{"query":[2,3],"using":"a","limit":4,"score_threshold":null,"prefetch":{"limit":5}},{}]`, vectord.Query{Nearest: one,
+		Prefetch: []vectord.Query{{Nearest: two, Using: "a", Limit: 4, Prefetch: []vectord.Query{{Limit: 5}}}, list}})
+	fused := func(f vectord.Fusion) vectord.Query {
+		return vectord.Query{Fusion: &f, Prefetch: []vectord.Query{list}}
+	}
+	f(`{"fusion":"rrf"},"prefetch":{}`, fused(vectord.Fusion{}))
+	f(`{"fusion":"dbsf"},"prefetch":{}`, fused(vectord.Fusion{Method: vectord.DistributionScore}))
+	f(`{"rrf":{}},"prefetch":{}`, fused(vectord.Fusion{}))
+	f(`{"rrf":{"k":60,"weights":[0.5]}},"prefetch":{}`, fused(vectord.Fusion{K: 60, Weights: []float32{0.5}}))
+
+	formula := func(text string, want vectord.Expression) {
+		t.Helper()
+		f(`{"formula":`+text+`},"prefetch":{}`, vectord.Query{Formula: &vectord.Formula{Expression: want}, Prefetch: []vectord.Query{list}})
+	}
+	number := func(x float64) vectord.Expression { return vectord.Expression{Number: x} }
+	formula(`-1.5`, number(-1.5))
+	formula(`"$score"`, vectord.Expression{Kind: vectord.ExprScore})
+	formula(`"$score[0]"`, vectord.Expression{Kind: vectord.ExprScore})
+	formula(`"a.b[0]"`, vectord.Expression{Kind: vectord.ExprValue, Key: "a.b[0]"})
+	formula(`{"must":[{"has_id":[1]}]}`, vectord.Expression{Kind: vectord.ExprCondition, Condition: &vectord.Condition{
+		Filter: &vectord.Filter{Must: []vectord.Condition{{HasID: &[]vectord.PointID{vectord.NumberID(1)}}}}}})
+	formula(`{"has_id":[1]}`, vectord.Expression{Kind: vectord.ExprCondition, Condition: &vectord.Condition{HasID: &[]vectord.PointID{vectord.NumberID(1)}}})
+	for name, kind := range map[string]vectord.ExpressionKind{"sum": vectord.ExprSum, "mult": vectord.ExprMult} {
+		formula(`{"`+name+`":[1,2]}`, vectord.Expression{Kind: kind, Args: []vectord.Expression{number(1), number(2)}})
+		formula(`{"`+name+`":[]}`, vectord.Expression{Kind: kind})
+	}
+	for name, kind := range map[string]vectord.ExpressionKind{"neg": vectord.ExprNeg, "abs": vectord.ExprAbs, "sqrt": vectord.ExprSqrt, "exp": vectord.ExprExp,
+		"log10": vectord.ExprLog10, "ln": vectord.ExprLn} {
+		formula(`{"`+name+`":2}`, vectord.Expression{Kind: kind, Args: []vectord.Expression{number(2)}})
+	}
+	formula(`{"div":{"left":1,"right":2}}`, vectord.Expression{Kind: vectord.ExprDiv, Args: []vectord.Expression{number(1), number(2)}})
+	formula(`{"div":{"left":1,"right":2,"by_zero_default":0}}`,
+		vectord.Expression{Kind: vectord.ExprDiv, HasNumber: true, Args: []vectord.Expression{number(1), number(2)}})
+	formula(`{"pow":{"base":1,"exponent":2}}`, vectord.Expression{Kind: vectord.ExprPow, Args: []vectord.Expression{number(1), number(2)}})
+	formula(`{"geo_distance":{"origin":{"lon":1,"lat":2},"to":"p"}}`,
+		vectord.Expression{Kind: vectord.ExprGeoDistance, Key: "p", Origin: vectord.GeoPoint{Lon: 1, Lat: 2}})
+	formula(`{"datetime":"1970-01-01T00:00:02.5Z"}`, vectord.Expression{Kind: vectord.ExprTime, Time: 2_500_000})
+	formula(`{"datetime_key":"at"}`, vectord.Expression{Kind: vectord.ExprTimeKey, Key: "at"})
+	midpoint := 0.25
+	for name, kind := range map[string]vectord.ExpressionKind{"lin_decay": vectord.ExprLinDecay, "exp_decay": vectord.ExprExpDecay, "gauss_decay": vectord.ExprGaussDecay} {
+		formula(`{"`+name+`":{"x":1}}`, vectord.Expression{Kind: kind, Args: []vectord.Expression{number(1)}})
+		formula(`{"`+name+`":{"x":1,"target":2,"scale":3,"midpoint":0.25}}`,
+			vectord.Expression{Kind: kind, Args: []vectord.Expression{number(1), number(2)}, Number: 3, HasNumber: true, Midpoint: &midpoint})
+	}
+	f(`{"formula":1,"defaults":{"a":[1],"$score":2}},"prefetch":{}`, vectord.Query{Prefetch: []vectord.Query{list}, Formula: &vectord.Formula{
+		Expression: number(1), Defaults: map[string]json.RawMessage{"a": json.RawMessage("[1]"), "$score": json.RawMessage("2")}}})
+}
+
 func FuzzDecodeQuery(f *testing.F) {
 	for _, s := range []string{`{"query":[1,2],"limit":5,"filter":{"must_not":[{"has_id":[1]}]},"params":{"hnsw_ef":10,"exact":true},"with_payload":["a"]}`,
 		`{"query":{"nearest":7,"mmr":null},"score_threshold":0.5,"offset":3,"with_vector":[""],"with_payload":{"exclude":["b"]}}`,
 		`{"query":"550e8400-e29b-41d4-a716-446655440000","using":""}`, `{}`,
-		`{"query":[1],"params":{"quantization":{"ignore":true,"rescore":false,"oversampling":2.5}}}`} {
+		`{"query":[1],"params":{"explain":true,"quantization":{"ignore":true,"rescore":false,"oversampling":2.5}}}`,
+		`{"query":{"nearest":{"indices":[1],"values":[2]},"mmr":{"diversity":0.3,"candidates_limit":9}},"using":"s"}`,
+		`{"query":{"text":"x","model":"Qdrant/bm25"},"lookup_from":{"collection":"d","vector":"v"}}`,
+		`{"query":{"recommend":{"positive":[1,[2]],"negative":["550e8400-e29b-41d4-a716-446655440000"],"strategy":"sum_scores"}}}`,
+		`{"query":{"discover":{"target":[1],"context":{"positive":1,"negative":[[2]]}}}}`, `{"query":{"context":[{"positive":1,"negative":2}]}}`,
+		`{"query":{"fusion":"rrf"},"prefetch":[{"query":[1],"limit":3,"filter":{"must":{"has_id":[1]}}},{"prefetch":{"query":1},"query":{"sample":"random"}}]}`,
+		`{"query":{"rrf":{"k":60,"weights":[1,0.5]}},"prefetch":[{},{}]}`,
+		`{"query":{"formula":{"sum":["$score",{"mult":["price",{"key":"a","match":{"value":1}}]},{"exp_decay":{"x":{"datetime_key":"at"},
+			"target":{"datetime":"2026-01-01"},"scale":86400,"midpoint":0.25}},{"geo_distance":{"origin":{"lon":1,"lat":2},"to":"place"}},
+			{"div":{"left":1,"right":{"ln":2},"by_zero_default":3}},{"pow":{"base":2,"exponent":{"neg":"$score[0]"}}}]},"defaults":{"price":1}},"prefetch":{}}`} {
 		f.Add([]byte(s))
 	}
 	for _, s := range plainBodies {

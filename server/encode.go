@@ -133,6 +133,22 @@ func appendHits(dst []byte, hits []vectord.Hit, s *selection) []byte {
 	return append(dst, ']')
 }
 
+// appendAnswer appends the answer to a query in the form of the query API, with its explanation if there is one.
+func appendAnswer(dst []byte, hits []vectord.Hit, q *query) []byte {
+	dst = appendHits(append(dst, `{"points":`...), hits, &q.answer)
+	if x := q.Explain; x != nil {
+		dst = append(dst, `,"explain":{"plans":[`...)
+		for i, plan := range x.Plans {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendString(dst, plan)
+		}
+		dst = fmt.Appendf(dst, `],"matching":%d,"candidates":%d,"visited":%d,"exact":%v}`, x.Matching, x.Candidates, x.Visited, x.Exact)
+	}
+	return append(dst, '}')
+}
+
 func appendUpdateResult(dst []byte, u vectord.UpdateResult, waited bool) []byte {
 	dst = append(dst, `{"operation_id":`...)
 	dst = appendUint(dst, u.OperationID)

@@ -329,7 +329,12 @@ func (s *Server) query(r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.appendQuery(r, &q)
+	hits, err := s.answer(r, &q)
+	if err != nil {
+		return err
+	}
+	r.out = appendAnswer(r.out, hits, &q)
+	return nil
 }
 
 func (s *Server) search(r *request) error {
@@ -337,22 +342,7 @@ func (s *Server) search(r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.appendSearch(r, &q)
-}
-
-// appendQuery searches and appends the hits in the form of the query API.
-func (s *Server) appendQuery(r *request, q *query) error {
-	r.out = append(r.out, `{"points":`...)
-	if err := s.appendSearch(r, q); err != nil {
-		return err
-	}
-	r.out = append(r.out, '}')
-	return nil
-}
-
-// appendSearch searches and appends the bare array of hits.
-func (s *Server) appendSearch(r *request, q *query) error {
-	hits, err := s.engine.Search(r.ctx, r.collection, q.Query)
+	hits, err := s.answer(r, &q)
 	if err != nil {
 		return err
 	}
@@ -360,22 +350,48 @@ func (s *Server) appendSearch(r *request, q *query) error {
 	return nil
 }
 
-func (s *Server) queryBatch(r *request) error {
-	return s.batch(r, decodeQueryBatch, func(dst []byte, hits []vectord.Hit, a *selection) []byte {
-		return append(appendHits(append(dst, `{"points":`...), hits, a), '}')
-	})
+// answer searches for a query.
+func (s *Server) answer(r *request, q *query) ([]vectord.Hit, error) {
+	if err := r.authorizeLookups(&q.Query); err != nil {
+		return nil, err
+	}
+	return s.engine.Search(r.ctx, r.collection, q.Query)
 }
 
-func (s *Server) searchBatch(r *request) error { return s.batch(r, decodeSearchBatch, appendHits) }
+// authorizeLookups checks the caller's permission for the collections in which the query looks up examples.
+func (r *request) authorizeLookups(q *vectord.Query) (err error) {
+	if q.Lookup != nil {
+		if q.Lookup.Collection, err = r.authorize(q.Lookup.Collection, permissionRead); err != nil {
+			return err
+		}
+	}
+	for i := range q.Prefetch {
+		if err := r.authorizeLookups(&q.Prefetch[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) queryBatch(r *request) error {
+	return s.batch(r, decodeQueryBatch, appendAnswer)
+}
+
+func (s *Server) searchBatch(r *request) error {
+	return s.batch(r, decodeSearchBatch, func(dst []byte, hits []vectord.Hit, q *query) []byte { return appendHits(dst, hits, &q.answer) })
+}
 
 // batch answers the queries of a batch in an array, each in the form that appendAnswer gives it.
-func (s *Server) batch(r *request, decode func(body []byte) ([]query, error), appendAnswer func([]byte, []vectord.Hit, *selection) []byte) error {
+func (s *Server) batch(r *request, decode func(body []byte) ([]query, error), appendAnswer func([]byte, []vectord.Hit, *query) []byte) error {
 	decoded, err := call(r, decode)
 	if err != nil {
 		return err
 	}
 	queries := make([]vectord.Query, len(decoded))
 	for i := range decoded {
+		if err := r.authorizeLookups(&decoded[i].Query); err != nil {
+			return err
+		}
 		queries[i] = decoded[i].Query
 	}
 	answers, err := s.engine.SearchBatch(r.ctx, r.collection, queries)
@@ -387,7 +403,7 @@ func (s *Server) batch(r *request, decode func(body []byte) ([]query, error), ap
 		if i > 0 {
 			r.out = append(r.out, ',')
 		}
-		r.out = appendAnswer(r.out, hits, &decoded[i].answer)
+		r.out = appendAnswer(r.out, hits, &decoded[i])
 	}
 	r.out = append(r.out, ']')
 	return nil

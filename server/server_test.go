@@ -373,12 +373,76 @@ func TestErrors(t *testing.T) {
 	f(400, "POST", c+"/query", `{"query":[1,2],"params":{"exact":1}}`, "Format error in JSON body: params.exact: expected true or false, got a number")
 	f(400, "POST", c+"/query", `{"query":[1,2],"using":"image"}`, "Wrong input: Not existing vector name error: image")
 	f(400, "POST", c+"/query", `{"query":[1,2],"with_vector":["image"]}`, "Wrong input: Not existing vector name error: image")
-	f(400, "POST", c+"/query", `{"query":[1,2],"prefetch":{"query":[1,2]}}`, "Bad request: prefetch: not offered by this server")
-	f(400, "POST", c+"/query", `{"query":{"nearest":[1,2],"mmr":{"diversity":null}}}`, "Bad request: query: mmr is not offered by this server")
-	for _, form := range []string{"recommend", "discover", "context", "order_by", "fusion", "rrf", "formula", "sample", "relevance_feedback"} {
+	for _, form := range []string{"order_by", "relevance_feedback"} {
 		f(400, "POST", c+"/query", `{"query":{"`+form+`":{}}}`, "Bad request: query: "+form+" is not offered by this server")
 	}
-	f(400, "POST", c+"/query", `{"score_threshold":0.5}`, "Wrong input: score_threshold: cannot be given without query")
+	q := func(status int, query, want string) {
+		t.Helper()
+		f(status, "POST", c+"/query", `{"query":`+query+`}`, want)
+	}
+	q(400, `{"nearest":[1,2],"sample":"random"}`, "Format error in JSON body: query: expected one form, got nearest, sample")
+	q(400, `{"nearest":null}`, "Format error in JSON body: query: nearest: missing")
+	q(400, `{"nearest":[1,2,3]}`, "Wrong input: Vector dimension error: expected dim: 2, got 3")
+	q(400, `{"nearest":["x"]}`, `Format error in JSON body: query: nearest: expected a number at index 0, got "x"`)
+	q(400, `true`, "Format error in JSON body: query: expected an array of numbers, got true")
+	q(422, `{"nearest":[1,2],"mmr":{"diversity":1.5}}`, "Validation error in JSON body: [query.mmr.diversity: value 1.5 invalid, must be from 0 to 1]")
+	q(422, `{"nearest":[1,2],"mmr":{"candidates_limit":16385}}`,
+		"Validation error in JSON body: [query: mmr.candidates_limit: value 16385 invalid, must be 16384 or less]")
+	q(400, `{"recommend":{}}`, "Wrong input: query.recommend.positive: At least one positive vector ID required with this strategy")
+	q(400, `{"recommend":{"strategy":"best_score"}}`, "Wrong input: query.recommend: At least one positive or negative vector ID required with this strategy")
+	q(400, `{"recommend":{"positive":[[1,2],null]}}`,
+		"Format error in JSON body: query: recommend.positive[1]: expected a vector or the id of a point, got null")
+	q(400, `{"recommend":{"positive":[1],"strategy":"worst"}}`,
+		"Format error in JSON body: query: recommend.strategy: expected average_vector, best_score or sum_scores, got worst")
+	q(404, `{"recommend":{"positive":[77]}}`, "Not found: No point with id 77 found")
+	q(422, `{"recommend":{"positive":[`+strings.Repeat("1,", 1000)+`1]}}`,
+		"Validation error in JSON body: [query.recommend: 1001 elements, at most 1000 are accepted]")
+	q(400, `{"discover":{"context":[]}}`, "Format error in JSON body: query: missing field `discover.target`")
+	q(400, `{"discover":{"target":1,"context":{"positive":1}}}`, "Format error in JSON body: query: missing field `discover.context[0].negative`")
+	q(400, `{"context":[]}`, "Wrong input: query.context: at least one pair is required")
+	q(400, `{"context":[{"positive":1,"negative":1},{"negative":1}]}`, "Format error in JSON body: query: missing field `context[1].positive`")
+	q(400, `{"sample":"all"}`, "Format error in JSON body: query: sample: expected random, got all")
+	q(400, `{"fusion":"rrf"}`, "Wrong input: query.fusion: needs prefetch")
+	q(400, `{"fusion":"sum"},"prefetch":{}`, "Format error in JSON body: query: fusion: expected rrf or dbsf, got sum")
+	q(400, `{"fusion":"dbsf"},"prefetch":{},"using":"x"`, `Wrong input: using: "x" cannot be given with a fusion`)
+	q(422, `{"rrf":{"k":0}},"prefetch":{}`, "Validation error in JSON body: [query: rrf.k: value 0 invalid, must be from 1 to 1000000]")
+	q(400, `{"rrf":{"weights":[1,2]}},"prefetch":{}`, "Wrong input: query.rrf.weights: 2 weights for 1 prefetches")
+	q(422, `{"rrf":{"weights":[-1]}},"prefetch":{}`, "Validation error in JSON body: [query.rrf.weights[0]: value -1 invalid, must be a finite number from 0]")
+	formula := func(status int, formula, want string) {
+		t.Helper()
+		q(status, `{"formula":`+formula+`},"prefetch":{}`, want)
+	}
+	q(400, `{"formula":1}`, "Wrong input: query.formula: needs prefetch")
+	formula(400, `null`, "Format error in JSON body: query: formula: missing")
+	formula(400, `[1]`, "Format error in JSON body: query: formula: expected a number, a name, a condition or an operation, got [1]")
+	formula(400, `"$rank"`, "Format error in JSON body: query: formula: expected $score, $score[i] or a payload path, got $rank")
+	formula(400, `"$score[1]"`, "Wrong input: query.formula: there is no $score[1], but 1 prefetches")
+	formula(400, `"a..b"`, `Wrong input: "a..b" is not a valid payload path`)
+	formula(400, `{"sum":[1,{"neg":[1]}]}`,
+		"Format error in JSON body: query: formula: sum: [1]: neg: expected a number, a name, a condition or an operation, got [1]")
+	formula(400, `{"div":{"left":1}}`, "Format error in JSON body: query: formula: div: missing field `right`")
+	formula(400, `{"pow":{"base":1,"exponent":{"log":1}}}`,
+		`Format error in JSON body: query: formula: pow: exponent: neither an operation nor a condition: filter condition: unknown field "log", `+
+			"expected one of must, should, must_not, min_should, has_id, has_vector, is_empty, is_null, nested, slice, key, match, range, "+
+			"geo_bounding_box, geo_radius, geo_polygon, values_count, is_empty, is_null")
+	formula(400, `{"exp_decay":{"x":1,"midpoint":1}}`, "Wrong input: query.formula: a decay of midpoint 1, must be between 0 and 1")
+	formula(400, `{"gauss_decay":{"x":1,"scale":0}}`, "Wrong input: query.formula: a decay of scale 0, must be above 0")
+	formula(400, `{"geo_distance":{"origin":{"lon":1,"lat":2}}}`, "Format error in JSON body: query: formula: geo_distance: missing field `to`")
+	formula(400, `{"datetime":"soon"}`, "Format error in JSON body: query: formula: datetime: expected a date and time, got soon")
+	formula(400, `{"sum":[1],"mult":[2]}`, "Format error in JSON body: query: formula: expected one operation, got {\"sum\":[1],\"mult\":[2]}")
+	formula(422, strings.Repeat(`{"neg":`, 200)+`1`+strings.Repeat(`}`, 200), "Validation error in JSON body: [query: formula: nested 200 deep, at most 128 are accepted]")
+	formula(422, `{"sum":[`+strings.Repeat(`{"neg":1},`, 500)+`1]}`, "Validation error in JSON body: [query.formula: more than 1000 expressions]")
+	f(400, "POST", c+"/query", `{"prefetch":{"query":[1,2]}}`, "Wrong input: query: needed to rank what was prefetched")
+	f(400, "POST", c+"/query", `{"query":[1,2],"prefetch":[{"prefetch":[{}]}]}`, "Wrong input: prefetch[0].query: needed to rank what was prefetched")
+	f(422, "POST", c+"/query", `{"query":[1,2],"prefetch":[{},{"limit":0}]}`,
+		"Validation error in JSON body: [prefetch[1].limit: value 0 invalid, must be 1 or larger]")
+	f(422, "POST", c+"/query", `{"query":1,"prefetch":[`+strings.Repeat("{},", 64)+`{}]}`, "Validation error in JSON body: [prefetch: more than 64 prefetches]")
+	deep := strings.Repeat(`{"query":1,"prefetch":`, 9) + `{}` + strings.Repeat(`}`, 9)
+	f(422, "POST", c+"/query", deep, "Validation error in JSON body: ["+strings.Repeat("prefetch[0].", 9)+"prefetch: nested 9 deep, at most 8 are accepted]")
+	f(404, "POST", c+"/query", `{"query":1,"lookup_from":{"collection":"missing"}}`, "Not found: Collection `missing` doesn't exist!")
+	f(400, "POST", c+"/query", `{"query":1,"lookup_from":{"vector":"a"}}`, "Format error in JSON body: lookup_from: missing field `collection`")
+	f(400, "POST", c+"/query", `{"score_threshold":0.5}`, "Wrong input: score_threshold: there is no query to score by")
+	f(400, "POST", c+"/query", `{"query":{"sample":"random"},"score_threshold":0.5}`, "Wrong input: score_threshold: there is no query to score by")
 	f(422, "POST", c+"/query", `{"query":[1,2],"score_threshold":1e300}`,
 		"Validation error in JSON body: [score_threshold: value 1e+300 invalid, must be within the range of a 32-bit float]")
 	f(400, "POST", c+"/query", `{"query":"pear"}`,

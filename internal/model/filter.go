@@ -258,19 +258,20 @@ func inBox(b *vectord.GeoBox, v any) bool {
 	return east > 0 && east < width
 }
 
-// inRadius measures the straight line through the earth and makes an arc of it.
 func inRadius(r *vectord.GeoRadius, v any) bool {
 	lon, lat, ok := place(v)
-	if !ok {
-		return false
-	}
+	return ok && metres(lon, lat, r.Center.Lon, r.Center.Lat) < r.Radius
+}
+
+// metres measures the straight line through the earth and makes an arc of it.
+func metres(lonA, latA, lonB, latB float64) float64 {
 	direction := func(lon, lat float64) [3]float64 {
 		lon, lat = lon*math.Pi/180, lat*math.Pi/180
 		return [3]float64{math.Cos(lat) * math.Cos(lon), math.Cos(lat) * math.Sin(lon), math.Sin(lat)}
 	}
-	a, b := direction(lon, lat), direction(r.Center.Lon, r.Center.Lat)
+	a, b := direction(lonA, latA), direction(lonB, latB)
 	chord := math.Hypot(math.Hypot(a[0]-b[0], a[1]-b[1]), a[2]-b[2])
-	return 2*6_371_008.8*math.Asin(min(chord/2, 1)) < r.Radius
+	return 2 * 6_371_008.8 * math.Asin(min(chord/2, 1))
 }
 
 // inPolygon counts, with exact fractions, how many edges lie north of the place.

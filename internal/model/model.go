@@ -6,7 +6,6 @@
 package model
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -653,112 +652,35 @@ func (m *Model) SearchBatch(ctx context.Context, name string, queries []vectord.
 	return answers, nil
 }
 
-// Search compares the query with every matching point. Points of equal score are in ascending order of id.
-func (m *Model) Search(_ context.Context, name string, q vectord.Query) ([]vectord.Hit, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c, err := m.find(name)
-	if err != nil {
-		return nil, err
-	}
-	pick, err := c.picker(q.Select)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPaths(q.Filter); err != nil {
-		return nil, err
-	}
-	if q.Nearest == nil {
-		return page(c, pick, c.matching(q.Filter), nil, &q), nil
-	}
-	if _, err := c.kind(q.Using); err != nil {
-		return nil, err
-	}
-	vector := q.Nearest.Vector
-	if id := q.Nearest.ID; id != nil {
-		p, ok := c.points[*id]
-		if !ok {
-			return nil, noPoint(*id)
-		}
-		if vector, ok = p.vectors[q.Using]; !ok {
-			return nil, vectord.Errorf(vectord.KindNotFound, "point %s has no vector %q", *id, q.Using)
-		}
-	}
-	if vector, err = c.vector(q.Using, vector); err != nil {
-		return nil, err
-	}
-	distance := vectord.Dot
-	if v, ok := c.config.Params.Vectors[q.Using]; ok {
-		distance = v.Distance
-	}
-	var found []vectord.PointID
-	scores := map[vectord.PointID]float32{}
-	for _, id := range c.matching(q.Filter) {
-		if q.Nearest.ID != nil && id == *q.Nearest.ID {
-			continue
-		}
-		stored, ok := c.points[id].vectors[q.Using]
-		if !ok {
-			continue
-		}
-		value, overlap := c.score(q.Using, distance, &vector, &stored)
-		if !overlap || q.ScoreThreshold != nil && !distance.Nearer(float32(value), *q.ScoreThreshold) {
-			continue
-		}
-		found = append(found, id)
-		scores[id] = float32(value)
-	}
-	slices.SortStableFunc(found, func(a, b vectord.PointID) int {
-		if distance.LargerIsNearer() {
-			return cmp.Compare(scores[b], scores[a])
-		}
-		return cmp.Compare(scores[a], scores[b])
-	})
-	return page(c, pick, found, scores, &q), nil
-}
-
-// page returns the hits of a page.
-func page(c *collection, pick func(vectord.PointID, point) vectord.Record, ids []vectord.PointID, scores map[vectord.PointID]float32,
-	q *vectord.Query) []vectord.Hit {
-	ids = ids[min(q.Offset, len(ids)):]
-	var hits []vectord.Hit
-	for _, id := range ids[:min(q.Limit, len(ids))] {
-		hits = append(hits, vectord.Hit{Record: pick(id, c.points[id]), Score: scores[id]})
-	}
-	return hits
-}
-
-// score compares two vectors of a name. Sparse vectors without a common component do not overlap.
-func (c *collection) score(name string, d vectord.Distance, a, b *vectord.Vector) (value float64, overlap bool) {
-	switch a.Kind {
+// similarity compares a query's vector with a stored one: larger is nearer. Sparse vectors without a common component do not
+// overlap.
+func (c *collection) similarity(name string, query, stored *vectord.Vector) (value float64, overlap bool) {
+	distance, size := c.distance(name), c.config.Params.Vectors[name].Size
+	switch query.Kind {
 	case vectord.SparseVector:
-		return c.sparseScore(name, a, b)
+		return c.sparseScore(name, query, stored)
 	case vectord.MultiVector:
-		size := c.config.Params.Vectors[name].Size
-		var sum float64
-		for row := range slices.Chunk(a.Values, size) {
+		for row := range slices.Chunk(query.Values, size) {
 			best := math.Inf(-1)
-			for other := range slices.Chunk(b.Values, size) {
-				s := score(d, row, other)
-				switch d {
-				case vectord.Euclid:
-					s = -s * s
-				case vectord.Manhattan:
-					s = -s
-				}
-				best = max(best, s)
+			for other := range slices.Chunk(stored.Values, size) {
+				best = max(best, similarity(distance, row, other))
 			}
-			sum += best
+			value += best
 		}
-		switch d {
-		case vectord.Euclid:
-			sum = math.Sqrt(-sum)
-		case vectord.Manhattan:
-			sum = -sum
-		}
-		return sum, true
+		return value, true
 	}
-	return score(d, a.Values, b.Values), true
+	return similarity(distance, query.Values, stored.Values), true
+}
+
+// shown returns the score that a client sees for a similarity.
+func shown(d vectord.Distance, similarity float64) float64 {
+	switch d {
+	case vectord.Euclid:
+		return math.Sqrt(-similarity)
+	case vectord.Manhattan:
+		return -similarity
+	}
+	return similarity
 }
 
 func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64, overlap bool) {
@@ -787,22 +709,18 @@ func (c *collection) sparseScore(name string, a, b *vectord.Vector) (sum float64
 	return sum, overlap
 }
 
-// score is the textbook formula of each distance.
-func score(d vectord.Distance, a, b []float32) float64 {
-	var sum float64
+// similarity is the textbook formula of each distance, the Euclidean one squared, and negative where less is nearer.
+func similarity(d vectord.Distance, a, b []float32) (sum float64) {
 	for i := range a {
 		x, y := float64(a[i]), float64(b[i])
 		switch d {
 		case vectord.Euclid:
-			sum += (x - y) * (x - y)
+			sum -= (x - y) * (x - y)
 		case vectord.Manhattan:
-			sum += math.Abs(x - y)
+			sum -= math.Abs(x - y)
 		default:
 			sum += x * y
 		}
-	}
-	if d == vectord.Euclid {
-		return math.Sqrt(sum)
 	}
 	return sum
 }

@@ -51,6 +51,36 @@ func TestModel(t *testing.T) {
 	})
 }
 
+// TestModelOfQueries asks many queries of the same points, where TestModel asks few of what its histories leave.
+func TestModelOfQueries(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &modelMachine{disk: storagetest.NewCrashFS(nil), model: model.New()}
+		m.open(t)
+		defer func() { m.node.Close() }()
+		for _, name := range []string{"a", "b"} {
+			config := vectord.DefaultCollectionConfig(modelDim, rapid.SampledFrom([]vectord.Distance{vectord.Dot, vectord.Euclid, vectord.Cosine}).Draw(t, "distance"))
+			maps.Copy(config.Params.Vectors, namedVectors.Vectors)
+			config.Params.SparseVectors = namedVectors.SparseVectors
+			config.Params.ShardNumber = rapid.SampledFrom([]int{3, 1}).Draw(t, "shards")
+			same(t, "create "+name, m.node.Engine().CreateCollection(background, name, config), m.model.CreateCollection(background, name, config))
+			op := vectord.Operation{Kind: vectord.OpUpsert}
+			for id := range uint64(40) {
+				op.Points = append(op.Points, vectord.Point{ID: vectord.NumberID(id), Vectors: allVectors(t, &config.Params), Payload: []byte(payloads.Draw(t, "payload"))})
+			}
+			for _, side := range []interface {
+				Write(context.Context, string, []vectord.Operation, vectord.WriteOptions) ([]vectord.UpdateResult, error)
+			}{m.node.Engine(), m.model} {
+				if _, err := side.Write(background, name, clonedOperations([]vectord.Operation{op}), vectord.WriteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range 60 {
+			m.searchIn(t, "a")
+		}
+	})
+}
+
 type modelMachine struct {
 	disk  *storagetest.CrashFS
 	node  *Node
@@ -539,8 +569,9 @@ func (m *modelMachine) count(t *rapid.T) {
 }
 
 // search asks for one query, or for a batch of several.
-func (m *modelMachine) search(t *rapid.T) {
-	name := targets.Draw(t, "name")
+func (m *modelMachine) search(t *rapid.T) { m.searchIn(t, targets.Draw(t, "name")) }
+
+func (m *modelMachine) searchIn(t *rapid.T, name string) {
 	if rapid.Bool().Draw(t, "alone") {
 		q := m.query(t, name)
 		got, err := m.node.Engine().Search(background, name, q)
@@ -556,6 +587,9 @@ func (m *modelMachine) search(t *rapid.T) {
 	}
 	got, err := m.node.Engine().SearchBatch(background, name, queries)
 	want, wantErr := m.model.SearchBatch(background, name, queries)
+	if err != nil && wantErr != nil {
+		return // perhaps not that of the same query: formulas fail when all that can be refused was
+	}
 	if len(queries) > 0 && same(t, "batch", err, wantErr) {
 		for i, q := range queries {
 			m.sameHits(t, name, q, got[i], want[i])
@@ -565,36 +599,212 @@ func (m *modelMachine) search(t *rapid.T) {
 
 // query draws a query of a collection.
 func (m *modelMachine) query(t *rapid.T, name string) vectord.Query {
-	q := vectord.Query{Filter: filters.Draw(t, "filter"), Limit: rapid.IntRange(1, 15).Draw(t, "limit"),
-		Offset: rapid.IntRange(0, 3).Draw(t, "offset"), Select: selection(t)}
-	params := m.params(name)
-	if len(params.Vectors) > 1 || rapid.IntRange(0, 30).Draw(t, "wrong name") == 0 {
-		q.Using = rapid.SampledFrom([]string{"", "", "dense", "multi", "sparse", "idf"}).Draw(t, "using")
+	d := queryDraw{T: t, params: m.params(name)}
+	d.pick, _ = m.node.Engine().CollectionInfo(name) // nothing, if there is no such collection
+	q := d.query(2)
+	q.Offset, q.Select = rapid.IntRange(0, 3).Draw(t, "offset"), selection(t)
+	return q
+}
+
+// queryDraw draws the parts of one query.
+type queryDraw struct {
+	*rapid.T
+	params vectord.CollectionParams
+	pick   vectord.CollectionInfo
+}
+
+// query draws a query that may prefetch to some depth.
+func (d *queryDraw) query(depth int) vectord.Query {
+	t := d.T
+	q := vectord.Query{Filter: filters.Draw(t, "filter"), Limit: rapid.IntRange(1, 15).Draw(t, "limit"), Using: d.name()}
+	if rapid.IntRange(0, 9).Draw(t, "looked up elsewhere") == 7 {
+		q.Lookup = &vectord.Lookup{Collection: targets.Draw(t, "lookup")}
+		if rapid.Bool().Draw(t, "other vector") {
+			q.Lookup.Vector = new(string)
+		}
 	}
-	switch rapid.IntRange(0, 9).Draw(t, "form") {
-	case 0: // a list
-	case 1:
-		id := idsDrawn.Draw(t, "query id")
-		q.Nearest = vectord.NearPoint(id)
-	case 2:
-		q.Nearest = vectord.Near([]float32{1, 2})
-	default:
-		q.Nearest = &vectord.Example{Vector: vector(t, &params, q.Using)}
+	if depth > 0 && rapid.IntRange(0, 2).Draw(t, "prefetching") == 0 {
+		for range rapid.IntRange(1, 3).Draw(t, "prefetches") {
+			q.Prefetch = append(q.Prefetch, d.prefetch(depth-1))
+		}
 	}
-	if q.Nearest != nil && rapid.IntRange(0, 4).Draw(t, "with threshold") == 0 {
+	forms := []string{"nearest", "recommend", "context", "mmr", "id", "discover", "sample", "list", "wrong"}
+	if q.Prefetch != nil {
+		forms = append([]string{"fusion", "formula"}, forms...)
+	}
+	form := rapid.SampledFrom(forms).Draw(t, "form")
+	d.form(&q, form)
+	if threshold := rapid.IntRange(0, 9).Draw(t, "with threshold"); threshold == 5 || threshold == 0 && form != "list" && form != "sample" {
 		// Beside every score that small whole numbers give, since the last bit of a Cosine score may differ.
 		score := float32(rapid.IntRange(-4, 4).Draw(t, "threshold")) + 0.12345
 		q.ScoreThreshold = &score
 	}
 	q.Params.Exact = rapid.Bool().Draw(t, "exact")
 	q.Params.HNSWEf = rapid.SampledFrom([]int{0, 64, 500}).Draw(t, "ef")
-	if info, err := m.model.CollectionInfo(name); err == nil && string(info.Config.Quantization) == `{"binary":{}}` {
+	if string(d.pick.Config.Quantization) == `{"binary":{}}` {
 		// Bits of four components tell hardly anything, so all candidates of a walk that meets everybody must be compared.
 		q.Params.HNSWEf, q.Params.Quantization.Ignore = 500, true
 	} else if rapid.Bool().Draw(t, "oversampled") {
 		q.Params.Quantization.Oversampling = 50
 	}
 	return q
+}
+
+// form draws what a query ranks by.
+func (d *queryDraw) form(q *vectord.Query, form string) {
+	t := d.T
+	switch form {
+	case "nearest":
+		q.Nearest = &vectord.Example{Vector: vector(t, &d.params, q.Using)}
+	case "id":
+		q.Nearest = vectord.NearPoint(idsDrawn.Draw(t, "query id"))
+	case "wrong":
+		q.Nearest = vectord.Near([]float32{1, 2})
+	case "recommend":
+		q.Recommend = &vectord.Recommend{Positive: d.examples(q, 3), Negative: d.examples(q, 2)[rapid.IntRange(0, 1).Draw(t, "from"):],
+			Strategy: rapid.SampledFrom([]vectord.RecommendStrategy{vectord.BestScore, vectord.AverageVector, vectord.SumScores}).Draw(t, "strategy")}
+		if q.Recommend.Strategy == vectord.BestScore && !d.exact(q.Using) {
+			q.Recommend.Strategy = vectord.SumScores
+		}
+	case "context":
+		pairs := d.pairs(q)
+		q.Context = &pairs
+	case "mmr":
+		q.Nearest = &vectord.Example{Vector: vector(t, &d.params, q.Using)}
+		if d.exact(q.Using) {
+			q.MMR = &vectord.MMR{Diversity: rapid.SampledFrom([]float32{0.5, 0.25, 0, 1}).Draw(t, "diversity"), Candidates: rapid.IntRange(0, 20).Draw(t, "candidates")}
+		}
+	case "discover":
+		if d.exact(q.Using) {
+			q.Discover = &vectord.Discover{Target: d.example(q), Context: d.pairs(q)}
+		}
+	case "sample":
+		q.Sample = true
+	case "fusion":
+		q.Fusion = d.fusion(q)
+	case "formula":
+		q.Formula = &vectord.Formula{Expression: d.expression(3, len(q.Prefetch)), Defaults: map[string]json.RawMessage{"n": json.RawMessage(`2`),
+			"at": json.RawMessage(`"2026-08-01"`), "place": json.RawMessage(`{"lon":1,"lat":1}`), "$score": json.RawMessage(`3`)}}
+	}
+}
+
+// prefetch draws a query whose hits do not depend on the last bits of scores: it is cut off where both sides cut, or nowhere.
+func (d *queryDraw) prefetch(depth int) vectord.Query {
+	q := d.query(depth)
+	if q.Formula != nil || q.Sample { // nearly equal scores, and chance
+		q.Formula, q.Sample, q.ScoreThreshold, q.Prefetch = nil, false, nil, nil
+	}
+	inexact := q.Context != nil || q.Recommend != nil && q.Recommend.Strategy == vectord.AverageVector || q.Fusion != nil && q.Fusion.Method == vectord.DistributionScore
+	if compares := q.Nearest != nil || q.Recommend != nil || q.Discover != nil || q.Context != nil; inexact || compares && !d.exact(q.Using) {
+		q.Limit = 50
+	}
+	return q
+}
+
+// name draws a name of vectors, rarely one that is not there.
+func (d *queryDraw) name() string {
+	if len(d.params.Vectors) > 1 || rapid.IntRange(0, 30).Draw(d.T, "wrong name") == 0 {
+		return rapid.SampledFrom([]string{"", "", "dense", "multi", "sparse", "idf"}).Draw(d.T, "using")
+	}
+	return ""
+}
+
+// exact reports whether both sides compute the same scores, to the last bit.
+func (d *queryDraw) exact(name string) bool {
+	return name != "idf" && d.params.Vectors[name].Distance != vectord.Cosine
+}
+
+func (d *queryDraw) example(q *vectord.Query) vectord.Example {
+	if rapid.IntRange(0, 2).Draw(d.T, "by id") == 0 {
+		return *vectord.NearPoint(idsDrawn.Draw(d.T, "example"))
+	}
+	return vectord.Example{Vector: vector(d.T, &d.params, q.Using)}
+}
+
+func (d *queryDraw) examples(q *vectord.Query, most int) (list []vectord.Example) {
+	for range rapid.IntRange(1, most).Draw(d.T, "examples") {
+		list = append(list, d.example(q))
+	}
+	return list
+}
+
+func (d *queryDraw) pairs(q *vectord.Query) (pairs []vectord.ContextPair) {
+	for range rapid.IntRange(1, 3).Draw(d.T, "pairs") {
+		pairs = append(pairs, vectord.ContextPair{Positive: d.example(q), Negative: d.example(q)})
+	}
+	return pairs
+}
+
+// fusion draws one, and makes lists of those prefetches whose hits may have nearly the same score: it would make much of that.
+func (d *queryDraw) fusion(q *vectord.Query) *vectord.Fusion {
+	q.Using = ""
+	for i, p := range q.Prefetch {
+		if p.Limit == 50 { // see prefetch
+			q.Prefetch[i] = vectord.Query{Limit: 5, Filter: p.Filter}
+		}
+	}
+	f := &vectord.Fusion{Method: vectord.FusionMethod(rapid.IntRange(0, 1).Draw(d.T, "method")), K: rapid.IntRange(0, 60).Draw(d.T, "k")}
+	if rapid.Bool().Draw(d.T, "weighted") {
+		for range q.Prefetch {
+			f.Weights = append(f.Weights, rapid.SampledFrom([]float32{0, 0.5, 1, 3}).Draw(d.T, "weight"))
+		}
+	}
+	return f
+}
+
+var nearPlace = vectord.GeoPoint{Lon: 1, Lat: 2}
+
+// expression draws a formula, some of which fail for some points.
+func (d *queryDraw) expression(depth, prefetches int) vectord.Expression {
+	t := d.T
+	args := func(n int) (list []vectord.Expression) {
+		for range n {
+			list = append(list, d.expression(depth-1, prefetches))
+		}
+		return list
+	}
+	kinds := []vectord.ExpressionKind{vectord.ExprNumber, vectord.ExprScore, vectord.ExprScore, vectord.ExprScore, vectord.ExprValue, vectord.ExprCondition,
+		vectord.ExprGeoDistance, vectord.ExprTime, vectord.ExprTimeKey}
+	if depth > 0 {
+		kinds = append([]vectord.ExpressionKind{vectord.ExprSum, vectord.ExprSum, vectord.ExprMult, vectord.ExprMult, vectord.ExprNeg, vectord.ExprAbs, vectord.ExprDiv,
+			vectord.ExprSqrt, vectord.ExprPow, vectord.ExprExp, vectord.ExprLog10, vectord.ExprLn, vectord.ExprLinDecay, vectord.ExprExpDecay, vectord.ExprGaussDecay}, kinds...)
+	}
+	e := vectord.Expression{Kind: rapid.SampledFrom(kinds).Draw(t, "expression")}
+	switch e.Kind {
+	case vectord.ExprNumber:
+		e.Number = rapid.SampledFrom([]float64{0, 1, -2, 0.5, 100}).Draw(t, "number")
+	case vectord.ExprScore:
+		e.Score = rapid.IntRange(0, prefetches-1).Draw(t, "prefetch")
+	case vectord.ExprValue:
+		e.Key = rapid.SampledFrom([]string{"n", "n", "n", "deep.list[0].v", "items[].v"}).Draw(t, "value")
+	case vectord.ExprCondition:
+		filter, err := vectord.ParseFilter([]byte(`{"must":[` + condition(t) + `]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Condition = &filter.Must[0]
+	case vectord.ExprGeoDistance:
+		e.Key, e.Origin = rapid.SampledFrom([]string{"place", "place", "place[1]"}).Draw(t, "to"), nearPlace
+	case vectord.ExprTime:
+		e.Time = 1_785_000_000_500_000
+	case vectord.ExprTimeKey:
+		e.Key = "at"
+	case vectord.ExprSum, vectord.ExprMult:
+		e.Args = args(rapid.IntRange(0, 3).Draw(t, "operands"))
+	case vectord.ExprDiv:
+		e.Args, e.Number, e.HasNumber = args(2), 7, rapid.Bool().Draw(t, "by zero")
+	case vectord.ExprPow:
+		e.Args = args(2)
+	case vectord.ExprLinDecay, vectord.ExprExpDecay, vectord.ExprGaussDecay:
+		e.Args, e.Number, e.HasNumber = args(rapid.IntRange(1, 2).Draw(t, "with target")), 10, rapid.Bool().Draw(t, "scale")
+		if rapid.Bool().Draw(t, "midpoint") {
+			midpoint := rapid.SampledFrom([]float64{0.1, 0.75}).Draw(t, "at scale")
+			e.Midpoint = &midpoint
+		}
+	default:
+		e.Args = args(1)
+	}
+	return e
 }
 
 // sameHits compares scores one by one. Points at equal scores may come in either order and either may be cut off, so the
@@ -605,6 +815,9 @@ func (m *modelMachine) sameHits(t *rapid.T, name string, q vectord.Query, got, w
 	}
 	all := q
 	all.Limit, all.Offset = vectord.MaxLimit, 0
+	if all.MMR != nil {
+		all = vectord.Query{Nearest: q.Nearest, Using: q.Using, Lookup: q.Lookup, Limit: vectord.MaxLimit, Select: q.Select}
+	}
 	ranking, err := m.model.Search(background, name, all)
 	if err != nil {
 		t.Fatal(err)
