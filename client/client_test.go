@@ -108,6 +108,17 @@ func TestRequests(t *testing.T) {
 		func() (any, error) {
 			return c.Query(ctx, "c", vectord.Query{Nearest: &vectord.Example{ID: &id}, Limit: 1})
 		}, []vectord.Hit{})
+	document := vectord.Vector{Kind: vectord.TextVector, Text: &vectord.Document{Text: `a "b"`, Model: "m", Options: []byte(`{"k":1}`)}}
+	f("fused query", `POST /collections/c/points/query {"limit":2,"query":{"rrf":{"k":60,"weights":[0.5,2]}},"prefetch":[`+
+		`{"limit":20,"query":[1,0],"using":"d","params":{"exact":true,"indexed_only":false}},`+
+		`{"limit":9,"query":{"fusion":"dbsf"},"prefetch":[{"limit":8,"query":{"text":"a \"b\"","model":"m","options":{"k":1}},"using":"s"}]}],"with_vector":false,"with_payload":false}`,
+		`{"result":{"points":[]}}`,
+		func() (any, error) {
+			return c.Query(ctx, "c", vectord.Query{Fusion: &vectord.Fusion{K: 60, Weights: []float32{0.5, 2}}, Limit: 2, Prefetch: []vectord.Query{
+				{Nearest: vectord.Near([]float32{1, 0}), Using: "d", Limit: 20, Params: vectord.SearchParams{Exact: true}},
+				{Fusion: &vectord.Fusion{Method: vectord.DistributionScore}, Limit: 9, Prefetch: []vectord.Query{
+					{Nearest: &vectord.Example{Vector: document}, Using: "s", Limit: 8}}}}})
+		}, []vectord.Hit{})
 	f("count", `POST /collections/c/points/count {"exact":true}`, `{"result":{"count":12}}`,
 		func() (any, error) { return c.Count(ctx, "c", nil) }, 12)
 	next := vectord.NumberID(18446744073709551614)
@@ -156,6 +167,14 @@ func TestRefusedBeforeSending(t *testing.T) {
 	})
 	f("infinite query", "component 0 of the vector is +Inf", func() error {
 		_, err := c.Query(ctx, "c", vectord.Query{Nearest: vectord.Near([]float32{float32(math.Inf(1))})})
+		return err
+	})
+	f("infinite weight", "weights: component 0 of the vector is +Inf", func() error {
+		_, err := c.Query(ctx, "c", vectord.Query{Fusion: &vectord.Fusion{Weights: []float32{float32(math.Inf(1))}}})
+		return err
+	})
+	f("a query that cannot be sent", "prefetch 0: query: only nearest and fusion", func() error {
+		_, err := c.Query(ctx, "c", vectord.Query{Fusion: &vectord.Fusion{}, Prefetch: []vectord.Query{{Sample: true}}})
 		return err
 	})
 	f("delete everything", "would select every point", func() error {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,7 +64,8 @@ func (c *Client) update(ctx context.Context, r request) (vectord.UpdateResult, e
 	return vectord.UpdateResult{OperationID: result.OperationID}, err
 }
 
-// Query returns the points nearest to a vector or to another point, nearest first.
+// Query returns the points nearest to a vector or to another point, or those that a fusion puts first, best first. Other
+// forms of a query are refused.
 func (c *Client) Query(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error) {
 	body, err := AppendQuery(nil, q)
 	if err != nil {
@@ -86,8 +88,24 @@ func (c *Client) Query(ctx context.Context, collection string, q vectord.Query) 
 
 // AppendQuery appends q in the JSON form of the API, as Query sends it.
 func AppendQuery(dst []byte, q vectord.Query) ([]byte, error) {
+	dst, err := appendSearch(append(dst, '{'), &q)
+	if err != nil {
+		return dst, err
+	}
+	if dst, err = appendSelection(dst, q.Select); err != nil {
+		return dst, err
+	}
+	return append(dst, '}'), nil
+}
+
+// appendSearch appends the members of a query or a prefetch that say what to find.
+func appendSearch(dst []byte, q *vectord.Query) ([]byte, error) {
+	if q.MMR != nil || q.Recommend != nil || q.Discover != nil || q.Context != nil || q.OrderBy != nil || q.Formula != nil || q.Sample ||
+		q.Lookup != nil {
+		return dst, errors.New("query: only nearest and fusion can be sent")
+	}
 	var err error
-	dst = strconv.AppendInt(append(dst, `{"limit":`...), int64(q.Limit), 10)
+	dst = strconv.AppendInt(append(dst, `"limit":`...), int64(q.Limit), 10)
 	if n := q.Nearest; n != nil && n.ID != nil {
 		dst = n.ID.AppendJSON(append(dst, `,"query":`...))
 	} else if n != nil {
@@ -95,6 +113,26 @@ func AppendQuery(dst []byte, q vectord.Query) ([]byte, error) {
 			return dst, fmt.Errorf("query: %w", err)
 		}
 		dst = appendAnyVector(append(dst, `,"query":`...), &n.Vector)
+	}
+	if q.Fusion != nil {
+		if err := checkVector(q.Fusion.Weights); err != nil {
+			return dst, fmt.Errorf("weights: %w", err)
+		}
+		dst = appendFusion(append(dst, `,"query":`...), q.Fusion)
+	}
+	for i := range q.Prefetch {
+		if i == 0 {
+			dst = append(dst, `,"prefetch":[{`...)
+		} else {
+			dst = append(dst, `,{`...)
+		}
+		if dst, err = appendSearch(dst, &q.Prefetch[i]); err != nil {
+			return dst, fmt.Errorf("prefetch %d: %w", i, err)
+		}
+		dst = append(dst, '}')
+	}
+	if len(q.Prefetch) > 0 {
+		dst = append(dst, ']')
 	}
 	if q.Using != "" {
 		dst = appendJSON(append(dst, `,"using":`...), q.Using)
@@ -115,13 +153,18 @@ func AppendQuery(dst []byte, q vectord.Query) ([]byte, error) {
 		}
 		dst = append(dst, '}')
 	}
-	if dst, err = appendFilter(dst, q.Filter); err != nil {
-		return dst, err
+	return appendFilter(dst, q.Filter)
+}
+
+func appendFusion(dst []byte, f *vectord.Fusion) []byte {
+	if f.Method == vectord.DistributionScore {
+		return append(dst, `{"fusion":"dbsf"}`...)
 	}
-	if dst, err = appendSelection(dst, q.Select); err != nil {
-		return dst, err
+	dst = strconv.AppendInt(append(dst, `{"rrf":{"k":`...), int64(cmp.Or(f.K, vectord.DefaultRankConstant)), 10)
+	if f.Weights != nil {
+		dst = AppendVector(append(dst, `,"weights":`...), f.Weights)
 	}
-	return append(dst, '}'), nil
+	return append(dst, "}}"...)
 }
 
 // Count returns the number of points that the filter selects; nil selects all.
