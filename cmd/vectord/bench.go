@@ -36,6 +36,7 @@ type benchCmd struct {
 	Recall  benchRecallCmd  `cmd:"" help:"Watch a running server hold its recall while the data drifts."`
 	Churn   benchChurnCmd   `cmd:"" help:"Build an index in this process and measure what deletes and inserts do to it."`
 	Mixed   benchMixedCmd   `cmd:"" help:"Measure searches of a running server during writes, and writes during searches."`
+	Hybrid  benchHybridCmd  `cmd:"" help:"Measure how well a running server finds texts by meaning, by words and by both."`
 }
 
 type benchANNCmd struct {
