@@ -55,7 +55,7 @@ func readArchive(r io.Reader) ([]Synset, error) {
 	var found [len(files)][]Synset
 	for archive := tar.NewReader(z); ; {
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
