@@ -280,6 +280,6 @@ func TestReportsAsJSON(t *testing.T) {
 		"goroutines", "delete_us", "insert_us")
 	f(MixedReport{}, "recall", "write_rate", "write_batch", "rounds", "searches_alone", "searches_during_writes", "writes", "p99_us", "errors")
 	f(HybridReport{Judged: []HybridJudged{{Rows: []HybridRow{{}}}}}, "texts", "with_vector", "judged", "kind", "queries", "relevant", "rows", "search", "ndcg",
-		"ndcg_error", "recall", "p50_us", "p95_us")
+		"ndcg_error", "recall", "gain", "gain_error", "p50_us", "p95_us")
 	f(IngestReport{}, "points", "points_per_second", "p50_us", "p99_us")
 }

@@ -26,6 +26,9 @@ const (
 	// hybridK is how many hits are judged.
 	hybridK = 10
 
+	// hybridPlain is how many of the rows, the first, are searches that are not fused.
+	hybridPlain = 3
+
 	hybridBatch       = 256 // points in one request
 	hybridConnections = 2   // requests of points on their way at a time
 
@@ -96,6 +99,11 @@ type HybridRow struct {
 	NDCG      float64 `json:"ndcg"`
 	NDCGError float64 `json:"ndcg_error"` // standard error of the mean
 	Recall    float64 `json:"recall"`
+
+	// Gain is by how much NDCG differs from that of the best search that is not fused, of the same queries, so that its error is
+	// not that of two samples.
+	Gain      float64 `json:"gain"`
+	GainError float64 `json:"gain_error"` // standard error of its mean
 	Latency
 }
 
@@ -328,20 +336,21 @@ func (c *hybridCorpus) judge(ctx context.Context, progress func(string), kind st
 	report.Relevant /= float64(len(measured))
 
 	var tuned hybridSearch
-	best := -1.0
+	most := -1.0
 	for _, k := range hybridRanks {
 		for _, share := range hybridShares {
 			s := c.weighted(k, share)
 			progress(fmt.Sprintf("%s: tuning: %s", kind, s.name))
-			row, err := c.measure(ctx, s, tuning)
+			row, _, err := c.measure(ctx, s, tuning)
 			if err != nil {
 				return report, err
 			}
-			if row.NDCG > best {
-				best, tuned = row.NDCG, s
+			if row.NDCG > most {
+				most, tuned = row.NDCG, s
 			}
 		}
 	}
+	var gains [][]float64 // of each query, by row
 	for _, s := range []hybridSearch{
 		{"dense, exact", c.exact},
 		{"dense", c.dense},
@@ -352,22 +361,48 @@ func (c *hybridCorpus) judge(ctx context.Context, progress func(string), kind st
 		c.fused("dbsf", vectord.Fusion{Method: vectord.DistributionScore}),
 	} {
 		progress(fmt.Sprintf("%s: %s", kind, s.name))
-		row, err := c.measure(ctx, s, measured)
+		row, gain, err := c.measure(ctx, s, measured)
 		if err != nil {
 			return report, err
 		}
-		report.Rows = append(report.Rows, row)
+		report.Rows, gains = append(report.Rows, row), append(gains, gain)
+	}
+	best := 0
+	for i := range hybridPlain {
+		if report.Rows[i].NDCG > report.Rows[best].NDCG {
+			best = i
+		}
+	}
+	base := slices.Clone(gains[best])
+	for i := range report.Rows {
+		for q := range base {
+			gains[i][q] -= base[q]
+		}
+		report.Rows[i].Gain, report.Rows[i].GainError = meanOf(gains[i])
 	}
 	return report, nil
 }
 
-// measure sends each query once.
-func (c *hybridCorpus) measure(ctx context.Context, s hybridSearch, queries []hybridQuery) (HybridRow, error) {
+// meanOf returns the mean of values and its standard error.
+func meanOf(values []float64) (mean, deviation float64) {
+	n := float64(len(values))
+	for _, x := range values {
+		mean += x
+	}
+	mean /= n
+	for _, x := range values {
+		deviation += (x - mean) * (x - mean)
+	}
+	return mean, math.Sqrt(deviation) / n
+}
+
+// measure sends each query once. It also returns the nDCG of each.
+func (c *hybridCorpus) measure(ctx context.Context, s hybridSearch, queries []hybridQuery) (HybridRow, []float64, error) {
 	r := pointRequests(http.MethodPost, c.URL, c.Collection, "/query", c.APIKey)
 	for i := range queries {
 		body, err := client.AppendQuery(nil, s.query(&queries[i]))
 		if err != nil {
-			return HybridRow{}, err
+			return HybridRow{}, nil, err
 		}
 		r.bodies = append(r.bodies, body)
 	}
@@ -378,21 +413,12 @@ func (c *hybridCorpus) measure(ctx context.Context, s hybridSearch, queries []hy
 		return err
 	})
 	if err != nil {
-		return HybridRow{}, fmt.Errorf("%s: %w", s.name, err)
+		return HybridRow{}, nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	row := HybridRow{Search: s.name, Latency: latencyOf(durations)}
-	n := float64(len(queries))
-	for i := range queries {
-		row.NDCG += ndcg[i]
-		row.Recall += recall[i]
-	}
-	row.NDCG /= n
-	row.Recall /= n
-	for _, x := range ndcg {
-		row.NDCGError += (x - row.NDCG) * (x - row.NDCG)
-	}
-	row.NDCGError = math.Sqrt(row.NDCGError) / n
-	return row, nil
+	row.NDCG, row.NDCGError = meanOf(ndcg)
+	row.Recall, _ = meanOf(recall)
+	return row, ndcg, nil
 }
 
 // once sends every request once, over so many connections, and hands each answer on, from several goroutines. It returns how
@@ -486,10 +512,10 @@ func (r *HybridReport) WriteTable(w io.Writer) error {
 		fmt.Fprintf(w, "\n%s: %d queries, %.2f texts right in the mean\n\n", j.Kind, j.Queries, j.Relevant)
 		rows := make([][]string, len(j.Rows))
 		for i, row := range j.Rows {
-			rows[i] = append([]string{row.Search, fmt.Sprintf("%.4f", row.NDCG), fmt.Sprintf("%.4f", row.NDCGError), fmt.Sprintf("%.4f", row.Recall)},
-				row.cells()...)
+			rows[i] = append([]string{row.Search, fmt.Sprintf("%.4f", row.NDCG), fmt.Sprintf("%.4f", row.NDCGError), fmt.Sprintf("%.4f", row.Recall),
+				fmt.Sprintf("%+.4f", row.Gain), fmt.Sprintf("%.4f", row.GainError)}, row.cells()...)
 		}
-		header := []string{"search", fmt.Sprintf("nDCG@%d", hybridK), "±", fmt.Sprintf("recall@%d", hybridK)}
+		header := []string{"search", fmt.Sprintf("nDCG@%d", hybridK), "±", fmt.Sprintf("recall@%d", hybridK), "gain", "±"}
 		if err := table(w, append(header, latencyHeader...), rows); err != nil {
 			return err
 		}

@@ -41,6 +41,12 @@ func TestJudge(t *testing.T) {
 	f(count(0, 10), count(0, 20), 1, 0.5)
 }
 
+func TestMeanOf(t *testing.T) {
+	if mean, deviation := meanOf([]float64{1, 2, 3, 6}); mean != 3 || !near(deviation, 0.9354143467) { // √14 / 4
+		t.Errorf("mean %v ± %v", mean, deviation)
+	}
+}
+
 // TestSIF computes vectors of texts by hand: of eight words six are a, one b, one c.
 func TestSIF(t *testing.T) {
 	e := &words.Embedding{Words: []string{"a", "b", "new", "null"}, Vectors: dataset.Vectors{Dim: 2, Data: []float32{2, 0, 0, 5, 3, 4, 0, 0}}}

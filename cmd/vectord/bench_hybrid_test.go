@@ -103,6 +103,9 @@ func TestBenchHybrid(t *testing.T) {
 	if approximate.Recall != dense.Recall || rrf.Recall != 1 || dbsf.Recall != 1 || tuned.NDCG < rrf.NDCG || !(rrf.NDCG < 1) {
 		t.Errorf("sentences: approximate %+v, rrf %+v, tuned %+v, dbsf %+v", approximate, rrf, tuned, dbsf)
 	}
+	if dense.Gain != 0 && sparse.Gain != 0 || tuned.Gain <= 0 || tuned.GainError <= 0 {
+		t.Errorf("sentences: gains of dense %v, sparse %v, tuned %v ± %v", dense.Gain, sparse.Gain, tuned.Gain, tuned.GainError)
+	}
 	// Behind two decoys, which both lists have, comes what BM25 has first: 1 / log2 4 for each that dense vectors do not find.
 	if want := dense.Recall + sparse.Recall/2; rrf.NDCG < want-1e-9 || rrf.NDCG > want+1e-9 {
 		t.Errorf("sentences: nDCG of rrf %v, want %v", rrf.NDCG, want)
