@@ -36,6 +36,7 @@ var rules = []rule{
 	{pkg: "bench", imports: []string{".", "index", "client"}, tests: []string{"server", "internal/model"}},
 	{pkg: "internal/arch"},
 	{pkg: "internal/config", imports: []string{"."}},
+	{pkg: "internal/embed", imports: []string{"."}},
 	{pkg: "internal/model", imports: []string{".", "internal/text"}},
 	{pkg: "internal/node", imports: []string{".", "engine", "index", "replication", "scheduler", "server", "storage"},
 		tests: []string{"internal/model"}},
