@@ -76,8 +76,8 @@ func TestCache(t *testing.T) {
 				t.Errorf("%q: %v", text, got[i])
 			}
 		}
-		if new := slices.Concat(behind.calls[calls:]...); !slices.Equal(new, asked) {
-			t.Errorf("asked for %q, want %q", new, asked)
+		if got := slices.Concat(behind.calls[calls:]...); !slices.Equal(got, asked) {
+			t.Errorf("asked for %q, want %q", got, asked)
 		}
 		if c.Stats() != stats {
 			t.Errorf("%+v, want %+v", c.Stats(), stats)
@@ -184,7 +184,7 @@ func TestCacheEmbedsOnce(t *testing.T) {
 // TestCacheFailuresOfOthers has a second call wait for one that fails, and checks when it tries for itself.
 func TestCacheFailuresOfOthers(t *testing.T) {
 	bad := &TextError{0, vectord.Errorf(vectord.KindUnprocessable, "is bad")}
-	f := func(name string, end context.CancelFunc, ctx context.Context, fail error, again bool) { //nolint:revive // ctx belongs to end
+	f := func(name string, fail error, again bool) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				behind := &counter{hold: make(chan struct{})}
@@ -195,19 +195,18 @@ func TestCacheFailuresOfOthers(t *testing.T) {
 					return nil
 				}
 				c := newCache(t, behind, CacheOptions{})
-				if ctx == nil {
-					ctx, end = context.WithCancel(context.Background())
-				}
+				ctx, end := context.WithCancel(t.Context())
+				defer end()
 				first := embedding(ctx, c, "a", "bad")
 				synctest.Wait()
-				second := embedding(context.Background(), c, "a")
+				second := embedding(t.Context(), c, "a")
 				synctest.Wait()
 				behind.mu.Lock()
 				hold := behind.hold
 				behind.hold = nil
 				behind.mu.Unlock()
 				if fail == nil {
-					end()
+					end() // the first call's context
 				} else {
 					close(hold)
 				}
@@ -218,17 +217,16 @@ func TestCacheFailuresOfOthers(t *testing.T) {
 				if again != (err == nil) || again && !slices.Equal(got[0], []float32{1}) {
 					t.Errorf("the second call: %v, %v", got, err)
 				}
-				end()
 				if len(c.flights) != 0 {
 					t.Errorf("%d texts are still on their way", len(c.flights))
 				}
 			})
 		})
 	}
-	f("bad text", nil, nil, bad, true)
-	f("cancelled", nil, nil, nil, true)
-	f("overloaded", nil, nil, vectord.Errorf(vectord.KindOverloaded, "come back"), false)
-	f("internal", nil, nil, errors.New("broken"), false)
+	f("bad text", bad, true)
+	f("cancelled", nil, true)
+	f("overloaded", vectord.Errorf(vectord.KindOverloaded, "come back"), false)
+	f("internal", errors.New("broken"), false)
 }
 
 func TestCachePlacesTextErrors(t *testing.T) {

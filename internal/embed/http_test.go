@@ -24,11 +24,11 @@ import (
 func standIn(t *testing.T, seen func(r *http.Request, texts []string)) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var request struct {
-			Model, Encoding_format string //nolint:revive // as it is spelled
-			Input                  []string
-			Dimensions             *int
+			Model  string
+			Input  []string
+			Format string `json:"encoding_format"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&request); err != nil || request.Model != "m" || request.Encoding_format != "float" {
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil || request.Model != "m" || request.Format != "float" {
 			t.Errorf("request %+v, %v", request, err)
 		}
 		if seen != nil {

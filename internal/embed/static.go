@@ -75,9 +75,10 @@ func openStatic(name, file string) (*Static, error) {
 	header := []byte(file[8:staticHeader])
 	field := func(i int) int { return int(binary.LittleEndian.Uint32(header[4*i:])) }
 	sum := crc32.New(castagnoli)
+	part := make([]byte, 64<<10) // a hash wants bytes, and to copy the whole file would be to load it
 	for rest := file[12:]; len(rest) > 0; {
-		n := min(len(rest), 64<<10) // in parts, for each is copied
-		sum.Write([]byte(rest[:n]))
+		n := copy(part, rest)
+		sum.Write(part[:n])
 		rest = rest[n:]
 	}
 	if int(sum.Sum32()) != field(0) {
@@ -111,7 +112,7 @@ func openStatic(name, file string) (*Static, error) {
 
 // load reads a vocabulary of count tokens and reports whether it is one.
 func (w *wordPiece) load(vocabulary string, count int) bool {
-	w.first, w.next = make(map[string]uint32, count), make(map[string]uint32, count/4)
+	w.first, w.next = make(map[string]uint32, count), make(map[string]uint32)
 	last := ""
 	for row := range count {
 		if len(vocabulary) < 2 {
