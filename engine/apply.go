@@ -496,6 +496,9 @@ func (c *collection) checkVectors(vectors vectord.Vectors) error {
 		if err != nil {
 			return err
 		}
+		if v.Kind == vectord.TextVector && spec.kind == vectord.DenseVector {
+			continue // takes its place when nothing else is in the way
+		}
 		if err := v.Check(v.Name, spec.kind, spec.dim); err != nil {
 			return err
 		}

@@ -164,6 +164,8 @@ func appendPoint(dst []byte, p *vectord.Point) []byte {
 		v := &p.Vectors[i]
 		dst = append(appendBytes(dst, []byte(v.Name)), byte(v.Kind))
 		switch v.Kind {
+		case vectord.TextVector: // in fingerprints alone
+			dst = appendBytes(appendBytes(appendBytes(dst, []byte(v.Text.Text)), []byte(v.Text.Model)), v.Text.Options)
 		case vectord.MultiVector:
 			dst = binary.AppendUvarint(dst, uint64(v.Rows))
 		case vectord.SparseVector:

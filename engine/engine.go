@@ -41,6 +41,7 @@ type Options struct {
 	MemoryLimit  int64                 // bytes for everything; 0: none
 	SetHeapLimit func(bytes int64)     // told what of MemoryLimit is the Go heap's, as it changes; nil: nobody is
 	IndexWorkers int                   // goroutines that build graphs; 0: one a core
+	Embedders    []Embedder            // models that make dense vectors of texts
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
 
@@ -64,7 +65,8 @@ type DB struct {
 	workers *workerTokens
 	metrics *metrics
 
-	now func() int64 // milliseconds since the Unix epoch; tests have clocks of their own
+	embedders map[string]Embedder // by name in lower case
+	now       func() int64        // milliseconds since the Unix epoch; tests have clocks of their own
 
 	snapshots snapshots
 	limiters  limiters
@@ -93,11 +95,14 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	if o.IndexWorkers <= 0 {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
-	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), shapes: newShapes(), hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
 		now:     func() int64 { return time.Now().UnixMilli() },
 		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
 		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),
 			imported: map[uint32]*shard{}}}
+	for _, e := range o.Embedders {
+		db.embedders[strings.ToLower(e.Name())] = e
+	}
 	db.stop, db.cancel = context.WithCancel(context.Background())
 	db.budget = newBudget(o.MemoryLimit, db.hot, db.memoryBytes, o.SetHeapLimit)
 	db.metrics = newMetrics(db, o.Metrics)

@@ -18,7 +18,7 @@ import (
 // once, and one that does not match any more is left out.
 
 // newSearch checks a query and makes it ready to be searched for.
-func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
+func (db *DB) newSearch(ctx context.Context, col *collection, q *vectord.Query) (*search, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
@@ -32,6 +32,9 @@ func (db *DB) newSearch(col *collection, q *vectord.Query) (*search, error) {
 		root.explain = &explainer{to: q.Explain}
 	}
 	if root.exclude, err = db.excludeExamples(col, q, nil); err != nil {
+		return nil, err
+	}
+	if root.texts, err = db.embedQuery(ctx, col, q); err != nil {
 		return nil, err
 	}
 	s, err := root.part(q, nil)
@@ -101,7 +104,7 @@ func eachExample(q *vectord.Query, fn func(*vectord.Example)) {
 
 // part makes ready a query of the tree of which s is the root. outer is the filter of those that prefetch it.
 func (s *search) part(q *vectord.Query, outer *vectord.Filter) (*search, error) {
-	p := &search{db: s.db, collection: s.collection, query: q, now: s.now, exclude: s.exclude, explain: s.explain, wanted: q.Limit + q.Offset}
+	p := &search{db: s.db, collection: s.collection, query: q, now: s.now, exclude: s.exclude, explain: s.explain, texts: s.texts, wanted: q.Limit + q.Offset}
 	filter := bothFilters(outer, q.Filter)
 	var err error
 	if p.filter, err = s.collection.compileFilter(filter); err != nil {

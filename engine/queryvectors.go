@@ -60,6 +60,9 @@ func (s *search) example(e *vectord.Example) (vectord.Vector, error) {
 // exampleAsGiven returns the vector of an example as it was given or is kept.
 func (s *search) exampleAsGiven(e *vectord.Example) (vectord.Vector, error) {
 	if e.ID == nil {
+		if made, ok := s.texts[e.Vector.Text]; ok {
+			return s.spec.given(vectord.Dense(made))
+		}
 		return s.spec.given(e.Vector)
 	}
 	lookup := s.query.Lookup

@@ -30,7 +30,7 @@ func (db *DB) Search(ctx context.Context, name string, q vectord.Query) ([]vecto
 
 // searchIn is Search without the collection's limits.
 func (db *DB) searchIn(ctx context.Context, col *collection, q *vectord.Query) ([]vectord.Hit, error) {
-	s, err := db.newSearch(col, q)
+	s, err := db.newSearch(ctx, col, q)
 	if err != nil {
 		return nil, err
 	}
@@ -67,16 +67,17 @@ type search struct {
 
 	exclude map[vectord.PointID]struct{}
 	explain *explainer
-	now     int64 // milliseconds since the Unix epoch; points that have expired by then are left out
-	wanted  int   // hits of all pages so far
-	probe   bool  // of our own, to measure recall: neither counted nor cached
+	texts   map[*vectord.Document][]float32 // the vectors of texts that dense vectors are compared with
+	now     int64                           // milliseconds since the Unix epoch; points that have expired by then are left out
+	wanted  int                             // hits of all pages so far
+	probe   bool                            // of our own, to measure recall: neither counted nor cached
 }
 
 // given returns a vector that a client gave if it is one of the name.
 func (s *vectorSpec) given(v vectord.Vector) (vectord.Vector, error) {
 	if v.Kind == vectord.TextVector && s.kind == vectord.SparseVector {
 		var err error
-		if v, err = textVector(v.Text, true); err != nil {
+		if v, err = sparseOfText(v.Text, true); err != nil {
 			return v, err
 		}
 	}

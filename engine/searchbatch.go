@@ -31,7 +31,7 @@ func (db *DB) SearchBatch(ctx context.Context, name string, queries []vectord.Qu
 	searches := make([]*search, len(queries))
 	for i := range queries {
 		if err = col.checkStrict(&queries[i]); err == nil {
-			searches[i], err = db.newSearch(col, &queries[i])
+			searches[i], err = db.newSearch(ctx, col, &queries[i])
 		}
 		if err != nil {
 			return nil, ofQuery(i, err)

@@ -29,9 +29,15 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 	if err != nil {
 		return nil, err
 	}
+	p := proposal{db: db, collection: col}
+	if o.IdempotencyKey != "" { // of what was asked for, before texts become vectors, which need not be the same each time
+		if p.fingerprint, err = fingerprint(ops); err != nil {
+			return nil, err
+		}
+	}
 	adds := false
 	for i := range ops {
-		if err := col.checkOperation(&ops[i]); err != nil {
+		if err := db.checkOperation(col, &ops[i]); err != nil {
 			return nil, err
 		}
 		adds = adds || ops[i].Kind == vectord.OpUpsert
@@ -47,18 +53,17 @@ func (db *DB) Write(ctx context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 	}
-	p := proposal{db: db, collection: col}
 	if o.IdempotencyKey != "" {
 		p.session = sessionKey(col.id, o.IdempotencyKey)
 		p.noting = p.targets(ops)
-		if p.fingerprint, err = fingerprint(ops); err != nil {
-			return nil, err
-		}
 		// Filters are resolved below, and a repetition must not resolve them again: what is left to match now is not
 		// what the first attempt asked for.
 		if done, err := p.repeated(); done || err != nil {
 			return make([]vectord.UpdateResult, len(ops)), err
 		}
+	}
+	if err := db.embedPoints(ctx, col, ops); err != nil {
+		return nil, err
 	}
 	col.prepare(ops)
 	return p.run(ctx, ops)
@@ -295,8 +300,8 @@ func (c *collection) prepare(ops []vectord.Operation) {
 	}
 }
 
-// checkOperation refuses what can be known to be wrong before the log has it, and makes vectors of texts.
-func (c *collection) checkOperation(op *vectord.Operation) error {
+// checkOperation refuses what can be known to be wrong before the log has it, and makes sparse vectors of texts.
+func (db *DB) checkOperation(c *collection, op *vectord.Operation) error {
 	switch op.Kind {
 	case vectord.OpUpsert, vectord.OpUpdateVectors:
 		if op.UpdateMode > vectord.WriteExists {
@@ -305,7 +310,7 @@ func (c *collection) checkOperation(op *vectord.Operation) error {
 		if _, err := c.compileFilter(op.UpdateFilter); err != nil {
 			return err
 		}
-		return c.checkPoints(op.Points)
+		return db.checkPoints(c, op.Points)
 	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
 		vectord.OpDeleteVectors:
 	default:
@@ -345,7 +350,7 @@ func (c *collection) checkOperation(op *vectord.Operation) error {
 	return nil
 }
 
-func (c *collection) checkPoints(points []vectord.Point) error {
+func (db *DB) checkPoints(c *collection, points []vectord.Point) error {
 	if len(points) > vectord.MaxBatchPoints {
 		return vectord.Errorf(vectord.KindInvalid, "points: %d points in one operation, at most %d are accepted", len(points), vectord.MaxBatchPoints)
 	}
@@ -355,7 +360,7 @@ func (c *collection) checkPoints(points []vectord.Point) error {
 			return vectord.Errorf(vectord.KindInvalid, "points: id %s is given twice, at positions %d and %d", p.ID, first, i)
 		}
 		seen[p.ID] = i
-		if err := c.takeTexts(p.Vectors); err != nil {
+		if err := db.takeTexts(c, p.Vectors); err != nil {
 			return fmt.Errorf("%w (points[%d], id %s)", err, i, p.ID)
 		}
 		if err := c.checkVectors(p.Vectors); err != nil {
@@ -368,8 +373,8 @@ func (c *collection) checkPoints(points []vectord.Point) error {
 	return nil
 }
 
-// takeTexts makes vectors of the texts among those of a point.
-func (c *collection) takeTexts(vectors vectord.Vectors) error {
+// takeTexts makes sparse vectors of the texts among those of a point, and checks that there are models for the others.
+func (db *DB) takeTexts(c *collection, vectors vectord.Vectors) error {
 	for i := range vectors {
 		if i > 0 && slices.ContainsFunc(vectors[:i], func(v vectord.NamedVector) bool { return v.Name == vectors[i].Name }) {
 			return vectord.Errorf(vectord.KindInvalid, "vector name %q is given twice", vectors[i].Name)
@@ -382,10 +387,15 @@ func (c *collection) takeTexts(vectors vectord.Vectors) error {
 		if err != nil {
 			return err
 		}
-		if spec.kind != vectord.SparseVector {
-			return vectord.Errorf(vectord.KindInvalid, "vector name %q: a text makes a %s, expected a %s", spec.name, vectord.SparseVector, spec.kind)
+		switch spec.kind {
+		case vectord.SparseVector:
+			*v, err = sparseOfText(v.Text, false)
+		case vectord.DenseVector:
+			_, err = db.embedderFor(v.Text, spec)
+		default:
+			err = vectord.Errorf(vectord.KindUnsupported, "vector name %q: no model makes a %s of a text", spec.name, spec.kind)
 		}
-		if *v, err = textVector(v.Text, false); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/embed"
 )
 
 const (
@@ -37,25 +38,26 @@ const (
 )
 
 type serveCmd struct {
-	DataDir            string   `help:"Directory of the data, created if missing." default:"./data" setting:""`
-	HTTP               string   `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:""`
-	GRPC               string   `help:"Address to listen on for gRPC; empty for no gRPC." default:"127.0.0.1:6334" name:"grpc" setting:""`
-	APIKey             string   `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
-	APIKeyFile         string   `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
-	AltAPIKey          string   `help:"Second key that is as good, so that clients can change to a new one in turn." name:"alt-api-key" setting:"" placeholder:"KEY"`
-	AltAPIKeyFile      string   `help:"File with that key in its first line." name:"alt-api-key-file" setting:"" placeholder:"FILE"`
-	ReadOnlyAPIKey     string   `help:"Key that permits reading only." name:"read-only-api-key" setting:"" placeholder:"KEY"`
-	ReadOnlyAPIKeyFile string   `help:"File with that key in its first line." name:"read-only-api-key-file" setting:"" placeholder:"FILE"`
-	JWTRBAC            bool     `help:"Accept tokens that are signed with --api-key and open what they say; see vectord token." name:"jwt-rbac" setting:""`
-	TLSCert            string   `help:"PEM file with the certificate; read again when it changes." name:"tls-cert" setting:"" placeholder:"FILE"`
-	TLSKey             string   `help:"PEM file with the certificate's key." name:"tls-key" setting:"" placeholder:"FILE"`
-	MemoryLimit        byteSize `help:"Memory to use, such as 2GiB; three quarters of what there is unless given." setting:"" placeholder:"SIZE"`
-	SnapshotDir        string   `help:"Directory of snapshots; the folder snapshots of the data directory unless given." setting:"" placeholder:"DIR"`
-	SnapshotURLs       string   `help:"URLs, separated by commas, from or below which a request may have a snapshot fetched." name:"snapshot-urls" setting:"" placeholder:"URLS"`
-	CORS               string   `help:"Origins, separated by commas, whose pages may send requests from a browser, such as https://app.example.com; * for every one." name:"cors" setting:"" placeholder:"ORIGINS"`
-	LogFormat          string   `help:"text or json." enum:"text,json" default:"text" setting:""`
-	LogLevel           string   `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" setting:""`
-	Insecure           bool     `help:"Listen beyond this machine without a key." setting:""`
+	DataDir            string         `help:"Directory of the data, created if missing." default:"./data" setting:""`
+	HTTP               string         `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:""`
+	GRPC               string         `help:"Address to listen on for gRPC; empty for no gRPC." default:"127.0.0.1:6334" name:"grpc" setting:""`
+	APIKey             string         `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
+	APIKeyFile         string         `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
+	AltAPIKey          string         `help:"Second key that is as good, so that clients can change to a new one in turn." name:"alt-api-key" setting:"" placeholder:"KEY"`
+	AltAPIKeyFile      string         `help:"File with that key in its first line." name:"alt-api-key-file" setting:"" placeholder:"FILE"`
+	ReadOnlyAPIKey     string         `help:"Key that permits reading only." name:"read-only-api-key" setting:"" placeholder:"KEY"`
+	ReadOnlyAPIKeyFile string         `help:"File with that key in its first line." name:"read-only-api-key-file" setting:"" placeholder:"FILE"`
+	JWTRBAC            bool           `help:"Accept tokens that are signed with --api-key and open what they say; see vectord token." name:"jwt-rbac" setting:""`
+	TLSCert            string         `help:"PEM file with the certificate; read again when it changes." name:"tls-cert" setting:"" placeholder:"FILE"`
+	TLSKey             string         `help:"PEM file with the certificate's key." name:"tls-key" setting:"" placeholder:"FILE"`
+	MemoryLimit        byteSize       `help:"Memory to use, such as 2GiB; three quarters of what there is unless given." setting:"" placeholder:"SIZE"`
+	SnapshotDir        string         `help:"Directory of snapshots; the folder snapshots of the data directory unless given." setting:"" placeholder:"DIR"`
+	SnapshotURLs       string         `help:"URLs, separated by commas, from or below which a request may have a snapshot fetched." name:"snapshot-urls" setting:"" placeholder:"URLS"`
+	Embedding          embeddingFlags `embed:""`
+	CORS               string         `help:"Origins, separated by commas, whose pages may send requests from a browser, such as https://app.example.com; * for every one." name:"cors" setting:"" placeholder:"ORIGINS"`
+	LogFormat          string         `help:"text or json." enum:"text,json" default:"text" setting:""`
+	LogLevel           string         `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" setting:""`
+	Insecure           bool           `help:"Listen beyond this machine without a key." setting:""`
 }
 
 // Help is shown by serve --help.
@@ -145,6 +147,7 @@ type serviceOptions struct {
 	snapshotDir       string
 	snapshotURLs      []string
 	corsOrigins       []string
+	embedding         *embed.HTTPOptions
 	logger            *slog.Logger
 }
 
@@ -158,6 +161,9 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	}
 	var err error
 	if options.corsOrigins, err = origins(c.CORS); err != nil {
+		return err
+	}
+	if options.embedding, err = c.Embedding.options(logger); err != nil {
 		return err
 	}
 	if options.apiKey, err = secret("api-key", c.APIKey, c.APIKeyFile); err != nil {

@@ -18,7 +18,7 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n, err := node.Open(node.Config{DataDir: o.dataDir, MemoryLimit: o.memoryLimit, Logger: o.logger, Metrics: metrics,
-		SnapshotDir: o.snapshotDir, SnapshotURLs: o.snapshotURLs, SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
+		SnapshotDir: o.snapshotDir, SnapshotURLs: o.snapshotURLs, Embedding: o.embedding, SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
 	if err != nil {
 		return services{}, nil, err
 	}

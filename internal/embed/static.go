@@ -15,6 +15,9 @@ import (
 // StaticModel is the name of the model that is part of the program.
 const StaticModel = "vectord/minilm-static-256"
 
+// StaticDim is the number of components of its vectors.
+const StaticDim = 256
+
 // Static embeds by a table with a vector for each token: a text is the mean of its tokens' vectors, normalised. Order and
 // grammar are lost, and so is what a word means beside another. A text costs microseconds.
 //

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vectord/vectord/engine"
 	"github.com/vectord/vectord/index/simd"
+	"github.com/vectord/vectord/internal/embed"
 	"github.com/vectord/vectord/replication"
 	"github.com/vectord/vectord/storage"
 )
@@ -32,6 +33,8 @@ type Config struct {
 	SnapshotDir string
 	// SnapshotURLs are the URLs from which, or from below which, a request may have a snapshot fetched.
 	SnapshotURLs []string
+	// Embedding is an endpoint that makes vectors of texts; nil: none beside the model that is part of the program.
+	Embedding *embed.HTTPOptions
 	// Fatal is called with the first error after which nothing can be promised; nil logs it and exits with status 1.
 	Fatal func(error)
 }
@@ -74,6 +77,9 @@ func Open(c Config) (*Node, error) {
 		c.Metrics.MustRegister(storageCollector{store})
 	}
 	options.Metrics = registerer
+	if options.Embedders, err = embedders(c.Embedding, registerer); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	db, err := engine.Open(store, options)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), store.Close())
