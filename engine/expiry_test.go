@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,11 +16,14 @@ import (
 // clockLog applies what is proposed at once, at the time of a clock that the test turns.
 type clockLog struct {
 	r    *replica
+	mu   sync.Mutex // guards last, and makes one order of what several shards propose at the same time
 	last uint64
 	now  int64
 }
 
 func (l *clockLog) Propose(_ context.Context, group uint32, command []byte) (vectord.Result, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.last++
 	return l.r.apply(vectord.Entry{Group: group, Index: l.last, Time: l.now, Command: command})[0], nil
 }
