@@ -271,6 +271,7 @@ func (x *vectorIndex) takeBack(g *hnsw.Graph, moves []move) {
 		}
 	}
 	x.graph.Store(nil)
+	x.removals.Add(1) // a search that began since the first may have passed fresh too early, and waits for mu to look into cold
 }
 
 // thinned returns at most trainSampleMax of the slots, evenly chosen.

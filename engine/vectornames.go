@@ -143,6 +143,7 @@ func (db *DB) releaseDropped(all []droppedVectors) {
 	}
 	db.background.Go(func() {
 		for _, d := range all {
+			d.vectors.noteRemoval() // for a search that got hold of them and began to count after the first
 			db.releaseVectors(d.vectors)
 			d.shard.feed.drop(d.vectors.number) // the background work that could set it has ended
 		}

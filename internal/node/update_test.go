@@ -78,10 +78,14 @@ func TestUpdatesUnderSearches(t *testing.T) {
 			}
 		})
 	}
+	// Copies of points that are no neighbors of the query move from slot to slot.
+	hits, err := db.Search(background, "c", vectord.Query{Nearest: vectord.Near(query), Limit: points, Params: vectord.SearchParams{Exact: true}})
+	if err != nil || len(hits) != points {
+		t.Fatalf("%d hits, %v", len(hits), err)
+	}
 	busy.Go(func() {
-		for i := 0; !stop.Load(); i = (i + 1) % 500 { // moves points that are among no answer from slot to slot
-			far := make([]float32, nodeDim)
-			far[0], far[1] = 1000, float32(i)
+		for i := 0; !stop.Load(); i = (i + 1) % 500 {
+			far := slices.Clone(vectors[hits[points/2+i].ID.Number()])
 			if _, err := db.Write(background, "c", []vectord.Operation{{Kind: vectord.OpUpsert, Points: []vectord.Point{{ID: vectord.NumberID(uint64(points + i)),
 				Vectors: vectord.Unnamed(far)}}}}, vectord.WriteOptions{}); err != nil {
 				t.Error(err)
