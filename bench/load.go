@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ const vectorTextBytes = 13
 type Load struct {
 	Client      *client.Client
 	Collection  string
-	Dim         int    // of every vector; 0 takes the first one's
+	Dim         int    // of every default vector; 0 takes the first one's
 	Batch       int    // points in one request, from 1 to vectord.MaxBatchPoints
 	Concurrency int    // requests on their way at a time, from 1 to LoadConcurrencyMax
 	Skip        uint64 // points at the beginning that are there already
@@ -130,7 +131,13 @@ func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch) err
 			row++
 			continue
 		}
-		pointBytes := vectorTextBytes*len(p.Vectors.Unnamed()) + len(p.Payload)
+		pointBytes := len(p.Payload)
+		for _, v := range p.Vectors {
+			pointBytes += vectorTextBytes * (len(v.Values) + len(v.Indices))
+			if v.Text != nil {
+				pointBytes += len(v.Text.Text)
+			}
+		}
 		if len(b.points) > 0 && (len(b.points) == l.Batch || size+pointBytes > batchBytesMax) {
 			if err := send(); err != nil {
 				return err
@@ -138,7 +145,11 @@ func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch) err
 		}
 		row++
 		size += pointBytes
-		b.points = append(b.points, vectord.Point{ID: p.ID, Vectors: vectord.Unnamed(append([]float32(nil), p.Vectors.Unnamed()...)), Payload: append([]byte(nil), p.Payload...)})
+		own := vectord.Point{ID: p.ID, Vectors: slices.Clone(p.Vectors), Payload: slices.Clone(p.Payload)}
+		for i := range own.Vectors {
+			own.Vectors[i].Vector = own.Vectors[i].Clone()
+		}
+		b.points = append(b.points, own)
 	}
 	switch {
 	case row == 0:

@@ -27,7 +27,7 @@ const (
 	mixedLoadConcurrency = 4
 	mixedDeleteBatch     = 1000
 
-	// indexPoll is how often Mixed asks whether the server has indexed everything, indexWithin how long it goes on.
+	// indexPoll is how often settle asks whether the server has indexed everything, indexWithin how long it goes on.
 	indexPoll   = 100 * time.Millisecond
 	indexWithin = 10 * time.Minute
 )
@@ -180,15 +180,15 @@ func (m *Mixed) fill(ctx context.Context, progress func(step string)) error {
 		}
 	}
 	progress("waiting for the index")
-	return m.settle(ctx)
+	return settle(ctx, m.Client, m.Collection)
 }
 
 // settle waits until the server says that all vectors are indexed.
-func (m *Mixed) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, indexWithin, fmt.Errorf("collection %q is not indexed after %v", m.Collection, indexWithin))
+func settle(ctx context.Context, c *client.Client, collection string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, indexWithin, fmt.Errorf("collection %q is not indexed after %v", collection, indexWithin))
 	defer cancel()
 	for {
-		info, err := m.Client.Collection(ctx, m.Collection)
+		info, err := c.Collection(ctx, collection)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -240,7 +240,7 @@ func (m *Mixed) restore(ctx context.Context, ids []vectord.PointID) error {
 		}
 		ids = ids[n:]
 	}
-	return m.settle(ctx)
+	return settle(ctx, m.Client, m.Collection)
 }
 
 // firstRows reads vectors up to a row as points whose ids are the rows.

@@ -37,6 +37,7 @@ type benchCmd struct {
 	Churn       benchChurnCmd       `cmd:"" help:"Build an index in this process and measure what deletes and inserts do to it."`
 	Collections benchCollectionsCmd `cmd:"" help:"Measure in this process what many empty collections cost."`
 	Mixed       benchMixedCmd       `cmd:"" help:"Measure searches of a running server during writes, and writes during searches."`
+	Hybrid      benchHybridCmd      `cmd:"" help:"Measure how well a running server finds texts by meaning, by words and by both."`
 }
 
 type benchANNCmd struct {

@@ -38,6 +38,7 @@ var rules = []rule{
 	{pkg: "internal/access", imports: []string{".", "internal/token"}, tests: []string{"internal/model"}},
 	{pkg: "internal/arch"},
 	{pkg: "internal/config", imports: []string{"."}},
+	{pkg: "internal/embed", imports: []string{"."}},
 	{pkg: "internal/model", imports: []string{".", "internal/text"}},
 	{pkg: "internal/node", imports: []string{".", "engine", "index", "replication", "scheduler", "server", "storage"},
 		tests: []string{"internal/model", "internal/openapi"}},
