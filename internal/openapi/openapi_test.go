@@ -67,6 +67,8 @@ func TestCheck(t *testing.T) {
 	put("/things/7", `{"id": 7, "more": 1}`, 200, "") // requests are not closed
 	put("/things/7", `{"id": "7"}`, 200, "want integer")
 	put("/things/7", `{"id": "7"}`, 400, "") // it was refused
+	check(t, d, Exchange{Method: "PUT", Path: "/things/7", Request: []byte(`{}`), RequestType: "application/x-www-form-urlencoded", Status: 200,
+		AnswerType: "text/plain"}, "missing property 'id'") // as curl sends it
 	put("/things/last", `{}`, 204, "")
 	put("/things/last", `{}`, 200, "no such status")
 	put("/things", `{}`, 405, "")
