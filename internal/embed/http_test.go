@@ -218,6 +218,32 @@ func TestHTTPRefusesAnswers(t *testing.T) {
 	f("longer than", `{"data":[`+strings.Repeat(" ", httpAnswerBytes+2*2*httpComponentBytes))
 }
 
+// TestHTTPBoundsAnswers counts what is read of an answer that does not end by itself.
+func TestHTTPBoundsAnswers(t *testing.T) {
+	h, body := open(t, HTTPOptions{URL: "http://x/"}), &spaces{left: 64 << 20}
+	h.client.Transport = answers(func(*http.Request) (*http.Response, error) {
+		r := answer(200, "")
+		r.Body = io.NopCloser(body)
+		return r, nil
+	})
+	_, err := h.Embed(context.Background(), []string{"a"})
+	if read := 64<<20 - body.left; vectord.KindOf(err) != vectord.KindInternal || read > httpAnswerBytes+2*httpComponentBytes+1 {
+		t.Errorf("%d bytes were read, %v", read, err)
+	}
+}
+
+type spaces struct{ left int }
+
+func (s *spaces) Read(p []byte) (int, error) {
+	n := min(len(p), s.left)
+	s.left -= n
+	if n == 0 {
+		return 0, io.EOF
+	}
+	copy(p, bytes.Repeat([]byte(" "), n))
+	return n, nil
+}
+
 // TestHTTPShowsLittle checks that clients are told what concerns their text, and nothing of keys and hosts.
 func TestHTTPShowsLittle(t *testing.T) {
 	f := func(status int, want string) {
