@@ -110,7 +110,8 @@ func TestCacheBoundsBytes(t *testing.T) {
 		}
 	}
 	before := c.Stats()
-	if _, err := c.Embed(context.Background(), []string{strings.Repeat("x", 1000)}); err != nil || c.Stats().Entries != before.Entries {
+	_, err := c.Embed(context.Background(), []string{strings.Repeat("x", 1000)})
+	if err != nil || c.Stats().Entries != before.Entries {
 		t.Errorf("a text beyond the bound: %+v, %v", c.Stats(), err)
 	}
 	if _, err := NewCache(&counter{}, CacheOptions{Bytes: -1}); vectord.KindOf(err) != vectord.KindInvalid {

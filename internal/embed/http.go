@@ -20,7 +20,7 @@ import (
 )
 
 // HTTPOptions name an endpoint that speaks OpenAI's embeddings API, as OpenAI, Ollama, vLLM, Text Embeddings Inference and
-// others do. They are the operator's: nothing of a request chooses where texts are sent.
+// others do. They are the operator's: nothing of a request chooses where texts are sent. Proxies are those of the environment.
 type HTTPOptions struct {
 	URL   string // of the endpoint itself: https://api.openai.com/v1/embeddings
 	Model string // what the endpoint calls the model

@@ -115,6 +115,8 @@ func answer(status int, body string) *http.Response {
 
 const fine = `{"data":[{"index":0,"embedding":[1,0]}]}`
 
+const ok = vectord.Kind(255) // no error, for KindInternal is 0
+
 // TestHTTPRetries plays answers of an endpoint in a time of their own, and checks when it is asked.
 func TestHTTPRetries(t *testing.T) {
 	status := func(status int, header string) func() (*http.Response, error) {
@@ -138,7 +140,8 @@ func TestHTTPRetries(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				got, err := h.Embed(ctx, []string{"a"})
-				if calls != len(script) || (err == nil) != (got != nil) || err != nil && vectord.KindOf(err) != kind || err == nil && kind != 0 {
+				if calls != len(script) || (err == nil) != (got != nil) ||
+					(err == nil) != (kind == ok) || err != nil && vectord.KindOf(err) != kind {
 					t.Errorf("%d calls, %v, %v", calls, got, err)
 				}
 				if took := time.Since(start); took < least || took > most {
@@ -152,7 +155,6 @@ func TestHTTPRetries(t *testing.T) {
 		})
 	}
 	type script = []func() (*http.Response, error)
-	const ok = vectord.KindInternal // the zero value
 	ms := time.Millisecond
 	f("at once", script{status(200, "")}, ok, 0, 0)
 	f("doubling", script{lost, status(503, ""), status(429, ""), status(200, "")}, ok, 875*ms, 1750*ms)
@@ -163,7 +165,8 @@ func TestHTTPRetries(t *testing.T) {
 	f("retry after a date that has passed", script{status(503, "Sat, 01 Jan 1999 00:00:09 GMT"), status(200, "")}, ok, 125*ms, 250*ms)
 	f("retry after nonsense", script{status(503, "soon"), status(200, "")}, ok, 125*ms, 250*ms)
 	f("retry much later", script{status(429, "31")}, vectord.KindOverloaded, 0, 0)
-	f("beyond the deadline", script{status(429, "25"), status(429, "25"), status(429, "25")}, vectord.KindOverloaded, 50*time.Second, 50*time.Second)
+	f("beyond the deadline", script{status(429, "25"), status(429, "25"), status(429, "25")}, vectord.KindOverloaded,
+		50*time.Second, 50*time.Second)
 	f("key", script{status(401, "")}, vectord.KindInternal, 0, 0)
 	f("text", script{status(400, "")}, vectord.KindUnprocessable, 0, 0)
 	f("not found", script{status(404, "")}, vectord.KindInternal, 0, 0)
@@ -191,7 +194,8 @@ func TestHTTPTimesOut(t *testing.T) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})
-		if _, err := h.Embed(context.Background(), []string{"a"}); vectord.KindOf(err) != vectord.KindOverloaded || time.Since(start) != 2*time.Second {
+		_, err := h.Embed(context.Background(), []string{"a"})
+		if vectord.KindOf(err) != vectord.KindOverloaded || time.Since(start) != 2*time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
@@ -216,6 +220,32 @@ func TestHTTPRefusesAnswers(t *testing.T) {
 	f("answer", `{"data":[{"index":0,"embedding":["1",0]},{"index":1,"embedding":[1,0]}]}`)
 	f("answer", `{"data":`)
 	f("longer than", `{"data":[`+strings.Repeat(" ", httpAnswerBytes+2*2*httpComponentBytes))
+}
+
+// TestHTTPBoundsAnswers counts what is read of an answer that does not end by itself.
+func TestHTTPBoundsAnswers(t *testing.T) {
+	h, body := open(t, HTTPOptions{URL: "http://x/"}), &spaces{left: 64 << 20}
+	h.client.Transport = answers(func(*http.Request) (*http.Response, error) {
+		r := answer(200, "")
+		r.Body = io.NopCloser(body)
+		return r, nil
+	})
+	_, err := h.Embed(context.Background(), []string{"a"})
+	if read := 64<<20 - body.left; vectord.KindOf(err) != vectord.KindInternal || read > httpAnswerBytes+2*httpComponentBytes+1 {
+		t.Errorf("%d bytes were read, %v", read, err)
+	}
+}
+
+type spaces struct{ left int }
+
+func (s *spaces) Read(p []byte) (int, error) {
+	n := min(len(p), s.left)
+	s.left -= n
+	if n == 0 {
+		return 0, io.EOF
+	}
+	copy(p, bytes.Repeat([]byte(" "), n))
+	return n, nil
 }
 
 // TestHTTPShowsLittle checks that clients are told what concerns their text, and nothing of keys and hosts.
@@ -257,7 +287,8 @@ func TestHTTPRedirects(t *testing.T) {
 	f := func(want string, to func(r *http.Request) string, status int) {
 		t.Helper()
 		_, err := redirect(to, status).Embed(context.Background(), []string{"1"})
-		if want == "" && err != nil || want != "" && (vectord.KindOf(err) != vectord.KindInternal || !strings.Contains(fmt.Sprint(err), want)) {
+		refused := vectord.KindOf(err) == vectord.KindInternal && strings.Contains(fmt.Sprint(err), want)
+		if want == "" && err != nil || want != "" && !refused {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
