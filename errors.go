@@ -24,11 +24,12 @@ const (
 	KindClosed             // the server is shutting down
 	KindUnsupported        // understood, but not offered by this server
 	KindNoSpace            // the disk has no room for it
+	KindLimited            // beyond a limit that the collection sets itself
 )
 
 func (k Kind) String() string {
 	names := [...]string{"internal", "invalid", "unprocessable", "not found", "exists", "too large", "overloaded",
-		"no memory", "timeout", "closed", "unsupported", "no space"}
+		"no memory", "timeout", "closed", "unsupported", "no space", "limited"}
 	if int(k) < len(names) {
 		return names[k]
 	}

@@ -30,7 +30,7 @@ func exceeded[T int | int64 | float64](value T, limit *T, name, setting string) 
 	if limit == nil || value <= *limit {
 		return nil
 	}
-	return vectord.Errorf(vectord.KindUnsupported, `Limit exceeded %v > %v for "%s": the collection's %s forbids it`, value, *limit, name, setting)
+	return vectord.Errorf(vectord.KindLimited, `Limit exceeded %v > %v for "%s": the collection's %s forbids it`, value, *limit, name, setting)
 }
 
 func firstError(errs ...error) error {
@@ -71,7 +71,7 @@ func (l *limiters) take(key limiterKey, perMinute, operations int, now time.Time
 	}
 	r := limiter.ReserveN(now, operations)
 	if !r.OK() {
-		return vectord.Errorf(vectord.KindUnsupported, "%d operations in one request, the collection's %s_rate_limit is %d a minute: split the request",
+		return vectord.Errorf(vectord.KindLimited, "%d operations in one request, the collection's %s_rate_limit is %d a minute: split the request",
 			operations, what, perMinute)
 	}
 	if wait := r.DelayFrom(now); wait > 0 {
@@ -133,7 +133,7 @@ func (c *collection) checkStrict(q *vectord.Query) error {
 	}
 	p := &q.Params
 	if p.Exact && m.SearchAllowExact != nil && !*m.SearchAllowExact {
-		return vectord.Errorf(vectord.KindUnsupported, `"exact": true is forbidden by the collection's search_allow_exact, false`)
+		return vectord.Errorf(vectord.KindLimited, `"exact": true is forbidden by the collection's search_allow_exact, false`)
 	}
 	err := firstError(exceeded(q.Limit, m.MaxQueryLimit, "limit", "max_query_limit"),
 		exceeded(p.HNSWEf, m.SearchMaxHNSWEf, "hnsw_ef", "search_max_hnsw_ef"),
@@ -306,7 +306,7 @@ func (w *strictWalk) indexed(name string, types ...vectord.FieldType) error {
 	if len(types) > 0 {
 		of = fmt.Sprintf(" of one of the following types: %v", types)
 	}
-	return vectord.Errorf(vectord.KindUnsupported, "Index required but not found for %q%s: the collection's %s is false", name, of, w.unindexed)
+	return vectord.Errorf(vectord.KindLimited, "Index required but not found for %q%s: the collection's %s is false", name, of, w.unindexed)
 }
 
 // checkStrictWrite checks the operations of a write.
@@ -393,7 +393,7 @@ func (c *collection) checkSizes(m *vectord.StrictMode) error {
 		if limit == nil || size < *limit {
 			return nil
 		}
-		return vectord.Errorf(vectord.KindUnsupported, "Max %s storage size limit of %d bytes reached, there are %d: the collection's %s forbids more", what, *limit, size, setting)
+		return vectord.Errorf(vectord.KindLimited, "Max %s storage size limit of %d bytes reached, there are %d: the collection's %s forbids more", what, *limit, size, setting)
 	}
 	vectors, payload := c.sizes()
 	return firstError(reached(vectors, m.MaxVectorSizeBytes, "vector", "max_collection_vector_size_bytes"),

@@ -65,7 +65,7 @@ func statusOf(err error) (status int, text string) {
 			place = inBody
 		}
 		return fasthttp.StatusUnprocessableEntity, "Validation error in " + place + ": [" + text + "]"
-	case vectord.KindUnsupported:
+	case vectord.KindUnsupported, vectord.KindLimited:
 		return fasthttp.StatusBadRequest, "Bad request: " + text
 	case vectord.KindNotFound:
 		return fasthttp.StatusNotFound, "Not found: " + text

@@ -59,6 +59,7 @@ func TestStatusOfEveryKind(t *testing.T) {
 	f(fmt.Errorf("wrapped: %w", vectord.Errorf(vectord.KindInvalid, "a")), 400, "Wrong input: wrapped: a")
 	f(vectord.Errorf(vectord.KindUnprocessable, "limit: 0"), 422, "Validation error in JSON body: [limit: 0]")
 	f(vectord.Errorf(vectord.KindUnsupported, "a"), 400, "Bad request: a")
+	f(vectord.Errorf(vectord.KindLimited, "a"), 400, "Bad request: a")
 	f(vectord.Errorf(vectord.KindNotFound, "a"), 404, "Not found: a")
 	f(vectord.Errorf(vectord.KindExists, "a"), 409, "Wrong input: a")
 	f(vectord.Errorf(vectord.KindTooLarge, "a"), 413, "Bad request: a")

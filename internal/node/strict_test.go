@@ -90,8 +90,8 @@ func TestStrictMode(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = beyond()
-		if kind := vectord.KindOf(err); kind != vectord.KindUnsupported {
-			t.Errorf("%s: error %v, want KindUnsupported", limits, err)
+		if kind := vectord.KindOf(err); kind != vectord.KindLimited {
+			t.Errorf("%s: error %v, want KindLimited", limits, err)
 			return
 		}
 		for _, text := range texts {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -171,6 +172,7 @@ func (c *call) admit(m *method, message proto.Message, ctx *limitedContext, star
 			return outOfRange("timeout", seconds, "1 or larger")
 		}
 		ctx.limit(start.Add(time.Duration(min(seconds, uint64(longTimeout/time.Second))) * time.Second))
+		ctx.Context = vectord.WithRequestedTimeout(ctx.Context, int(min(seconds, math.MaxInt32)))
 	}
 	return nil
 }

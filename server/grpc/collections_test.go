@@ -104,7 +104,7 @@ func TestCollections(t *testing.T) {
 		VectorsConfig:       qdrant.NewVectorsConfigDiffMap(map[string]*qdrant.VectorParamsDiff{"image": {HnswConfig: &qdrant.HnswConfigDiff{M: p(uint64(9))}, QuantizationConfig: qdrant.NewQuantizationDiffDisabled(), OnDisk: p(false)}}),
 		QuantizationConfig:  qdrant.NewQuantizationDiffDisabled(),
 		SparseVectorsConfig: qdrant.NewSparseVectorsConfig(map[string]*qdrant.SparseVectorParams{"terms": {Modifier: p(qdrant.Modifier_Idf)}}),
-		StrictModeConfig:    &qdrant.StrictModeConfig{MaxQueryLimit: p(uint32(200))},
+		StrictModeConfig:    &qdrant.StrictModeConfig{MaxQueryLimit: p(uint32(200)), MaxTimeout: p(uint32(5))},
 		Metadata:            qdrant.NewValueMap(map[string]any{"owner": nil, "more": 1.5}),
 	}))
 	config = must[*qdrant.CollectionInfo](h)(h.c.GetCollectionInfo(ctx, "c")).GetConfig()
@@ -119,6 +119,10 @@ func TestCollections(t *testing.T) {
 	if s := config.GetStrictModeConfig(); s.GetMaxQueryLimit() != 200 || s.GetUpsertMaxBatchsize() != 50 {
 		t.Errorf("updated strict mode: %v", s)
 	}
+	_, err := h.c.Count(ctx, &qdrant.CountPoints{CollectionName: "c", Timeout: p(uint64(6))})
+	h.refused(err, codes.InvalidArgument, "max_timeout")
+	_, err = h.c.Count(ctx, &qdrant.CountPoints{CollectionName: "c", Timeout: p(uint64(5))})
+	h.ok(err)
 	h.same("updated metadata", &qdrant.Struct{Fields: config.GetMetadata()}, &qdrant.Struct{Fields: qdrant.NewValueMap(map[string]any{"version": int64(9007199254740993), "more": 1.5})})
 	if config.GetParams().GetSparseVectorsConfig().GetMap()["terms"].GetModifier() != qdrant.Modifier_Idf {
 		t.Errorf("updated sparse vectors: %v", config.GetParams().GetSparseVectorsConfig())
@@ -181,7 +185,7 @@ func TestCollections(t *testing.T) {
 	h.refused(h.c.UpdateCollection(ctx, &qdrant.UpdateCollection{CollectionName: "a", Params: &qdrant.CollectionParamsDiff{ReplicationFactor: p(uint32(2))}}), codes.Unimplemented, "params")
 	h.refused(h.c.UpdateAliases(ctx, []*qdrant.AliasOperations{{}}), codes.InvalidArgument, "actions[0]")
 	h.refused(h.c.CreateShardKey(ctx, "a", &qdrant.CreateShardKey{ShardKey: qdrant.NewShardKey("k")}), codes.Unimplemented, "CreateShardKey")
-	_, err := h.c.GetCollectionInfo(ctx, "no")
+	_, err = h.c.GetCollectionInfo(ctx, "no")
 	h.refused(err, codes.NotFound, "no")
 	_, err = h.c.ListCollectionAliases(ctx, "no")
 	h.refused(err, codes.NotFound, "no")

@@ -27,6 +27,7 @@ var codeOf = map[vectord.Kind]codes.Code{
 	vectord.KindTimeout:       codes.DeadlineExceeded,
 	vectord.KindClosed:        codes.Unavailable,
 	vectord.KindUnsupported:   codes.Unimplemented,
+	vectord.KindLimited:       codes.InvalidArgument,
 }
 
 // denialCodes are those of the refusals of package access.
