@@ -44,9 +44,11 @@ const (
 	thinRatio  = 1.5
 
 	// holeScanRows is the number of visible nodes up to which all are compared if the query is in a hole: some hundred
-	// microseconds of work. Of more a walk finds most, with holeWidth times as many candidates as elsewhere.
+	// microseconds of work. Of more a walk finds most, with holeWidth times as many candidates as elsewhere, each of which takes
+	// the time of holeStep steps of a walk among all nodes; all are compared where that takes no longer.
 	holeScanRows = 40_000
 	holeWidth    = 1.3
+	holeStep     = 4 * filteredStep
 
 	// seedsMax is the number of visible nodes, spread over all of them, from which a filtered walk sets out, besides those
 	// met before: they may lie where nothing is visible.
@@ -106,12 +108,13 @@ func (s *searcher) probe() {
 	}
 	around := s.visibleShare(s.pool.keys[:min(probeNodes, len(s.pool.keys))])
 	hole := around*holeRatio < s.share
+	wide := holeWidth * float64(s.goal.ef)
 	switch {
-	case hole && s.matches <= holeScanRows:
+	case hole && (s.matches <= holeScanRows || s.graph.costs.scanPays(s, holeStep*wide)):
 		s.work.Plan = PlanScan
 	case hole:
 		s.work.Plan = PlanFiltered
-		s.goal.ef = int(holeWidth * float64(s.goal.ef))
+		s.goal.ef = int(wide)
 	case around*thinRatio < s.share:
 		s.work.Plan = PlanFiltered
 	}
