@@ -465,14 +465,24 @@ func (v *batchVectorsJSON) add(name string, column list[vectorJSON]) error {
 	return nil
 }
 
-// decodeUpsert reads the body of PUT points.
-func decodeUpsert(body []byte) (vectord.Operation, error) {
-	var u upsertJSON
-	if err := decodeBody(body, &u); err != nil {
+// operationForm is what a form in which requests spell an operation, a pointer to B, can do. The field is what stands before
+// the names of the form's fields in errors.
+type operationForm[B any] interface {
+	*B
+	operation(field string) (vectord.Operation, error)
+}
+
+// decodeOperation reads a body that is one operation in the form B.
+func decodeOperation[B any, P operationForm[B]](body []byte) (vectord.Operation, error) {
+	var b B
+	if err := decodeBody(body, &b); err != nil {
 		return vectord.Operation{}, err
 	}
-	return u.operation("")
+	return P(&b).operation("")
 }
+
+// decodeUpsert reads the body of PUT points.
+func decodeUpsert(body []byte) (vectord.Operation, error) { return decodeOperation[upsertJSON](body) }
 
 func (u *upsertJSON) operation(field string) (vectord.Operation, error) {
 	op := vectord.Operation{Kind: vectord.OpUpsert, UpdateFilter: u.UpdateFilter.filter()}
@@ -548,11 +558,7 @@ type updateVectorsJSON struct {
 }
 
 func decodeUpdateVectors(body []byte) (vectord.Operation, error) {
-	var u updateVectorsJSON
-	if err := decodeBody(body, &u); err != nil {
-		return vectord.Operation{}, err
-	}
-	return u.operation("")
+	return decodeOperation[updateVectorsJSON](body)
 }
 
 func (u *updateVectorsJSON) operation(field string) (vectord.Operation, error) {
@@ -572,11 +578,7 @@ type deleteVectorsJSON struct {
 }
 
 func decodeDeleteVectors(body []byte) (vectord.Operation, error) {
-	var d deleteVectorsJSON
-	if err := decodeBody(body, &d); err != nil {
-		return vectord.Operation{}, err
-	}
-	return d.operation("")
+	return decodeOperation[deleteVectorsJSON](body)
 }
 
 func (d *deleteVectorsJSON) operation(field string) (vectord.Operation, error) {
@@ -654,11 +656,7 @@ type deletePayloadJSON struct {
 }
 
 func decodeDeletePayload(body []byte) (vectord.Operation, error) {
-	var d deletePayloadJSON
-	if err := decodeBody(body, &d); err != nil {
-		return vectord.Operation{}, err
-	}
-	return d.operation("")
+	return decodeOperation[deletePayloadJSON](body)
 }
 
 func (d *deletePayloadJSON) operation(field string) (vectord.Operation, error) {

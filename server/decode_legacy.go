@@ -26,6 +26,15 @@ func (l *legacyJSON) complete(out *query, field string) error {
 	return nil
 }
 
+// decodeLegacy reads a body that is one query in the form B.
+func decodeLegacy[B any, P queryForm[B]](body []byte) (query, error) {
+	var b B
+	if err := decodeBody(body, &b); err != nil {
+		return query{}, err
+	}
+	return P(&b).query("")
+}
+
 // recommendBodyJSON is the body of POST points/recommend.
 type recommendBodyJSON struct {
 	legacyJSON
@@ -39,27 +48,10 @@ func (b *recommendBodyJSON) query(field string) (out query, err error) {
 	return out, b.complete(&out, field)
 }
 
-func decodeRecommend(body []byte) (query, error) {
-	var b recommendBodyJSON
-	if err := decodeBody(body, &b); err != nil {
-		return query{}, err
-	}
-	return b.query("")
-}
+func decodeRecommend(body []byte) (query, error) { return decodeLegacy[recommendBodyJSON](body) }
 
 // decodeRecommendBatch reads the body of POST points/recommend/batch.
-func decodeRecommendBatch(body []byte) ([]query, error) {
-	var b struct {
-		Searches *list[recommendBodyJSON] `json:"searches"`
-	}
-	if err := decodeBody(body, &b); err != nil {
-		return nil, err
-	}
-	if b.Searches == nil {
-		return nil, missing("searches")
-	}
-	return queriesOf(len(*b.Searches), func(i int, field string) (query, error) { return (*b.Searches)[i].query(field) })
-}
+func decodeRecommendBatch(body []byte) ([]query, error) { return decodeBatch[recommendBodyJSON](body) }
 
 // discoverBodyJSON is the body of POST points/discover: without a target the context is all that counts.
 type discoverBodyJSON struct {
@@ -84,27 +76,10 @@ func (b *discoverBodyJSON) query(field string) (out query, err error) {
 	return out, b.complete(&out, field)
 }
 
-func decodeDiscover(body []byte) (query, error) {
-	var b discoverBodyJSON
-	if err := decodeBody(body, &b); err != nil {
-		return query{}, err
-	}
-	return b.query("")
-}
+func decodeDiscover(body []byte) (query, error) { return decodeLegacy[discoverBodyJSON](body) }
 
 // decodeDiscoverBatch reads the body of POST points/discover/batch.
-func decodeDiscoverBatch(body []byte) ([]query, error) {
-	var b struct {
-		Searches *list[discoverBodyJSON] `json:"searches"`
-	}
-	if err := decodeBody(body, &b); err != nil {
-		return nil, err
-	}
-	if b.Searches == nil {
-		return nil, missing("searches")
-	}
-	return queriesOf(len(*b.Searches), func(i int, field string) (query, error) { return (*b.Searches)[i].query(field) })
-}
+func decodeDiscoverBatch(body []byte) ([]query, error) { return decodeBatch[discoverBodyJSON](body) }
 
 // decodeSearchGroups reads the body of POST points/search/groups.
 func decodeSearchGroups(body []byte) (out groups, err error) {

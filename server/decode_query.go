@@ -381,11 +381,7 @@ func decodeSearch(body []byte) (query, error) {
 		s.Vector.vectorJSON = vector
 		return s.query("")
 	}
-	s = searchJSON{}
-	if err := decodeBody(body, &s); err != nil {
-		return query{}, err
-	}
-	return s.query("")
+	return decodeLegacy[searchJSON](body)
 }
 
 func (s *searchJSON) query(field string) (out query, err error) {
@@ -404,23 +400,22 @@ func (s *searchJSON) query(field string) (out query, err error) {
 }
 
 // decodeQueryBatch reads the body of POST points/query/batch.
-func decodeQueryBatch(body []byte) ([]query, error) {
-	var b struct {
-		Searches *list[queryJSON] `json:"searches"`
-	}
-	if err := decodeBody(body, &b); err != nil {
-		return nil, err
-	}
-	if b.Searches == nil {
-		return nil, missing("searches")
-	}
-	return queriesOf(len(*b.Searches), func(i int, field string) (query, error) { return (*b.Searches)[i].query(field) })
-}
+func decodeQueryBatch(body []byte) ([]query, error) { return decodeBatch[queryJSON](body) }
 
 // decodeSearchBatch reads the body of POST points/search/batch.
-func decodeSearchBatch(body []byte) ([]query, error) {
+func decodeSearchBatch(body []byte) ([]query, error) { return decodeBatch[searchJSON](body) }
+
+// queryForm is what a form in which requests spell a query, a pointer to B, can do. The field is what stands before the names
+// of the form's fields in errors.
+type queryForm[B any] interface {
+	*B
+	query(field string) (query, error)
+}
+
+// decodeBatch reads the body of a batch of queries in the form B.
+func decodeBatch[B any, P queryForm[B]](body []byte) ([]query, error) {
 	var b struct {
-		Searches *list[searchJSON] `json:"searches"`
+		Searches *list[B] `json:"searches"`
 	}
 	if err := decodeBody(body, &b); err != nil {
 		return nil, err
@@ -428,17 +423,14 @@ func decodeSearchBatch(body []byte) ([]query, error) {
 	if b.Searches == nil {
 		return nil, missing("searches")
 	}
-	return queriesOf(len(*b.Searches), func(i int, field string) (query, error) { return (*b.Searches)[i].query(field) })
-}
-
-func queriesOf(n int, get func(i int, field string) (query, error)) ([]query, error) {
-	if n > maxBatchQueries {
-		return nil, outOfRange("searches", n, fmt.Sprintf("%d elements or fewer", maxBatchQueries))
+	searches := *b.Searches
+	if len(searches) > maxBatchQueries {
+		return nil, outOfRange("searches", len(searches), fmt.Sprintf("%d elements or fewer", maxBatchQueries))
 	}
-	out := make([]query, n)
+	out := make([]query, len(searches))
 	for i := range out {
 		var err error
-		if out[i], err = get(i, fmt.Sprintf("searches[%d].", i)); err != nil {
+		if out[i], err = P(&searches[i]).query(fmt.Sprintf("searches[%d].", i)); err != nil {
 			return nil, err
 		}
 	}
