@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -256,13 +257,7 @@ func (c *benchServeCmd) Run(s *session) error {
 	if b.Truth, err = loadTruth(c.Truth); err != nil {
 		return err
 	}
-	bar := newProgress(s.stderr)
-	report, err := b.Run(s.ctx, bar.show)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+	return printRun(s, c.JSON, b.Run)
 }
 
 type benchIngestCmd struct {
@@ -350,13 +345,7 @@ func (c *benchRecallCmd) Run(s *session) error {
 			return err
 		}
 	}
-	bar := newProgress(s.stderr)
-	report, err := r.Run(s.ctx, bar.show)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+	return printRun(s, c.JSON, r.Run)
 }
 
 // loadTruth reads an ivecs file; without a path there is no truth.
@@ -387,6 +376,22 @@ func writePlot(path string, plot *bench.Plot) error {
 		return err
 	}
 	return errors.Join(plotFormats[filepath.Ext(path)](plot, f), f.Close())
+}
+
+// printRun runs a benchmark, showing how far it is, and prints its report.
+func printRun[R any, P interface {
+	*R
+	WriteTable(w io.Writer) error
+}](s *session, asJSON bool,
+	run func(ctx context.Context, progress func(string)) (R, error),
+) error {
+	bar := newProgress(s.stderr)
+	report, err := run(s.ctx, bar.show)
+	bar.clear()
+	if err != nil {
+		return err
+	}
+	return printReport(s.stdout, asJSON, report, P(&report).WriteTable)
 }
 
 // printReport writes a report as one line of JSON or as a table.

@@ -46,11 +46,5 @@ func (c *benchCollectionsCmd) Run(s *session) error {
 		}
 		return n.Engine(), n, nil
 	}}
-	bar := newProgress(s.stderr)
-	report, err := b.Run(s.ctx, bar.show)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+	return printRun(s, c.JSON, b.Run)
 }

@@ -50,11 +50,5 @@ func (c *benchFilterCmd) Run(s *session) error {
 	if f.Queries, err = dataset.LoadVectors(c.Query, benchQueriesMax); err != nil {
 		return err
 	}
-	bar := newProgress(s.stderr)
-	report, err := f.Run(s.ctx, bar.show)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+	return printRun(s, c.JSON, f.Run)
 }

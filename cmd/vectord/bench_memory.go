@@ -35,11 +35,5 @@ func (c *benchMemoryCmd) Run(s *session) error {
 		return fmt.Errorf("--metric: %w", err)
 	}
 	m := bench.Memory{Points: c.Points, Dim: c.Dim, Metric: metric, M: c.M, EfConstruct: c.EfConstruct, Codec: c.name(), Threads: c.Threads, Dir: c.Dir}
-	bar := newProgress(s.stderr)
-	report, err := m.Run(s.ctx, bar.show)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+	return printRun(s, c.JSON, m.Run)
 }

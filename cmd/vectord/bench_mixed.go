@@ -64,11 +64,5 @@ func (c *benchMixedCmd) Run(s *session) error {
 	if b.Queries, err = dataset.LoadVectors(c.Query, benchQueriesMax); err != nil {
 		return err
 	}
-	bar := newProgress(s.stderr)
-	report, err := b.Run(s.ctx, bar.show)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	return printReport(s.stdout, c.JSON, report, report.WriteTable)
+	return printRun(s, c.JSON, b.Run)
 }
