@@ -22,6 +22,10 @@ const LoadConcurrencyMax = 256
 // batchBytesMax closes a batch before its JSON nears the 32 MiB that a server takes in one request.
 const batchBytesMax = 16 << 20
 
+// loadAheadMax bounds, as a multiple of the concurrency, the batches that are handed on behind one that is not acknowledged:
+// what a load that ends early has written beyond the point where it goes on.
+const loadAheadMax = 2
+
 // vectorTextBytes estimates the JSON of one component.
 const vectorTextBytes = 13
 
@@ -60,7 +64,8 @@ func (l *Load) Run(ctx context.Context, r dataset.Reader) (LoadReport, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	state := loadState{acknowledged: l.Acknowledged, histogram: newHistogram(), points: l.Skip, ends: make(map[int]uint64)}
+	state := loadState{acknowledged: l.Acknowledged, histogram: newHistogram(), points: l.Skip, ends: make(map[int]uint64),
+		ahead: make(chan struct{}, loadAheadMax*l.Concurrency)}
 	batches := make(chan batch)
 	var workers sync.WaitGroup
 	for range l.Concurrency {
@@ -75,7 +80,7 @@ func (l *Load) Run(ctx context.Context, r dataset.Reader) (LoadReport, error) {
 			}
 		})
 	}
-	if err := l.read(ctx, r, batches); err != nil {
+	if err := l.read(ctx, r, batches, state.ahead); err != nil {
 		cancel(err)
 	}
 	close(batches)
@@ -96,14 +101,19 @@ type batch struct {
 	points []vectord.Point
 }
 
-// read cuts the data set into batches and hands them on until ctx ends.
-func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch) error {
+// read cuts the data set into batches and hands them on, each when there is room in ahead, until ctx ends.
+func (l *Load) read(ctx context.Context, r dataset.Reader, out chan<- batch, ahead chan<- struct{}) error {
 	dim := l.Dim
 	b := batch{}
 	size := 0
 	row := uint64(0) // of the next point
 	send := func() error {
 		b.end = row
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case ahead <- struct{}{}:
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -172,6 +182,7 @@ type loadState struct {
 	points    uint64         // all points before this one are acknowledged
 	next      int            // number of the batch that begins there
 	ends      map[int]uint64 // ends of later batches that are acknowledged, by number
+	ahead     chan struct{}  // holds one for each batch that was handed on and is not before points
 }
 
 func (s *loadState) done(b batch, took time.Duration) {
@@ -186,6 +197,7 @@ func (s *loadState) done(b batch, took time.Duration) {
 			return
 		}
 		delete(s.ends, s.next)
+		<-s.ahead
 		s.next++
 		s.points = end
 		if s.acknowledged != nil {

@@ -205,8 +205,8 @@ func TestImportResumes(t *testing.T) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	// What was on its way comes again, and after the kill at most a second's worth: here, all since the interruption.
-	if len(k.points) != n || k.writes > n+n/4+4*concurrency*batch {
+	// What was ahead comes again, and after the kill at most a second's worth: here, all since the interruption.
+	if len(k.points) != n || k.writes > n+n/4+2*2*concurrency*batch {
 		t.Errorf("%d points arrived in %d writes, want all %d", len(k.points), k.writes, n)
 	}
 	if _, err := os.Stat(path + importStateSuffix); err == nil {
