@@ -69,7 +69,7 @@ func statusOf(err error) (status int, text string) {
 		return fasthttp.StatusBadRequest, "Bad request: " + text
 	case vectord.KindNotFound:
 		return fasthttp.StatusNotFound, "Not found: " + text
-	case vectord.KindExists:
+	case vectord.KindExists, vectord.KindConflict:
 		return fasthttp.StatusConflict, "Wrong input: " + text
 	case vectord.KindTooLarge:
 		return fasthttp.StatusRequestEntityTooLarge, "Bad request: " + text
