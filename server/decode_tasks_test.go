@@ -96,7 +96,9 @@ func FuzzDecodeRedrive(f *testing.F) {
 }
 
 func FuzzDecodeQueueConfig(f *testing.F) {
-	fuzzChecked(f, func(body []byte) (vectord.QueueConfig, error) { return decodeQueueConfig(vectord.DefaultQueueConfig(), body) },
+	fuzzChecked(f, func(body []byte) (vectord.QueueConfig, error) {
+		return decodeQueueConfig(vectord.DefaultQueueConfig(), body)
+	},
 		`{"max_depth":7,"drop_policy":"evict_lowest","backoff":{"factor":3,"jitter":null},"routing":{"policy":"weighted","fallback":"agent:a"},
 		"rate_limit":{"per_second":0.5,"burst":2},"fairness":{"rate_limit_per_key":null},"durability":"memory"}`)
 }
