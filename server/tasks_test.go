@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vectord/vectord"
@@ -426,6 +427,64 @@ func TestWaitingTakesNoPlace(t *testing.T) {
 	if n, m, c := h.srv.waiting.Load(), h.srv.streams.Load(), h.srv.calls.Load(); n != 0 || m != 0 || c != 0 {
 		t.Errorf("%d requests wait, %d streams are sent, %d are served", n, m, c)
 	}
+}
+
+// TestPageBytes checks that a page of large tasks is cut short, and the next one goes on from there.
+func TestPageBytes(t *testing.T) {
+	h, f := startTasks(t, Options{})
+	payload := json.RawMessage(`"` + strings.Repeat("x", vectord.MaxTaskBytes-2) + `"`)
+	const fit = taskPageBytes / vectord.MaxTaskBytes
+	for i := range fit + 2 {
+		f.addTask(vectord.Task{ID: vectord.TaskID{15: byte(i + 1)}, Status: vectord.TaskQueued, NewTask: vectord.NewTask{Payload: payload}})
+	}
+	page := func(after string, want int) (next *string) {
+		t.Helper()
+		_, answer, _ := h.send("POST", "/tasks/scroll", strings.NewReader(`{"after":`+after+`}`))
+		var got struct {
+			Result struct {
+				Tasks []json.RawMessage
+				Next  *string `json:"next_after"`
+			}
+		}
+		if err := json.Unmarshal([]byte(answer), &got); err != nil || len(got.Result.Tasks) != want {
+			t.Fatalf("%d tasks, want %d (%v)", len(got.Result.Tasks), want, err)
+		}
+		return got.Result.Next
+	}
+	next := page("null", fit)
+	if next == nil {
+		t.Fatal("the page that was cut short is the last one")
+	}
+	if next = page(`"`+*next+`"`, 2); next != nil {
+		t.Errorf("after the last page there is %s", *next)
+	}
+}
+
+// TestKeepAlive checks that a stream without events shows that it lives, and that of a task ends when the task has.
+func TestKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeScheduler()
+		f.events = func(ctx context.Context, _ string, _ vectord.TaskID, _ uint64, _ func(vectord.TaskEvent) error) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		s := New(model.New(), Options{Scheduler: f})
+		id := vectord.TaskID{1}
+		f.addTask(vectord.Task{ID: id, Status: vectord.TaskRunning})
+		e := s.newEventStream(nil, "", id, 0)
+		s.streams.Add(1)
+		defer e.stop()
+		begun := time.Now()
+		for i := range 3 {
+			if i == 2 {
+				f.addTask(vectord.Task{ID: id, Status: vectord.TaskCompleted})
+			}
+			e.await()
+			if took := time.Since(begun); took != time.Duration(i+1)*keepAlive || string(e.pending) != ": nothing new\n\n" || e.over != (i == 2) {
+				t.Errorf("after %v: %q, over %v", took, e.pending, e.over)
+			}
+		}
+	})
 }
 
 func TestWaitingIsBounded(t *testing.T) {
