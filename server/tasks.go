@@ -326,14 +326,12 @@ type callJSON struct {
 	LeaseExpiresAt  vectord.Timestamp  `json:"lease_expires_at,omitempty"`
 	CancelRequested *bool              `json:"cancel_requested,omitempty"`
 	Tasks           []vectord.TaskID   `json:"tasks,omitempty"`
-	Error           string             `json:"error,omitempty"`
-	Code            vectord.Code       `json:"code,omitempty"`
-	RetryAfterMS    int64              `json:"retry_after_ms,omitempty"`
+	*errorJSON
 }
 
 func (s *Server) callAnswer(c *vectord.TaskCall, o *vectord.CallOutcome) callJSON {
 	if e := s.errorAnswer(o.Err); e != nil {
-		return callJSON{TaskID: c.ID, Error: e.Error, Code: e.Code, RetryAfterMS: e.RetryAfterMS}
+		return callJSON{TaskID: c.ID, errorJSON: e}
 	}
 	answer := callJSON{TaskID: c.ID, Status: o.Status, LeaseExpiresAt: o.LeaseExpiresAt, Tasks: o.Tasks}
 	if c.Kind == vectord.CallHeartbeat {
