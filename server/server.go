@@ -1,5 +1,5 @@
-// Package server speaks HTTP for an Engine: it decodes a request, makes one call and encodes the answer, in the forms of
-// Qdrant's REST API.
+// Package server speaks HTTP for an Engine and a Scheduler: it decodes a request, makes one call and encodes the answer. What
+// concerns the Engine has the forms of Qdrant's REST API, which the rest follows.
 //
 // Every request takes the same way, in this order: the limits on connections, headers and concurrency; who asks (the
 // key or token); whether they may (the permission that the route declares, and for what); and only then the body, beginning with its declared
