@@ -418,6 +418,9 @@ func (w *pointWriter) operation(op *vectord.Operation) (refusal, err error) {
 		case vectord.OpDelete:
 			w.delete(p.id, p.row)
 			continue
+		case vectord.OpSetExpiry:
+			w.setExpiry(p.id, p.row, op.Expires)
+			continue
 		case vectord.OpDeleteVectors:
 			if err := w.deleteVectors(p.id, p.row, numbers); err != nil {
 				return nil, err

@@ -142,6 +142,9 @@ func appendOperation(dst []byte, op *vectord.Operation) (_ []byte, err error) {
 	for _, key := range op.Keys {
 		dst = appendBytes(dst, []byte(key))
 	}
+	if op.Kind == vectord.OpSetExpiry {
+		dst = binary.AppendUvarint(dst, uint64(op.Expires))
+	}
 	return dst, nil
 }
 
@@ -389,7 +392,7 @@ func (r *reader) operation() vectord.Operation {
 			}
 		}
 	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
-		vectord.OpDeleteVectors:
+		vectord.OpDeleteVectors, vectord.OpSetExpiry:
 		n := r.count(encodedIDSizeMin)
 		op.IDs = make([]vectord.PointID, 0, n)
 		for range n {
@@ -401,6 +404,9 @@ func (r *reader) operation() vectord.Operation {
 		n = r.count(1)
 		for range n {
 			op.Keys = append(op.Keys, string(r.bytes()))
+		}
+		if op.Kind == vectord.OpSetExpiry {
+			op.Expires = int64(r.uvarint())
 		}
 	default:
 		if r.err == nil {

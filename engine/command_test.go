@@ -26,6 +26,7 @@ func someWrite() *write {
 		{Kind: vectord.OpOverwritePayload, IDs: []vectord.PointID{uuid}, Payload: []byte(`{}`)},
 		{Kind: vectord.OpDeletePayload, IDs: []vectord.PointID{uuid}, Keys: []string{"a", "b[]"}},
 		{Kind: vectord.OpClearPayload, IDs: []vectord.PointID{uuid}},
+		{Kind: vectord.OpSetExpiry, IDs: []vectord.PointID{uuid}, Expires: math.MaxInt64},
 	}}
 }
 

@@ -58,12 +58,12 @@ type shardChanges struct {
 }
 
 // slotStep is one change of a slot: given to a point with new vectors, kept by it with a new version (a changed
-// payload), or freed.
+// payload or time to expire at), or freed.
 type slotStep struct {
 	kind    slotStepKind
 	slot    uint32
 	point   slotPoint
-	expires int64            // of a slot that is filled
+	expires int64            // of a slot that is filled or dated
 	filled  []numberedVector // what came with the slot
 	emptied []uint16         // numbers of the vectors that went with it
 }
@@ -79,6 +79,7 @@ type slotStepKind uint8
 const (
 	slotFilled slotStepKind = iota
 	slotKept
+	slotDated // kept, and the point expires at another time
 	slotFreed
 )
 
@@ -111,6 +112,9 @@ func (c *shardChanges) finish() {
 			}
 		case slotKept:
 			c.shard.slots.set(s.slot, s.point)
+		case slotDated:
+			c.shard.slots.set(s.slot, s.point)
+			c.shard.expiry.set(s.slot, s.expires)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
 			c.shard.expiry.remove(s.slot)
@@ -248,6 +252,15 @@ func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, paylo
 	w.reindex(&old, &row)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})
 	w.step(slotStep{kind: slotKept, slot: row.Slot, point: slotPoint{id, w.index}})
+}
+
+// setExpiry has a point expire at another time; 0 is never.
+func (w *pointWriter) setExpiry(id vectord.PointID, row storage.PointRow, expires int64) {
+	s := w.changes.shard
+	row.Expires = expires
+	w.batch.PutPoint(s.id, id, row)
+	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: expires, Vectors: row.Vectors})
+	w.step(slotStep{kind: slotDated, slot: row.Slot, point: slotPoint{id, w.index}, expires: expires})
 }
 
 // setVectors gives an existing point other vectors of some names; the others move with it.

@@ -312,7 +312,7 @@ func (db *DB) checkOperation(c *collection, op *vectord.Operation) error {
 		}
 		return db.checkPoints(c, op.Points)
 	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
-		vectord.OpDeleteVectors:
+		vectord.OpDeleteVectors, vectord.OpSetExpiry:
 	default:
 		return vectord.Errorf(vectord.KindInvalid, "unknown operation %d", op.Kind)
 	}
