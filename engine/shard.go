@@ -150,6 +150,7 @@ type pointWriter struct {
 	index      uint64 // of the entry being applied
 	time       int64  // … and its time
 	before     int    // slots touched by entries before
+	deleted    int    // points
 	err        error  // the first of reindex, which ends everything
 }
 
@@ -240,6 +241,7 @@ func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.reindex(&row, nil)
 	w.free(row)
 	w.changes.points--
+	w.deleted++
 }
 
 // setPayload replaces a point's payload; its slot and vectors stay.
