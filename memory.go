@@ -65,10 +65,10 @@ func MemoryKinds() []MemoryKind {
 
 // Limits and defaults of memories.
 const (
-	MaxMemories          = 1_000  // of one write or one answer
-	MaxMemoryCandidates  = 10_000 // that a search scores, where age or importance count
-	MaxMemoryScopeBytes  = 255    // of each part of a scope, and of a source_task_id
-	MaxMemoryTTL         = 100 * 365 * 24 * 3600 * 1000
+	MaxMemories          = 1_000                        // of one write or one answer
+	MaxMemoryCandidates  = 10_000                       // that a search scores, where age or importance count
+	MaxMemoryScopeBytes  = 255                          // of each part of a scope, and of a source_task_id
+	MaxMemoryMillis      = 200 * 365 * 24 * 3600 * 1000 // of a time to live, a half-life, and a time in milliseconds since 1970
 	DefaultImportance    = 0.5
 	DefaultDedupSimilar  = 0.95
 	DefaultMemoryHalfAge = 7 * 24 * 3600 * 1000
@@ -87,8 +87,8 @@ func (m *Memory) Check() error {
 		return Errorf(KindUnprocessable, "importance: value %v invalid, must be from 0 to 1", *m.Importance)
 	case m.ValidFrom != 0 && m.ValidTo != 0 && m.ValidFrom >= m.ValidTo:
 		return Errorf(KindUnprocessable, "valid_to: %s is not after valid_from, %s", m.ValidTo, m.ValidFrom)
-	case m.TTL < 0 || m.TTL > MaxMemoryTTL:
-		return Errorf(KindUnprocessable, "ttl_seconds: value %d invalid, must be from 1 to %d", m.TTL/1000, MaxMemoryTTL/1000)
+	case m.TTL < 0 || m.TTL > MaxMemoryMillis:
+		return Errorf(KindUnprocessable, "ttl_seconds: value %d invalid, must be from 1 to %d", m.TTL/1000, MaxMemoryMillis/1000)
 	case m.TTL != 0 && m.Expires != 0:
 		return Errorf(KindUnprocessable, "ttl_seconds: cannot be given together with expires_at")
 	case m.Pinned && (m.TTL != 0 || m.Expires != 0):
@@ -257,8 +257,8 @@ func (q *MemoryQuery) Check() error {
 		return Errorf(KindUnprocessable, "text: %d bytes, at most %d are accepted", len(q.Text), MaxDocumentBytes)
 	case q.Limit < 1 || q.Limit > MaxMemories:
 		return Errorf(KindUnprocessable, "limit: value %d invalid, must be from 1 to %d", q.Limit, MaxMemories)
-	case q.HalfLife < 0 || q.HalfLife > MaxMemoryTTL:
-		return Errorf(KindUnprocessable, "recency.half_life_seconds: value %d invalid, must be from 1 to %d", q.HalfLife/1000, MaxMemoryTTL/1000)
+	case q.HalfLife < 0 || q.HalfLife > MaxMemoryMillis:
+		return Errorf(KindUnprocessable, "recency.half_life_seconds: value %d invalid, must be from 1 to %d", q.HalfLife/1000, MaxMemoryMillis/1000)
 	case q.Of != "" && q.Of != RecencyOfCreated && q.Of != RecencyOfLastUsed:
 		return Errorf(KindUnprocessable, "recency.of: expected created or last_used, got %s", shorten([]byte(q.Of)))
 	case q.MinScore != nil && !finite(*q.MinScore):

@@ -507,7 +507,7 @@ var (
 	memoryVectors = rapid.SampledFrom([][]float32{{1, 0}, {2, 0}, {1, 0.02}, {0, 1}, {0, 0.98}, {1, 1}, {-1, 0}, {0.5, 0.7}})
 	memoryIDs     = rapid.Uint64Range(1, 12)
 	memoryUsers   = rapid.SampledFrom([]string{"", "u", "v"})
-	moments       = rapid.SampledFrom([]vectord.Datetime{0, 0, 900_000_000, 1_000_000_000, 1_000_500_000})
+	moments       = rapid.SampledFrom([]vectord.Datetime{0, 0, -5_000_000, 900_000_000, 1_000_000_000, 1_000_500_000})
 )
 
 func (h *memoryHistory) draw(t *rapid.T) vectord.Memory {

@@ -41,7 +41,7 @@ func checkExchange(t *testing.T, x openapi.Exchange) {
 		t.Fatal(err)
 	}
 	for i, d := range all {
-		if i > 0 && slices.Contains(ownRoutes, x.Method+" "+x.Path) {
+		if i > 0 && (slices.Contains(ownRoutes, x.Method+" "+x.Path) || strings.Contains(x.Path, "/memories")) {
 			continue
 		}
 		if err := d.Check(x); err != nil {

@@ -227,7 +227,7 @@ func (m *Model) SearchMemories(_ context.Context, name string, q vectord.MemoryQ
 		if q.IncludeSuperseded != nil {
 			hidden = !*q.IncludeSuperseded
 		}
-		if hidden && r.SupersededBy != nil || q.AsOf != 0 && (r.ValidFrom > q.AsOf || r.ValidTo != 0 && r.ValidTo <= q.AsOf) {
+		if hidden && r.SupersededBy != nil || q.AsOf != 0 && (r.ValidFrom != 0 && r.ValidFrom > q.AsOf || r.ValidTo != 0 && r.ValidTo <= q.AsOf) {
 			continue
 		}
 		similarity, ok := c.like(q.Using, &given, &v)
