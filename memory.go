@@ -19,8 +19,8 @@ type Memory struct {
 
 	Text         string          `json:"text"`
 	Scope        MemoryScope     `json:"scope"`
-	Kind         MemoryKind      `json:"kind"`       // "": MemorySemantic
-	Importance   *float64        `json:"importance"` // from 0 to 1; nil: DefaultImportance
+	Kind         MemoryKind      `json:"kind,omitempty"`       // "": MemorySemantic
+	Importance   *float64        `json:"importance,omitempty"` // from 0 to 1; nil: DefaultImportance
 	Created      Datetime        `json:"created_at,omitzero"`
 	LastUsed     Datetime        `json:"last_used_at,omitzero"`
 	Uses         uint64          `json:"uses"`

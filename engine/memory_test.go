@@ -642,32 +642,53 @@ func (h *memoryHistory) same(t *rapid.T) {
 	}
 }
 
-// BenchmarkStoreMemory adds memories to a scope of many with the comparison that a dedup needs.
+// benchMemories makes an engine with memories of random vectors in one scope.
+func benchMemories(b *testing.B, n int) (bench *memoryBench, vector func() []float32) {
+	bench = &memoryBench{&clockBench{replica: newReplica(b)}}
+	b.Cleanup(bench.close)
+	bench.log = &clockLog{r: bench.replica, now: 1_000_000}
+	bench.start()
+	bench.must(bench.db.CreateCollection(b.Context(), "c", vectord.DefaultCollectionConfig(256, vectord.Cosine)))
+	rng := rand.New(rand.NewPCG(1, 0))
+	vector = func() []float32 {
+		v := make([]float32, 256)
+		for i := range v {
+			v[i] = rng.Float32() - 0.5
+		}
+		return v
+	}
+	for stored := 0; stored < n; stored += 100 {
+		var chunk []vectord.Memory
+		for range 100 {
+			chunk = append(chunk, aMemory(0, "u", vector()...))
+		}
+		bench.store(nil, chunk...)
+	}
+	return bench, vector
+}
+
+// BenchmarkStoreMemory refreshes a memory of a scope of many: the comparison that a dedup needs, and one command.
 func BenchmarkStoreMemory(b *testing.B) {
-	for _, size := range []int{100, 10_000} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			bench := &memoryBench{&clockBench{replica: newReplica(b)}}
-			defer bench.close()
-			bench.log = &clockLog{r: bench.replica, now: 1_000_000}
-			bench.start()
-			bench.must(bench.db.CreateCollection(b.Context(), "c", vectord.DefaultCollectionConfig(256, vectord.Cosine)))
-			rng := rand.New(rand.NewPCG(1, 0))
-			vector := func() []float32 {
-				v := make([]float32, 256)
-				for i := range v {
-					v[i] = rng.Float32() - 0.5
-				}
-				return v
-			}
-			for stored := 0; stored < size; stored += 100 {
-				var chunk []vectord.Memory
-				for range 100 {
-					chunk = append(chunk, aMemory(0, "u", vector()...))
-				}
-				bench.store(nil, chunk...)
-			}
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			bench, vector := benchMemories(b, n)
+			m := aMemory(0, "u", vector()...)
+			bench.store(nil, m)
 			for b.Loop() {
-				bench.store(skip, aMemory(0, "u", vector()...))
+				bench.store(refreshes, m)
+			}
+		})
+	}
+}
+
+// BenchmarkSearchMemories scores all memories of a scope.
+func BenchmarkSearchMemories(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			bench, vector := benchMemories(b, n)
+			q := vectord.MemoryQuery{Vector: new(vectord.Dense(vector())), Scope: vectord.MemoryScope{UserID: "u"}, Weights: vectord.MemoryWeights{Similarity: 1, Recency: 0.3}}
+			for b.Loop() {
+				bench.find(q)
 			}
 		})
 	}
