@@ -191,7 +191,7 @@ type MemoryResult struct {
 	// Superseded is the memory that the one written has superseded, Similarity that of the two; the latter also where the
 	// memory was not written.
 	Superseded *PointID `json:"superseded,omitempty"`
-	Similarity *float64 `json:"similarity,omitempty"`
+	Similarity *float32 `json:"similarity,omitempty"`
 }
 
 // MemoryOutcome is what became of a memory.

@@ -22,7 +22,7 @@ type told struct {
 
 func (e *told) StoreMemories(_ context.Context, _ string, memories []vectord.Memory, d *vectord.MemoryDedup, _ vectord.WriteOptions) ([]vectord.MemoryResult, error) {
 	e.memories, e.dedup = memories, d
-	similarity := 0.99
+	similarity := float32(0.99)
 	id := vectord.NumberID(8)
 	return []vectord.MemoryResult{{ID: id, Outcome: vectord.MemoryCreated},
 		{ID: vectord.NumberID(9), Outcome: vectord.MemorySuperseded, Superseded: &id, Similarity: &similarity}}, nil

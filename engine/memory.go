@@ -407,7 +407,8 @@ func (w *memoryWrite) decideOne(i int) (vectord.MemoryResult, error) {
 		item.written = true
 		return vectord.MemoryResult{ID: item.point.ID, Outcome: vectord.MemoryCreated}, nil
 	}
-	r := vectord.MemoryResult{ID: d.id, Outcome: vectord.MemorySkipped, Similarity: &d.similarity}
+	similarity := new(float32(d.similarity))
+	r := vectord.MemoryResult{ID: d.id, Outcome: vectord.MemorySkipped, Similarity: similarity}
 	switch w.dedup.Action {
 	case vectord.DedupRefresh:
 		r.Outcome = vectord.MemoryRefreshed
@@ -418,7 +419,7 @@ func (w *memoryWrite) decideOne(i int) (vectord.MemoryResult, error) {
 			s.expires, s.refreshed = refresh(&s.Memory, s.expires, &item.memory, w.now), true
 		}
 	case vectord.DedupSupersede:
-		r = vectord.MemoryResult{ID: item.point.ID, Outcome: vectord.MemorySuperseded, Superseded: &d.id, Similarity: &d.similarity}
+		r = vectord.MemoryResult{ID: item.point.ID, Outcome: vectord.MemorySuperseded, Superseded: &d.id, Similarity: similarity}
 		item.written = true
 		item.memory.ValidFrom = cmp.Or(item.memory.ValidFrom, vectord.Datetime(w.now*1000))
 		if earlier != nil {

@@ -164,6 +164,7 @@ func (m *Model) store(c *collection, r remembered, dedup *vectord.MemoryDedup, p
 		return vectord.MemoryResult{ID: r.id, Outcome: vectord.MemoryCreated}, c.keep(r, m.operations)
 	}
 	other.Expires = other.point.expires
+	shownBest := float32(best)
 	switch dedup.Action {
 	case vectord.DedupSupersede:
 		r.ValidFrom = cmp.Or(r.ValidFrom, now)
@@ -174,7 +175,7 @@ func (m *Model) store(c *collection, r remembered, dedup *vectord.MemoryDedup, p
 		if err := c.keep(*other, m.operations); err != nil {
 			return vectord.MemoryResult{}, err
 		}
-		return vectord.MemoryResult{ID: r.id, Outcome: vectord.MemorySuperseded, Superseded: &other.id, Similarity: &best}, c.keep(r, m.operations)
+		return vectord.MemoryResult{ID: r.id, Outcome: vectord.MemorySuperseded, Superseded: &other.id, Similarity: &shownBest}, c.keep(r, m.operations)
 	case vectord.DedupRefresh:
 		other.Uses++
 		other.LastUsed = now
@@ -186,9 +187,9 @@ func (m *Model) store(c *collection, r remembered, dedup *vectord.MemoryDedup, p
 		} else {
 			other.Expires = max(other.Expires, r.Expires)
 		}
-		return vectord.MemoryResult{ID: other.id, Outcome: vectord.MemoryRefreshed, Similarity: &best}, c.keep(*other, m.operations)
+		return vectord.MemoryResult{ID: other.id, Outcome: vectord.MemoryRefreshed, Similarity: &shownBest}, c.keep(*other, m.operations)
 	}
-	return vectord.MemoryResult{ID: other.id, Outcome: vectord.MemorySkipped, Similarity: &best}, nil
+	return vectord.MemoryResult{ID: other.id, Outcome: vectord.MemorySkipped, Similarity: &shownBest}, nil
 }
 
 // SearchMemories scores every memory that matches.
