@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -71,8 +72,29 @@ func stripeOf(collection uint32, scope vectord.MemoryScope) int {
 	return int(xxh3.Hash(b) % memoryStripes)
 }
 
+// memoryCommitMax bounds how long a lock is held for a command whose proposer has gone.
+const memoryCommitMax = time.Minute
+
+// holding commits what was decided under locks, and gives them back when the outcome is known. If ctx ends before, the commands
+// still take their course, and until then nobody may decide by what they change.
+func holding(ctx context.Context, release func(), commit func(ctx context.Context) error) error {
+	outcome := make(chan error, 1)
+	go func() {
+		defer release()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), memoryCommitMax)
+		defer cancel()
+		outcome <- commit(ctx)
+	}()
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		return vectord.Errorf(vectord.KindTimeout, "the outcome is unknown, the write may still take effect: %v", ctx.Err())
+	}
+}
+
 // StoreMemories writes memories, each unless dedup says otherwise because there is one like it in its scope; nil writes all.
-// The results are in the order of the memories. Of those with the same id none, or all, is an error.
+// The results are in the order of the memories.
 //
 // In a collection of one shard all of it is one command. Of several, each gets one command with what concerns it alone and, when
 // these are durable, one that marks what was superseded by a memory of another shard: at no time is one marked whose successor
@@ -86,32 +108,20 @@ func (db *DB) StoreMemories(ctx context.Context, name string, memories []vectord
 	if err != nil {
 		return nil, err
 	}
-	defer release()
 	p := proposal{db: db, collection: w.collection}
-	if o.IdempotencyKey != "" {
-		p.session, p.fingerprint = sessionKey(w.collection.id, o.IdempotencyKey), w.fingerprint
-		p.noting = w.collection.shards[:1] // a repetition does not know which others it went to
-		if done, err := p.repeated(); err != nil {
-			return nil, err
-		} else if done {
-			var results []vectord.MemoryResult
-			err := json.Unmarshal(p.repeatedAnswer, &results)
-			if err != nil {
-				err = vectord.Errorf(vectord.KindUnprocessable, "this idempotency key was used for another request before")
-			}
-			return results, err
-		}
+	var ops []vectord.Operation
+	done, err := w.repeated(&p, o.IdempotencyKey)
+	if err == nil && !done {
+		ops, err = w.decide(ctx)
 	}
-	ops, err := w.decide(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil && !done && o.IdempotencyKey != "" {
+		p.answer, err = json.Marshal(w.results)
 	}
-	if o.IdempotencyKey != "" {
-		if p.answer, err = json.Marshal(w.results); err != nil {
-			return nil, err
-		}
+	if err != nil || done {
+		release()
+		return w.results, err
 	}
-	if err := w.commit(ctx, &p, ops); err != nil {
+	if err := holding(ctx, release, func(ctx context.Context) error { return w.commit(ctx, &p, ops) }); err != nil {
 		return nil, err
 	}
 	for i := range w.results {
@@ -120,9 +130,26 @@ func (db *DB) StoreMemories(ctx context.Context, name string, memories []vectord
 	return w.results, nil
 }
 
+// repeated has the proposal note the idempotency key, if there is one, and reports whether that was done before: then the results
+// are those of the first attempt.
+func (w *memoryWrite) repeated(p *proposal, key string) (done bool, err error) {
+	if key == "" {
+		return false, nil
+	}
+	p.session, p.fingerprint = sessionKey(w.collection.id, key), w.fingerprint
+	p.noting = w.collection.shards[:1] // a repetition does not know which others it went to
+	if done, err = p.repeated(); err != nil || !done {
+		return done, err
+	}
+	if err = json.Unmarshal(p.repeatedAnswer, &w.results); err != nil {
+		err = vectord.Errorf(vectord.KindUnprocessable, "this idempotency key was used for another request before")
+	}
+	return true, err
+}
+
 // PrepareMemories does what StoreMemories does up to the log: it returns the operations that store the memories, for a caller
 // that commits them together with something else, and the results to answer when it has. Until then the scopes of the memories
-// are locked where there is a dedup; the caller calls release once it has committed, or given up.
+// are locked where there is a dedup; the caller calls release once the outcome of its commit is known, or it has given up.
 //
 // The operations are for a command, not for Write: their vectors are made, those that mark another memory carry ids and a
 // filter, and none of them is refused by Apply unless the collection's vectors have changed. Those that mark another memory as
@@ -210,11 +237,17 @@ func (db *DB) newMemoryWrite(ctx context.Context, name string, memories []vector
 		}
 	}
 	ops := []vectord.Operation{upsert}
-	if err := firstError(db.checkOperation(col, &ops[0]), db.checkStrictWrite(ctx, col, ops), db.budget.admit()); err != nil {
-		return nil, err
-	}
-	if err := firstError(db.waitForIndex(ctx, col), db.embedPoints(ctx, col, ops), db.indexScopes(ctx, col)); err != nil {
-		return nil, err
+	for _, step := range []func() error{
+		func() error { return db.checkOperation(col, &ops[0]) },
+		func() error { return db.checkStrictWrite(ctx, col, ops) },
+		db.budget.admit,
+		func() error { return db.waitForIndex(ctx, col) },
+		func() error { return db.embedPoints(ctx, col, ops) },
+		func() error { return db.indexScopes(ctx, col) },
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
 	col.prepare(ops)
 	for i := range w.items {

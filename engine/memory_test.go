@@ -749,3 +749,44 @@ func TestSupersedingCutShort(t *testing.T) {
 		}
 	}
 }
+
+// slowLog lets commands wait until the test says so.
+type slowLog struct {
+	*clockLog
+	waiting chan struct{} // one of each command that waits
+	pass    chan struct{} // closed when they may pass
+}
+
+func (l *slowLog) Propose(ctx context.Context, group uint32, command []byte) (vectord.Result, error) {
+	l.waiting <- struct{}{}
+	<-l.pass
+	return l.clockLog.Propose(ctx, group, command)
+}
+
+// TestLockOutlivesItsRequest gives up waiting for a write that then takes effect all the same: the next one of the scope decides by it.
+func TestLockOutlivesItsRequest(t *testing.T) {
+	b := newMemoryBench(t, vectord.Cosine, 1)
+	b.store(nil, aMemory(100, "other", 1, 1)) // has the payload indexes made
+	slow := &slowLog{b.log, make(chan struct{}, 10), make(chan struct{})}
+	b.db.log = slow
+	ctx, cancel := context.WithCancel(t.Context())
+	gaveUp := make(chan error)
+	go func() {
+		_, err := b.db.StoreMemories(ctx, "c", []vectord.Memory{aMemory(1, "u", 1, 1)}, skip, vectord.WriteOptions{})
+		gaveUp <- err
+	}()
+	<-slow.waiting
+	cancel()
+	if err := <-gaveUp; vectord.KindOf(err) != vectord.KindTimeout {
+		t.Errorf("given up: %v", err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := b.db.memoryLocks.lock(ended, 1, []vectord.MemoryScope{{UserID: "u"}}); err == nil {
+		t.Error("the scope is not locked while the command waits")
+	}
+	close(slow.pass)
+	if r := b.store(skip, aMemory(2, "u", 1, 1)); r[0].Outcome != vectord.MemorySkipped {
+		t.Errorf("%+v", r)
+	}
+}

@@ -336,17 +336,25 @@ func (db *DB) TouchMemories(ctx context.Context, name string, ids []vectord.Poin
 	if err != nil {
 		return 0, err
 	}
-	defer release()
-	if found, err = db.readMemories(ctx, col, ids); err != nil || len(found) == 0 {
-		return 0, err
-	}
-	ops, err := touches(found, vectord.Datetime(db.now()*1000))
+	touched := 0
+	err = holding(ctx, release, func(ctx context.Context) error {
+		found, err := db.readMemories(ctx, col, ids)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		ops, err := touches(found, vectord.Datetime(db.now()*1000))
+		if err != nil {
+			return err
+		}
+		touched = len(found)
+		p := proposal{db: db, collection: col}
+		_, err = p.propose(ctx, ops, true)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
-	p := proposal{db: db, collection: col}
-	_, err = p.propose(ctx, ops, true)
-	return len(found), err
+	return touched, nil
 }
 
 // touches returns an operation for all memories with the same number of uses.
