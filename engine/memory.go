@@ -202,6 +202,11 @@ type duplicate struct {
 	similarity float64
 }
 
+// compare orders duplicates, the most similar first.
+func (d duplicate) compare(other duplicate) int {
+	return cmp.Or(cmp.Compare(other.similarity, d.similarity), d.id.Compare(other.id))
+}
+
 // storedMemory is a memory that is there before a write and that the write changes.
 type storedMemory struct {
 	vectord.Memory
@@ -507,8 +512,9 @@ func (w *memoryWrite) nearest(i int) (earlier *memoryItem, d duplicate, found bo
 			continue
 		}
 		similarity, ok := item.near.similarityTo(&other.point.Vectors[0].Vector)
-		if ok && similarity >= w.dedup.Threshold-similarGranted && (!found || similarity > d.similarity) {
-			earlier, d, found = other, duplicate{other.point.ID, similarity}, true
+		candidate := duplicate{other.point.ID, similarity}
+		if ok && similarity >= w.dedup.Threshold-similarGranted && (!found || candidate.compare(d) < 0) {
+			earlier, d, found = other, candidate, true
 		}
 	}
 	return earlier, d, found, nil
@@ -584,9 +590,7 @@ func (item *memoryItem) add(d duplicate, enough int) {
 }
 
 func (item *memoryItem) sortDuplicates() {
-	slices.SortFunc(item.duplicates, func(a, b duplicate) int {
-		return cmp.Or(cmp.Compare(b.similarity, a.similarity), a.id.Compare(b.id))
-	})
+	slices.SortFunc(item.duplicates, duplicate.compare)
 }
 
 // operations returns the operations of what was decided.
