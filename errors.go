@@ -25,11 +25,12 @@ const (
 	KindUnsupported        // understood, but not offered by this server
 	KindNoSpace            // the disk has no room for it
 	KindLimited            // beyond a limit that the collection sets itself
+	KindConflict           // contradicts the state that something is in by now
 )
 
 func (k Kind) String() string {
 	names := [...]string{"internal", "invalid", "unprocessable", "not found", "exists", "too large", "overloaded",
-		"no memory", "timeout", "closed", "unsupported", "no space", "limited"}
+		"no memory", "timeout", "closed", "unsupported", "no space", "limited", "conflict"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -41,6 +42,41 @@ type Error struct {
 	Kind       Kind
 	Text       string
 	RetryAfter time.Duration // with KindOverloaded: when a retry may succeed
+	Code       Code          // says more than Kind to a program; empty: there is nothing more to say
+}
+
+// Code names an error for programs that tell errors of one kind apart.
+type Code string
+
+// The codes of tasks, agents and states.
+const (
+	CodeQueueNotFound     Code = "queue_not_found"
+	CodeTaskNotFound      Code = "task_not_found"
+	CodeAgentNotFound     Code = "agent_not_found"
+	CodeStateNotFound     Code = "state_not_found"
+	CodeLeaseLost         Code = "lease_lost"    // the caller does not, or no longer, hold the task
+	CodeTaskTerminal      Code = "task_terminal" // the task has ended
+	CodeVersionConflict   Code = "version_conflict"
+	CodeKeyReused         Code = "idempotency_key_reused" // by another request
+	CodeNoEligibleAgent   Code = "no_eligible_agent"
+	CodeQueueFull         Code = "queue_full"
+	CodeDimensionMismatch Code = "dimension_mismatch"
+	CodeEventsCompacted   Code = "events_compacted"
+	CodeQueueNotEmpty     Code = "queue_not_empty"
+)
+
+// Refuse returns an *Error with a code.
+func Refuse(kind Kind, code Code, format string, args ...any) error {
+	return &Error{Kind: kind, Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+// CodeOf returns the code of err, looking through wrapping.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
 }
 
 func (e *Error) Error() string { return e.Text }

@@ -71,8 +71,14 @@ func TestLoadPrefix(t *testing.T) {
 		body, _ := io.ReadAll(r.Body)
 		if strings.Contains(string(body), `"id":0,`) {
 			<-first
-		} else if strings.Contains(string(body), `"id":9,`) { // batches 1 to 9 went by the other two workers
+		} else if strings.Contains(string(body), `"id":5,`) { // as far ahead of the first as the other two may go
 			once.Do(func() { close(first) })
+		} else if strings.Contains(string(body), `"id":6,`) {
+			select {
+			case <-first:
+			default:
+				t.Error("a batch beyond the bound was sent before the first was acknowledged")
+			}
 		}
 		io.WriteString(w, `{"result":{}}`)
 	})
