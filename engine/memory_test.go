@@ -108,9 +108,9 @@ func TestMemoryScores(t *testing.T) {
 			t.Fatalf("%d hits", len(hits))
 		}
 		got := hits[0]
-		close := func(a, b float64) bool { return math.Abs(a-b) < 1e-6 }
-		if !close(got.Score, want) || !close(got.Parts.Similarity, parts.Similarity) || !close(got.Parts.Recency, parts.Recency) ||
-			!close(got.Parts.Importance, parts.Importance) {
+		near := func(a, b float64) bool { return math.Abs(a-b) < 1e-6 }
+		if !near(got.Score, want) || !near(got.Parts.Similarity, parts.Similarity) || !near(got.Parts.Recency, parts.Recency) ||
+			!near(got.Parts.Importance, parts.Importance) {
 			t.Errorf("after %d ms, %+v: score %v of %+v, want %v of %+v", after, q, got.Score, got.Parts, want, parts)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"math"
 	"slices"
 
@@ -115,9 +114,6 @@ func (r *memoryRanking) run(ctx context.Context) error {
 	r.sort()
 	return err
 }
-
-// errTooMany says that more memories match than are scored.
-var errTooMany = errors.New("too many memories match")
 
 // scoreAll scores all memories that match, and reports whether there were not too many.
 func (r *memoryRanking) scoreAll(ctx context.Context) (bool, error) {
