@@ -38,7 +38,7 @@ const (
 	commandReplaceCollections commandKind = 12
 	commandCreateVectorName   commandKind = 13
 	commandDeleteVectorName   commandKind = 14
-	commandAnsweredWrite      commandKind = 15
+	commandAnsweredWrite      commandKind = 16 // 15 is taken by the commands of tasks
 )
 
 type createCollection struct {
