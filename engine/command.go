@@ -38,7 +38,8 @@ const (
 	commandReplaceCollections commandKind = 12
 	commandCreateVectorName   commandKind = 13
 	commandDeleteVectorName   commandKind = 14
-	commandAnsweredWrite      commandKind = 16 // 15 is taken by the commands of tasks
+	commandMachine            commandKind = 15 // of the Machine, see machine.go
+	commandAnsweredWrite      commandKind = 16
 )
 
 type createCollection struct {

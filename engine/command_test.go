@@ -54,6 +54,34 @@ func TestWriteRoundTrip(t *testing.T) {
 	}
 }
 
+// FuzzDecodeAnsweredWrite checks that no input panics or allocates without bound, and that what is accepted is written back alike.
+func FuzzDecodeAnsweredWrite(f *testing.F) {
+	w := someWrite()
+	w.Answer = []byte(`[{"id":1}]`)
+	b, err := w.append(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[2:])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, err := decodeAnsweredWrite(body)
+		if err != nil {
+			return
+		}
+		again, err := w.append(nil)
+		if err != nil {
+			t.Fatalf("%x was decoded and cannot be encoded: %v", body, err)
+		}
+		kind, rest, err := splitCommand(again)
+		if err != nil || kind != commandAnsweredWrite {
+			t.Fatalf("%x became a command of kind %d (%v)", body, kind, err)
+		}
+		if w2, err := decodeAnsweredWrite(rest); err != nil || !bytes.Equal(w2.Answer, w.Answer) {
+			t.Fatalf("%x was decoded, its encoding was not: %v", body, err)
+		}
+	})
+}
+
 // FuzzDecodeWrite checks that no input panics or allocates without bound, and that what is accepted is written back alike.
 func FuzzDecodeWrite(f *testing.F) {
 	b, err := someWrite().append(nil)
