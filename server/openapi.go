@@ -36,6 +36,7 @@ const (
 	tagIndexes     = "Payload indexes"
 	tagPoints      = "Points"
 	tagSearch      = "Search"
+	tagMemories    = "Memories"
 	tagSnapshots   = "Snapshots"
 	tagCluster     = "Cluster"
 	tagQueues      = "Queues"
@@ -104,6 +105,11 @@ var operations = map[string]operation{
 	"POST /collections/{name}/points/search/matrix/pairs":   {tag: tagSearch, summary: "Which points of a sample are near to which", params: readParams, body: "Matrix", result: "MatrixPairs"},
 	"POST /collections/{name}/points/search/matrix/offsets": {tag: tagSearch, summary: "The same, by their places in the sample", params: readParams, body: "Matrix", result: "MatrixOffsets"},
 	"POST /collections/{name}/facet":                        {tag: tagSearch, summary: "How many points have each value", params: readParams, body: "Facet", result: "FacetHits"},
+
+	"PUT /collections/{name}/memories":         {tag: tagMemories, summary: "Write memories, each unless there is one like it", params: writeParams, body: "StoreMemories", result: "StoredMemories"},
+	"POST /collections/{name}/memories/search": {tag: tagMemories, summary: "Memories by similarity, age and importance; touch needs the permission write", params: readParams, body: "SearchMemories", result: "FoundMemories"},
+	"POST /collections/{name}/memories/touch":  {tag: tagMemories, summary: "Count a use of each", params: "wait ordering timeout", body: "TouchMemories", result: "TouchedMemories"},
+	"POST /collections/{name}/memories/delete": {tag: tagMemories, summary: "Forget memories; the log has a line of it", params: "wait ordering timeout", body: "ForgetMemories", result: "ForgottenMemories"},
 
 	"GET /collections/{name}/snapshots":               {tag: tagSnapshots, summary: "Snapshots of a collection", result: "[]Snapshot"},
 	"POST /collections/{name}/snapshots":              {tag: tagSnapshots, summary: "Make one", params: "wait", result: "Snapshot"},

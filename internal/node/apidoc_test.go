@@ -31,9 +31,9 @@ const (
 // ellipsis stands for any value in a documented answer, as a key for further ones, and in a text for anything.
 const ellipsis = "…"
 
-// volatileNumbers are the members of answers whose numbers are not compared: how long it took, how large a file is, and the
-// number of an entry in the log.
-var volatileNumbers = map[string]bool{"time": true, "took_us": true, "size": true, "operation_id": true, "version": true}
+// volatileNumbers are the members of answers whose numbers are not compared: how long it took, how large a file is, the number
+// of an entry in the log, and what depends on how long ago something was.
+var volatileNumbers = map[string]bool{"time": true, "took_us": true, "size": true, "operation_id": true, "version": true, "recency": true}
 
 // volatileStrings, names of snapshots, checksums, and ids of tasks and leases, are whatever the server gives, but the same wherever the page has the
 // same: what an answer names, later requests can use. volatileTimes are any.
