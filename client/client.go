@@ -86,6 +86,7 @@ func New(baseURL string, o Options) (*Client, error) {
 // Error is a refusal by the server.
 type Error struct {
 	Status     int           // HTTP status code
+	Code       string        // names it for programs, over TCP
 	Text       string        // what the server says is wrong
 	RetryAfter time.Duration // with 429 and 503, if the server said when to come back
 }

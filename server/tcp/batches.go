@@ -153,7 +153,7 @@ func readBatch[T, R any](c *conn, f *frame, kind *batches[T, R]) *batch[T, R] {
 		c.finish(f, nil, err)
 		return nil
 	}
-	b, err := kind.read(f)
+	b, err := guarded(c, f, func(context.Context) (*batch[T, R], error) { return kind.read(f) })
 	if err != nil {
 		c.finish(f, nil, err)
 		return nil

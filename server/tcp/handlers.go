@@ -24,23 +24,32 @@ func (c *conn) startPoll(f *frame) {
 }
 
 func (c *conn) poll(f *frame) {
-	r, err := c.readLease(f)
-	c.payBack(f)
-	var tasks []vectord.Task
-	if err == nil {
-		tasks, err = c.lease(r)
-	}
+	tasks, err := c.lease(f)
 	switch {
 	case err != nil:
 		c.refuse(f, err)
 	case c.ctx.Err() != nil && !c.draining.Load():
 		c.release(tasks)
 	default:
-		tasks, beyond := split(tasks)
-		c.answer(f, wire.FrameLeased, &wire.LeasedBatch{Tasks: tasks})
+		messages, beyond := split(tasks)
+		c.answer(f, wire.FrameLeased, &wire.LeasedBatch{Tasks: messages})
 		c.release(beyond)
 	}
 	c.done(f)
+}
+
+// lease leases tasks to an agent, which from now on lives as long as the connection does.
+func (c *conn) lease(f *frame) (tasks []vectord.Task, err error) {
+	defer c.catch(f.Type, &err)
+	r, err := c.readLease(f)
+	c.payBack(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.bind(r.AgentID); err != nil {
+		return nil, err
+	}
+	return c.server.scheduler.Lease(c.ctx, r)
 }
 
 func (c *conn) readLease(f *frame) (r vectord.LeaseRequest, err error) {
@@ -63,15 +72,6 @@ func (c *conn) readLease(f *frame) (r vectord.LeaseRequest, err error) {
 		return r, vectord.Errorf(vectord.KindUnprocessable, "lease_seconds: %d, must be from 1 to %d", r.LeaseSeconds, vectord.MaxLeaseSeconds)
 	}
 	return r, nil
-}
-
-// lease leases tasks to an agent, which from now on lives as long as the connection does.
-func (c *conn) lease(r vectord.LeaseRequest) (tasks []vectord.Task, err error) {
-	defer c.catch(wire.FrameLease, &err)
-	if err := c.bind(r.AgentID); err != nil {
-		return nil, err
-	}
-	return c.server.scheduler.Lease(c.ctx, r)
 }
 
 // bind binds an agent to the connection.
