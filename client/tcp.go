@@ -31,7 +31,7 @@ const (
 	tcpDialTimeout     = 10 * time.Second
 	tcpPingEvery       = 30 * time.Second // below the time after which servers close a silent connection
 	tcpReadBufferBytes = 64 << 10
-	tcpKeptBufferBytes = 1 << 20
+	tcpKeptBufferBytes = 8 << 20 // size up to which a buffer is used again: that of all frames on their way with 1 KB a message
 	tcpFramesMax       = 64      // frames on their way, or as many as the server grants if those are fewer
 	tcpBatchBytesMax   = 8 << 20 // messages of one batch
 )

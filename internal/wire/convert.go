@@ -28,7 +28,8 @@ func (r Raw) text(field string, limit int) ([]byte, error) {
 
 // ValidJSON reports whether b is one JSON value in valid UTF-8, without a name twice in an object, and no deeper than payloads may be.
 func ValidJSON(b []byte) bool {
-	return vectord.JSONDepth(b) <= vectord.MaxPayloadDepth && jsontext.Value(b).IsValid()
+	brackets := bytes.Count(b, []byte{'{'}) + bytes.Count(b, []byte{'['}) // which is quicker than to look how they nest
+	return (brackets <= vectord.MaxPayloadDepth || vectord.JSONDepth(b) <= vectord.MaxPayloadDepth) && jsontext.Value(b).IsValid()
 }
 
 // NewTask returns the task to be submitted.

@@ -165,8 +165,11 @@ func readBatch[T, R any](c *conn, f *frame, kind *batches[T, R]) *batch[T, R] {
 // handTogether hands the items of batches for one queue on, and answers each batch.
 func handTogether[T, R any](c *conn, together []*batch[T, R], kind *batches[T, R]) {
 	items := together[0].items
-	for _, b := range together[1:] {
-		items = append(items, b.items...)
+	if len(together) > 1 {
+		items = make([]T, 0, vectord.MaxTaskBatch)
+		for _, b := range together {
+			items = append(items, b.items...)
+		}
 	}
 	var answers []R
 	var err error
