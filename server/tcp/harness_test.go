@@ -19,7 +19,8 @@ import (
 // fake is a scheduler that keeps tasks in the order in which they came and remembers what it was told.
 type fake struct {
 	submit func(queue string, tasks []vectord.NewTask) ([]vectord.Submitted, error) // nil: all are taken
-	counts bool                                                                    // only count, keep nothing
+	lease  func() ([]vectord.Task, error)                                           // nil: those that wait
+	counts bool                                                                     // only count, keep nothing
 
 	submitted atomic.Int64
 	last      atomic.Uint64
@@ -73,6 +74,9 @@ func (f *fake) newID() (id vectord.TaskID) {
 func (f *fake) Lease(ctx context.Context, r vectord.LeaseRequest) ([]vectord.Task, error) {
 	if r.AgentID == "unknown" {
 		return nil, vectord.Refuse(vectord.KindNotFound, vectord.CodeAgentNotFound, "agent %q does not exist", r.AgentID)
+	}
+	if f.lease != nil {
+		return f.lease()
 	}
 	over := time.After(time.Duration(r.WaitMS) * time.Millisecond)
 	for {
@@ -144,7 +148,7 @@ func start(t testing.TB, s tcpserver.Scheduler, o tcpserver.Options) (string, *t
 func startOn(t testing.TB, ln net.Listener, s tcpserver.Scheduler, o tcpserver.Options) (string, *tcpserver.Server) {
 	t.Helper()
 	o.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
-	server := tcpserver.New(s, model.New(), o)
+	server := tcpserver.New(s, engineOf(t), o)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 	t.Cleanup(func() {
@@ -158,6 +162,26 @@ func startOn(t testing.TB, ln net.Listener, s tcpserver.Scheduler, o tcpserver.O
 		}
 	})
 	return ln.Addr().String(), server
+}
+
+// engineOf returns the engine of all servers of a test.
+func engineOf(t testing.TB) *model.Model {
+	engines.Lock()
+	defer engines.Unlock()
+	if engines.of == nil {
+		engines.of = map[string]*model.Model{}
+	}
+	m := engines.of[t.Name()]
+	if m == nil {
+		m = model.New()
+		engines.of[t.Name()] = m
+	}
+	return m
+}
+
+var engines struct {
+	sync.Mutex
+	of map[string]*model.Model
 }
 
 type testWriter struct{ t testing.TB }
