@@ -31,10 +31,9 @@ type fake struct {
 	calls   []vectord.TaskCall
 	ended   []string // agents whose leases ended
 	more    chan struct{}
-	wasEnd  chan string
 }
 
-func newFake() *fake { return &fake{more: make(chan struct{}, 1), wasEnd: make(chan string, 100)} }
+func newFake() *fake { return &fake{more: make(chan struct{}, 1)} }
 
 func (f *fake) Submit(_ context.Context, queue string, tasks []vectord.NewTask) ([]vectord.Submitted, error) {
 	if f.submit != nil {
@@ -129,9 +128,8 @@ func (f *fake) Call(_ context.Context, calls []vectord.TaskCall) ([]vectord.Call
 
 func (f *fake) EndLeases(_ context.Context, agentID, reason string) error {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.ended = append(f.ended, agentID+" "+reason)
-	f.mu.Unlock()
-	f.wasEnd <- agentID
 	return nil
 }
 
