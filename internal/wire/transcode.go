@@ -347,7 +347,9 @@ func (t *toMsgpack) object(at place) error {
 }
 
 // depthOfEnvelope reports whether a member is the "result" of an answer's envelope, which is no task's result.
-func depthOfEnvelope(in *jsontext.Decoder, name string) bool { return name == "result" && in.StackDepth() == 1 }
+func depthOfEnvelope(in *jsontext.Decoder, name string) bool {
+	return name == "result" && in.StackDepth() == 1
+}
 
 func (t *toMsgpack) array(at place) error {
 	if _, err := t.in.ReadToken(); err != nil {
