@@ -2,10 +2,13 @@ package server
 
 import (
 	"compress/gzip"
+	"compress/zlib"
 	"errors"
 	"io"
 	"net"
+	"sync"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/valyala/fasthttp"
 
 	"github.com/vectord/vectord"
@@ -78,26 +81,33 @@ func (r *request) bodyUpTo(limit int) ([]byte, error) {
 	if stream == nil {
 		return nil, nil
 	}
-	compressed := false
+	var decompressors *sync.Pool // nil: it is not compressed
 	switch encoding := h.ContentEncoding(); string(encoding) {
 	case "", "identity":
 	case "gzip":
-		compressed = true
+		decompressors = &gzipReaders
+	case "deflate":
+		decompressors = &zlibReaders
+	case "zstd":
+		decompressors = &zstdReaders
+		if err := r.reserve(zstdWindowBytes); err != nil {
+			return nil, err
+		}
 	default:
-		return nil, vectord.Errorf(vectord.KindUnsupported, "Content-Encoding %s is not offered by this server, only gzip",
+		return nil, vectord.Errorf(vectord.KindUnsupported, "Content-Encoding %s is not offered by this server, only gzip, zstd and deflate",
 			excerpt(encoding))
 	}
 	size := firstBufferBytes
-	if n := h.ContentLength(); n > size && !compressed {
+	if n := h.ContentLength(); n > size && decompressors == nil {
 		size = n + 1 // one more than the body, so that its end is seen without growing
 	}
 	if err := r.reserve(size); err != nil {
 		return nil, err
 	}
 	var err error
-	if compressed {
-		// An endless stream of empty gzip blocks would never reach the limit on the output.
-		r.buffer, err = r.fillFromGzip(r.newBuffer(size), io.LimitReader(stream, int64(limit)), limit)
+	if decompressors != nil {
+		// An endless stream of empty blocks would never reach the limit on the output.
+		r.buffer, err = r.fillFrom(decompressors, r.newBuffer(size), io.LimitReader(stream, int64(limit)), limit)
 	} else {
 		r.buffer, err = r.fill(r.newBuffer(size), stream, limit)
 	}
@@ -131,12 +141,45 @@ func (r *request) fill(dst []byte, src io.Reader, limit int) ([]byte, error) {
 	}
 }
 
-func (r *request) fillFromGzip(dst []byte, src io.Reader, limit int) ([]byte, error) {
-	z, _ := r.server.gunzip.Get().(*gzip.Reader)
-	if z == nil {
-		z = new(gzip.Reader)
+// decompressor reads what a reader gives in compressed form.
+type decompressor interface {
+	io.Reader
+	Reset(io.Reader) error
+}
+
+// zstdWindowBytes is how far back in its output a zstd body may refer, which is kept beside it: what RFC 8878 has every decoder
+// support.
+const zstdWindowBytes = 8 << 20
+
+// Decompressors of the encodings of bodies.
+var (
+	gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
+	zlibReaders = sync.Pool{New: func() any { return new(zlibReader) }}
+	zstdReaders = sync.Pool{New: func() any {
+		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindowBytes))
+		if err != nil {
+			panic(err) // the options above are valid
+		}
+		return z
+	}}
+)
+
+// zlibReader reads what HTTP calls deflate.
+type zlibReader struct{ io.ReadCloser }
+
+// Reset has z read from src.
+func (z *zlibReader) Reset(src io.Reader) (err error) {
+	if z.ReadCloser == nil {
+		z.ReadCloser, err = zlib.NewReader(src)
+		return err
 	}
-	defer r.server.gunzip.Put(z)
+	return z.ReadCloser.(zlib.Resetter).Reset(src, nil)
+}
+
+// fillFrom is fill with what src gives in compressed form.
+func (r *request) fillFrom(decompressors *sync.Pool, dst []byte, src io.Reader, limit int) ([]byte, error) {
+	z := decompressors.Get().(decompressor)
+	defer decompressors.Put(z)
 	if err := z.Reset(src); err != nil {
 		return dst, err
 	}
@@ -158,6 +201,10 @@ func readError(err error, timeout string) error {
 		return vectord.Errorf(vectord.KindTimeout, "the body did not arrive within %s", timeout)
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
 		return vectord.Errorf(vectord.KindInvalid, "the body is not valid gzip: %v", err)
+	case errors.Is(err, zlib.ErrHeader), errors.Is(err, zlib.ErrChecksum):
+		return vectord.Errorf(vectord.KindInvalid, "the body is not valid deflate: %v", err)
+	case errors.Is(err, zstd.ErrMagicMismatch), errors.Is(err, zstd.ErrCRCMismatch), errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return vectord.Errorf(vectord.KindInvalid, "the body is not valid zstd: %v", err)
 	}
 	return vectord.Errorf(vectord.KindInvalid, "the body could not be read: %v", err)
 }

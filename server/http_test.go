@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -191,6 +192,32 @@ func gzipped(t *testing.T, b []byte) []byte {
 	return out.Bytes()
 }
 
+// compressed returns b in an encoding of HTTP.
+func compressed(t *testing.T, encoding string, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	var z io.WriteCloser
+	var err error
+	switch encoding {
+	case "gzip":
+		return gzipped(t, b)
+	case "deflate":
+		z = zlib.NewWriter(&out)
+	case "zstd":
+		z, err = zstd.NewWriter(&out, zstd.WithZeroFrames(true))
+	}
+	if err == nil {
+		_, err = z.Write(b)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 func TestBodies(t *testing.T) {
 	h := withPoints(t, Options{MaxBodyBytes: 100_000})
 	f := func(body io.Reader, encoding string, wantStatus int, want string) {
@@ -205,19 +232,27 @@ func TestBodies(t *testing.T) {
 	for _, n := range []int{2, 3, 8 << 10, 16<<10 - 1, 16 << 10, 16<<10 + 1, 99_999, 100_000} {
 		f(bytes.NewReader(padded(n)), "identity", 200, `{"count":3}`)
 		f(chunked(padded(n)), "", 200, `{"count":3}`)
-		f(bytes.NewReader(gzipped(t, padded(n))), "gzip", 200, `{"count":3}`)
-		f(chunked(gzipped(t, padded(n))), "gzip", 200, `{"count":3}`)
+		for _, encoding := range []string{"gzip", "deflate", "zstd"} {
+			f(bytes.NewReader(compressed(t, encoding, padded(n))), encoding, 200, `{"count":3}`)
+			f(chunked(compressed(t, encoding, padded(n))), encoding, 200, `{"count":3}`)
+		}
 	}
 	f(bytes.NewReader(padded(100_001)), "", 413, "the body is larger than 100000 bytes")
 	f(chunked(padded(100_001)), "", 413, "the body is larger than 100000 bytes")
 	f(chunked(padded(2_000_000)), "", 413, "the body is larger than 100000 bytes")
-	f(bytes.NewReader(gzipped(t, padded(100_001))), "gzip", 413, "the body is larger than 100000 bytes")
-	f(bytes.NewReader(gzipped(t, padded(5_000_000))), "gzip", 413, "the body is larger than 100000 bytes") // a bomb
+	for _, encoding := range []string{"gzip", "deflate", "zstd"} {
+		f(bytes.NewReader(compressed(t, encoding, padded(100_001))), encoding, 413, "the body is larger than 100000 bytes")
+		f(bytes.NewReader(compressed(t, encoding, padded(5_000_000))), encoding, 413, "the body is larger than 100000 bytes") // a bomb
+		f(strings.NewReader("{}"), encoding, 400, "the body ")
+		f(bytes.NewReader(compressed(t, encoding, padded(9_000))[:12]), encoding, 400, "the body could not be read")
+		f(bytes.NewReader(compressed(t, encoding, padded(100))), encoding, 200, `{"count":3}`) // after the bad ones
+	}
 	f(chunked(bytes.Repeat(gzipped(t, nil), 10_000)), "gzip", 400, "the body could not be read: unexpected EOF")
-	f(strings.NewReader("{}"), "gzip", 400, "the body could not be read")
+	f(chunked(bytes.Repeat(compressed(t, "zstd", nil), 20_000)), "zstd", 400, "the body could not be read: unexpected EOF")
+	f(strings.NewReader("{}{}{}{}{}{}"), "zstd", 400, "the body is not valid zstd")
+	f(strings.NewReader("{}{}{}{}{}{}"), "deflate", 400, "the body is not valid deflate")
 	f(strings.NewReader("{}{}{}{}{}{}"), "gzip", 400, "the body is not valid gzip")
-	f(bytes.NewReader(gzipped(t, padded(9_000))[:20]), "gzip", 400, "the body could not be read")
-	f(strings.NewReader("{}"), "br", 400, "Bad request: Content-Encoding br is not offered by this server, only gzip")
+	f(strings.NewReader("{}"), "br", 400, "Bad request: Content-Encoding br is not offered by this server, only gzip, zstd and deflate")
 	if n := h.srv.bodies.Load(); n != 0 {
 		t.Errorf("%d bytes stay reserved", n)
 	}

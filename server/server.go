@@ -169,7 +169,6 @@ type Server struct {
 	drain     context.CancelFunc
 
 	buffers sync.Pool // of *[]byte, for bodies
-	gunzip  sync.Pool // of *gzip.Reader
 }
 
 // New returns a server of e. It panics if the metrics are registered already, that is, if o.Metrics serves two Servers, and
