@@ -1,0 +1,186 @@
+// Package mcpserver lets agents use vectord by the Model Context Protocol: it offers collections, tasks and agents as tools and
+// resources, over HTTP as a handler for package server, or over stdin and stdout.
+//
+// Both eras of the protocol are spoken, that of sessions and that without (2026-07-28). Nothing is kept between requests but
+// what the engine and the scheduler keep, so any request may go to any node. A client that declares the extension
+// io.modelcontextprotocol/tasks gets a handle of a task that it would have to wait for; the handle is the task's own id.
+//
+// Every tool declares in its toolSpec which permission it needs and for what, as routes do. Who calls is part of the context
+// (see visit); a call without is refused.
+package mcpserver
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/access"
+)
+
+// Engine keeps the points. Its methods are those of server.Engine.
+type Engine interface {
+	CreateCollection(ctx context.Context, name string, config vectord.CollectionConfig) error
+	Collections() []string // sorted, no aliases
+	CollectionInfo(name string) (vectord.CollectionInfo, error)
+	ResolveAlias(name string) string
+	Count(ctx context.Context, collection string, f *vectord.Filter) (int, error)
+	Write(ctx context.Context, collection string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error)
+	Search(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error)
+}
+
+// Scheduler keeps tasks and agents. Its methods are those of server.Scheduler.
+type Scheduler interface {
+	Queue(name string) (vectord.QueueInfo, error)
+	Submit(ctx context.Context, queue string, tasks []vectord.NewTask) ([]vectord.Submitted, error)
+	Lease(ctx context.Context, r vectord.LeaseRequest) ([]vectord.Task, error)
+	Call(ctx context.Context, calls []vectord.TaskCall) ([]vectord.CallOutcome, error)
+	Cancel(ctx context.Context, id vectord.TaskID) (vectord.Task, error)
+	GiveInput(ctx context.Context, id vectord.TaskID, response []byte) (vectord.Task, error)
+	Task(id vectord.TaskID) (vectord.Task, error)
+	TaskResult(ctx context.Context, id vectord.TaskID) (vectord.Task, error)
+	Decisions(id vectord.TaskID) ([]vectord.Decision, error)
+	RegisterAgent(ctx context.Context, id string, config vectord.AgentConfig) error
+	Agent(id string) (vectord.Agent, error)
+	Agents() []vectord.Agent // by id
+	Route(ctx context.Context, r vectord.RouteRequest) (vectord.Decision, error)
+	States
+}
+
+// Options say what a Server offers besides its engine. A tool whose keeper is nil is not offered.
+type Options struct {
+	Scheduler Scheduler
+	Memories  Memories
+	Version   string       // of this build; empty means vectord.Version
+	Logger    *slog.Logger // nil means slog.Default()
+}
+
+// Server answers MCP requests. Its methods may be called at the same time.
+type Server struct {
+	engine     Engine
+	tasks      Scheduler
+	memories   Memories
+	authorizer *access.Authorizer // for the rights of callers, not for their keys
+	sdk        *sdk.Server
+	http       *sdk.StreamableHTTPHandler
+	log        *slog.Logger
+}
+
+const instructions = `vectord keeps vectors with payloads, memories of agents, and a queue of tasks that are routed to the agents most capable of them.
+A caller submits tasks with submit_task. An agent calls register_agent once, lease_tasks in a loop, and complete_task or fail_task with the lease_id it was given.`
+
+// New returns a server of e.
+func New(e Engine, o Options) *Server {
+	s := &Server{engine: e, tasks: o.Scheduler, memories: o.Memories, authorizer: access.New(access.Keys{}, e), log: o.Logger}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if o.Version == "" {
+		o.Version = vectord.Version
+	}
+	// What is offered does not change while the server runs, so there is no listChanged.
+	capabilities := &sdk.ServerCapabilities{Tools: &sdk.ToolCapabilities{}, Resources: &sdk.ResourceCapabilities{}}
+	if s.tasks != nil {
+		capabilities.Extensions = map[string]any{tasksExtension: struct{}{}}
+	}
+	s.sdk = sdk.NewServer(&sdk.Implementation{Name: "vectord", Title: "vectord", Version: o.Version},
+		&sdk.ServerOptions{Instructions: instructions, Capabilities: capabilities, SetCacheable: setCacheable})
+	s.sdk.AddReceivingMiddleware(s.receive)
+	s.addCollectionTools()
+	s.addResources()
+	if s.memories != nil {
+		s.addMemoryTools()
+	}
+	if s.tasks != nil {
+		s.addTaskTools()
+		s.addAgentTools()
+		s.addTasksExtension()
+	}
+	// Package server has looked at the header Origin, which every browser sends with a POST. The SDK's own check, of Host, would
+	// refuse requests that come through a proxy on this machine.
+	s.http = sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return s.sdk }, &sdk.StreamableHTTPOptions{
+		Stateless: true, JSONResponse: true, DisableLocalhostProtection: true, MaxRequestBodyBytes: -1, PropagateRequestCancellation: true})
+	return s
+}
+
+// HandleHTTP answers a request to the endpoint of streamable HTTP. The body is bounded by whoever calls.
+func (s *Server) HandleHTTP(w http.ResponseWriter, r *http.Request, caller access.Caller) {
+	v := &visit{caller: caller, overHTTP: true}
+	v.deadline, v.bounded = r.Context().Deadline()
+	s.http.ServeHTTP(w, r.WithContext(v.in(r.Context())))
+}
+
+// Run answers the requests that come over t, as those of one who may do everything, until t or ctx ends.
+func (s *Server) Run(ctx context.Context, t sdk.Transport) error {
+	caller, err := s.authorizer.Authenticate("") // there are no keys, so everybody is let in
+	if err != nil {
+		return err
+	}
+	return s.sdk.Run((&visit{caller: caller}).in(ctx), t)
+}
+
+// visit is who calls, and what the call may take.
+type visit struct {
+	caller        access.Caller
+	deadline      time.Time // if bounded: when the answer must be there
+	bounded       bool
+	overHTTP      bool // one request, one answer
+	declaresTasks bool // the client understands the extension of tasks
+}
+
+type visitKey struct{}
+
+func (v *visit) in(ctx context.Context) context.Context { return context.WithValue(ctx, visitKey{}, v) }
+
+// visitOf returns the visit that ctx belongs to; that of a caller who may do nothing if there is none.
+func visitOf(ctx context.Context) *visit {
+	if v, ok := ctx.Value(visitKey{}).(*visit); ok {
+		return v
+	}
+	return &visit{}
+}
+
+// answerWithin is what is left of a request's time for its answer when a tool stops waiting.
+const answerWithin = 500 * time.Millisecond
+
+// receive is the way that all requests take. The SDK keeps the values of a request's context but not its deadline.
+func (s *Server) receive(next sdk.MethodHandler) sdk.MethodHandler {
+	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
+		v := *visitOf(ctx)
+		v.declaresTasks = declaresTasks(req.GetParams())
+		ctx = v.in(ctx)
+		if v.bounded {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, v.deadline.Add(-answerWithin))
+			defer cancel()
+		}
+		if method == "subscriptions/listen" && v.overHTTP {
+			// Nothing that is offered changes, so there is nothing to be told: the subscription ends once it is acknowledged.
+			ended, cancel := context.WithCancel(ctx)
+			cancel()
+			ctx = ended
+		}
+		if err := s.checkTaskRequest(ctx, method, req); err != nil {
+			return nil, err
+		}
+		res, err := next(ctx, method, req)
+		if err != nil {
+			return nil, err
+		}
+		return s.withHandle(res)
+	}
+}
+
+// setCacheable says that nobody but the caller may keep what was read, which depends on the caller's rights and changes at any
+// time. What is offered is the same for all and as long as the server runs.
+func setCacheable(_ context.Context, req sdk.Request, c *sdk.Cacheable) {
+	const listsForMillis = 60_000
+	if _, read := req.(*sdk.ReadResourceRequest); read {
+		c.TTLMs, c.CacheScope = 0, "private"
+		return
+	}
+	c.TTLMs, c.CacheScope = listsForMillis, "public"
+}
