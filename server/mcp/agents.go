@@ -56,7 +56,7 @@ const (
 )
 
 func (s *Server) listAgents(_ context.Context, in listAgentsIn) (out listAgentsOut, err error) {
-	limit, err := within("limit", in.Limit, defaultAgents, maxAgents)
+	limit, err := numberWithin("limit", in.Limit, defaultAgents, maxAgents)
 	if err != nil {
 		return out, err
 	}

@@ -53,7 +53,7 @@ type vectorOut struct {
 }
 
 func (s *Server) listCollections(ctx context.Context, in listCollectionsIn) (out listCollectionsOut, err error) {
-	limit, err := within("limit", in.Limit, defaultCollections, maxCollections)
+	limit, err := numberWithin("limit", in.Limit, defaultCollections, maxCollections)
 	if err != nil {
 		return out, err
 	}
@@ -92,8 +92,8 @@ func (s *Server) describeCollection(name string) (collectionOut, error) {
 	return out, nil
 }
 
-// within returns a number that a call may leave out.
-func within(name string, value, otherwise, most int) (int, error) {
+// numberWithin returns a number that a call may leave out.
+func numberWithin(name string, value, otherwise, most int) (int, error) {
 	if value == 0 {
 		return otherwise, nil
 	}
@@ -141,7 +141,7 @@ type upsertPointsOut struct {
 }
 
 func (s *Server) upsertPoints(ctx context.Context, in upsertPointsIn) (out upsertPointsOut, err error) {
-	if _, err := within("points", len(in.Points), 0, maxHits); err != nil {
+	if _, err := numberWithin("points", len(in.Points), 0, maxHits); err != nil {
 		return out, err
 	}
 	points := make([]vectord.Point, len(in.Points))
@@ -252,7 +252,7 @@ func (s *Server) searchPoints(ctx context.Context, in searchPointsIn) (out searc
 	default:
 		q.Nearest = vectord.Near(in.Vector)
 	}
-	if q.Limit, err = within("limit", in.Limit, defaultHits, maxHits); err != nil {
+	if q.Limit, err = numberWithin("limit", in.Limit, defaultHits, maxHits); err != nil {
 		return out, err
 	}
 	hits, err := s.engine.Search(ctx, in.Collection, q)

@@ -23,10 +23,17 @@ const (
 
 // declaresTasks reports whether the client says, with this very request, that it understands handles.
 func declaresTasks(p sdk.Params) bool {
-	if p == nil {
-		return false
+	var meta map[string]any
+	switch p := p.(type) { // params that a request may do without are a nil that has a type
+	case *sdk.CallToolParamsRaw:
+		if p != nil {
+			meta = p.Meta
+		}
+	case *taskParams:
+		if p != nil {
+			meta = p.Meta
+		}
 	}
-	meta := p.GetMeta()
 	if version, _ := meta[sdk.MetaKeyProtocolVersion].(string); version < firstWithTasks {
 		return false
 	}
@@ -85,14 +92,11 @@ type acknowledgement struct {
 // acknowledge makes one for each answer: the SDK writes its own name into it.
 func acknowledge() *acknowledgement { return &acknowledgement{ResultType: "complete"} }
 
+// taskParams are those of all methods of the extension.
 type taskParams struct {
 	sdk.ParamsBase
-	TaskID string `json:"taskId"`
-}
-
-type updateTaskParams struct {
-	taskParams
-	InputResponses map[string]json.RawMessage `json:"inputResponses"`
+	TaskID         string                     `json:"taskId"`
+	InputResponses map[string]json.RawMessage `json:"inputResponses"` // of tasks/update
 }
 
 func (s *Server) addTasksExtension() {
@@ -121,13 +125,7 @@ func (s *Server) checkTaskRequest(ctx context.Context, method string, req sdk.Re
 		data := fmt.Sprintf(`{"requiredCapabilities":{"extensions":{%q:{}}}}`, tasksExtension)
 		return &jsonrpc.Error{Code: sdk.CodeMissingRequiredClientCapabilities, Message: "the client must declare " + tasksExtension, Data: json.RawMessage(data)}
 	}
-	var named string
-	switch p := req.GetParams().(type) {
-	case *taskParams:
-		named = p.TaskID
-	case *updateTaskParams:
-		named = p.TaskID
-	}
+	named := req.GetParams().(*taskParams).TaskID
 	if extra := req.GetExtra(); extra != nil {
 		if header := extra.Header.Get("Mcp-Name"); header != "" && header != named {
 			return &jsonrpc.Error{Code: sdk.CodeHeaderMismatch, Message: "the header Mcp-Name is not the taskId of the body"}
@@ -179,7 +177,7 @@ func (s *Server) tasksCancel(ctx context.Context, _ *sdk.ServerSession, p *taskP
 	return acknowledge(), nil
 }
 
-func (s *Server) tasksUpdate(ctx context.Context, _ *sdk.ServerSession, p *updateTaskParams) (*acknowledgement, error) {
+func (s *Server) tasksUpdate(ctx context.Context, _ *sdk.ServerSession, p *taskParams) (*acknowledgement, error) {
 	t, err := s.task("tasks/update", p.TaskID)
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
 // Package mcpserver lets agents use vectord by the Model Context Protocol: it offers collections, tasks and agents as tools and
-// resources, over HTTP as a handler for package server, or over stdin and stdout.
+// resources, over HTTP as a handler for package server, or over stdin and stdout, by way of the same handler.
 //
 // Both eras of the protocol are spoken, that of sessions and that without (2026-07-28). Nothing is kept between requests but
 // what the engine and the scheduler keep, so any request may go to any node. A client that declares the extension
@@ -11,8 +11,10 @@ package mcpserver
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -102,33 +104,21 @@ func New(e Engine, o Options) *Server {
 	// Package server has looked at the header Origin, which every browser sends with a POST. The SDK's own check, of Host, would
 	// refuse requests that come through a proxy on this machine.
 	s.http = sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return s.sdk }, &sdk.StreamableHTTPOptions{
-		Stateless: true, JSONResponse: true, DisableLocalhostProtection: true, MaxRequestBodyBytes: -1, PropagateRequestCancellation: true})
+		Stateless: true, JSONResponse: true, DisableLocalhostProtection: true, MaxRequestBodyBytes: -1})
 	return s
 }
 
 // HandleHTTP answers a request to the endpoint of streamable HTTP. The body is bounded by whoever calls.
 func (s *Server) HandleHTTP(w http.ResponseWriter, r *http.Request, caller access.Caller) {
-	v := &visit{caller: caller, overHTTP: true}
-	v.deadline, v.bounded = r.Context().Deadline()
+	v := &visit{caller: caller, request: r.Context()}
 	s.http.ServeHTTP(w, r.WithContext(v.in(r.Context())))
-}
-
-// Run answers the requests that come over t, as those of one who may do everything, until t or ctx ends.
-func (s *Server) Run(ctx context.Context, t sdk.Transport) error {
-	caller, err := s.authorizer.Authenticate("") // there are no keys, so everybody is let in
-	if err != nil {
-		return err
-	}
-	return s.sdk.Run((&visit{caller: caller}).in(ctx), t)
 }
 
 // visit is who calls, and what the call may take.
 type visit struct {
 	caller        access.Caller
-	deadline      time.Time // if bounded: when the answer must be there
-	bounded       bool
-	overHTTP      bool // one request, one answer
-	declaresTasks bool // the client understands the extension of tasks
+	request       context.Context // ends when nobody waits for the answer any more
+	declaresTasks bool            // the client understands the extension of tasks
 }
 
 type visitKey struct{}
@@ -140,33 +130,38 @@ func visitOf(ctx context.Context) *visit {
 	if v, ok := ctx.Value(visitKey{}).(*visit); ok {
 		return v
 	}
-	return &visit{}
+	return &visit{request: ctx}
 }
 
 // answerWithin is what is left of a request's time for its answer when a tool stops waiting.
 const answerWithin = 500 * time.Millisecond
 
-// receive is the way that all requests take. The SDK keeps the values of a request's context but not its deadline.
+// receive is the way that all requests take. The SDK keeps the values of a request's context but not its end.
 func (s *Server) receive(next sdk.MethodHandler) sdk.MethodHandler {
-	return func(ctx context.Context, method string, req sdk.Request) (sdk.Result, error) {
+	return func(ctx context.Context, method string, req sdk.Request) (res sdk.Result, err error) {
+		defer func() { // the SDK calls from goroutines of its own, where a panic ends the process
+			if p := recover(); p != nil {
+				s.log.Error("panic in a handler", "mcp", method, "panic", p, "stack", string(debug.Stack()))
+				res, err = nil, s.protocolError(method, fmt.Errorf("panic: %v", p))
+			}
+		}()
 		v := *visitOf(ctx)
 		v.declaresTasks = declaresTasks(req.GetParams())
-		ctx = v.in(ctx)
-		if v.bounded {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, v.deadline.Add(-answerWithin))
+		ctx, cancel := context.WithCancel(v.in(ctx))
+		defer cancel()
+		defer context.AfterFunc(v.request, cancel)()
+		if deadline, ok := v.request.Deadline(); ok {
+			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerWithin))
 			defer cancel()
 		}
-		if method == "subscriptions/listen" && v.overHTTP {
+		if method == "subscriptions/listen" {
 			// Nothing that is offered changes, so there is nothing to be told: the subscription ends once it is acknowledged.
-			ended, cancel := context.WithCancel(ctx)
 			cancel()
-			ctx = ended
 		}
 		if err := s.checkTaskRequest(ctx, method, req); err != nil {
 			return nil, err
 		}
-		res, err := next(ctx, method, req)
+		res, err = next(ctx, method, req)
 		if err != nil {
 			return nil, err
 		}
