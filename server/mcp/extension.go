@@ -43,13 +43,20 @@ func declaresTasks(p sdk.Params) bool {
 	return ok
 }
 
-// taskHandle is returned by a tool, as an error, to have the client get a handle of a task instead of an answer.
-type taskHandle struct{ id vectord.TaskID }
+// taskHandle stands in a tool's answer for that of a task.
+type taskHandle struct {
+	id         vectord.TaskID
+	waitMillis int64 // of a client that does not understand handles; 0: as long as possible
+}
 
-func (h *taskHandle) Error() string { return fmt.Sprintf("to be waited for: task %v", h.id) }
+// WaitFor returns the answer of a tool that is that of a task: the client gets a handle of the task if it understands handles,
+// and else the task's end, or how it stands when the request has to end.
+func WaitFor(id vectord.TaskID) *sdk.CallToolResult {
+	return &sdk.CallToolResult{StructuredContent: &taskHandle{id: id}}
+}
 
-// withHandle returns a result, or in its place the handle that a tool has put into it.
-func (s *Server) withHandle(res sdk.Result) (sdk.Result, error) {
+// resolveHandle returns a result, or what a handle in it stands for.
+func (s *Server) resolveHandle(ctx context.Context, res sdk.Result) (sdk.Result, error) {
 	call, ok := res.(*sdk.CallToolResult)
 	if !ok {
 		return res, nil
@@ -57,6 +64,13 @@ func (s *Server) withHandle(res sdk.Result) (sdk.Result, error) {
 	h, ok := call.StructuredContent.(*taskHandle)
 	if !ok {
 		return res, nil
+	}
+	if !visitOf(ctx).declaresTasks {
+		t, err := s.waitForTask(ctx, h.id, h.waitMillis)
+		if err != nil {
+			return s.toolResult("submit_task", nil, err), nil
+		}
+		return s.resultOf(t), nil
 	}
 	t, err := s.tasks.Task(h.id)
 	if err != nil {
@@ -228,7 +242,7 @@ func statusOf(s vectord.TaskStatus) string {
 	}
 }
 
-// resultOf is the answer that the call of submit_task would have got. Where the task's own result is that of a tool of MCP, as
+// resultOf is the answer to a call of submit_task with wait. Where the task's own result is that of a tool of MCP, as
 // agents give it that are MCP servers themselves, its content goes to the client as it is.
 func (s *Server) resultOf(t vectord.Task) *sdk.CallToolResult {
 	res := s.toolResult("submit_task", submitTaskOut{TaskID: t.ID, Status: t.Status, Durable: t.Durable, Task: outOf(t)}, nil)

@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/vectord/vectord"
@@ -56,8 +57,9 @@ type Scheduler interface {
 type Options struct {
 	Scheduler Scheduler
 	Memories  Memories
-	Version   string       // of this build; empty means vectord.Version
-	Logger    *slog.Logger // nil means slog.Default()
+	Tools     func(*sdk.Server) // adds further tools; nil: none
+	Version   string            // of this build; empty means vectord.Version
+	Logger    *slog.Logger      // nil means slog.Default()
 }
 
 // Server answers MCP requests. Its methods may be called at the same time.
@@ -101,6 +103,9 @@ func New(e Engine, o Options) *Server {
 		s.addAgentTools()
 		s.addTasksExtension()
 	}
+	if o.Tools != nil {
+		o.Tools(s.sdk)
+	}
 	// Package server has looked at the header Origin, which every browser sends with a POST. The SDK's own check, of Host, would
 	// refuse requests that come through a proxy on this machine.
 	s.http = sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return s.sdk }, &sdk.StreamableHTTPOptions{
@@ -136,6 +141,10 @@ func visitOf(ctx context.Context) *visit {
 // answerWithin is what is left of a request's time for its answer when a tool stops waiting.
 const answerWithin = 500 * time.Millisecond
 
+// notOffered are the methods of what the server does not declare.
+var notOffered = map[string]bool{"prompts/list": true, "prompts/get": true, "completion/complete": true, "logging/setLevel": true,
+	"resources/subscribe": true, "resources/unsubscribe": true}
+
 // receive is the way that all requests take. The SDK keeps the values of a request's context but not its end.
 func (s *Server) receive(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, req sdk.Request) (res sdk.Result, err error) {
@@ -158,6 +167,9 @@ func (s *Server) receive(next sdk.MethodHandler) sdk.MethodHandler {
 			// Nothing that is offered changes, so there is nothing to be told: the subscription ends once it is acknowledged.
 			cancel()
 		}
+		if notOffered[method] { // the SDK has an empty answer for these
+			return nil, &jsonrpc.Error{Code: jsonrpc.CodeMethodNotFound, Message: method + " is not offered"}
+		}
 		if err := s.checkTaskRequest(ctx, method, req); err != nil {
 			return nil, err
 		}
@@ -165,7 +177,7 @@ func (s *Server) receive(next sdk.MethodHandler) sdk.MethodHandler {
 		if err != nil {
 			return nil, err
 		}
-		return s.withHandle(res)
+		return s.resolveHandle(ctx, res)
 	}
 }
 

@@ -1,6 +1,7 @@
 package mcpserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -100,11 +101,18 @@ type submitTaskOut struct {
 	Position     int                `json:"position,omitempty" jsonschema:"in the queue, counted from 1"`
 	Durable      bool               `json:"durable"`
 	Task         *taskOut           `json:"task,omitempty" jsonschema:"with wait: the task as it stands"`
+
+	awaited *taskHandle // what the client gets instead
 }
+
+func (o submitTaskOut) handle() *taskHandle { return o.awaited }
 
 func (s *Server) submitTask(ctx context.Context, in submitTaskIn) (out submitTaskOut, err error) {
 	task, err := in.task()
 	if err != nil {
+		return out, err
+	}
+	if err := checkWait(in.WaitMS); err != nil {
 		return out, err
 	}
 	answers, err := s.tasks.Submit(ctx, in.Queue, []vectord.NewTask{task})
@@ -115,33 +123,30 @@ func (s *Server) submitTask(ctx context.Context, in submitTaskIn) (out submitTas
 	if a.Err != nil {
 		return out, a.Err
 	}
-	if in.Wait && visitOf(ctx).declaresTasks {
-		return out, &taskHandle{a.TaskID}
-	}
 	out = submitTaskOut{TaskID: a.TaskID, Status: a.Status, Admission: a.Admission, RetryAfterMS: a.RetryAfterMS,
 		Deduplicated: a.Deduplicated, Position: a.Position, Durable: a.Durable}
-	if !in.Wait {
-		return out, nil
+	if in.Wait {
+		out.awaited = &taskHandle{a.TaskID, in.WaitMS}
 	}
-	ended, err := s.waitForTask(ctx, a.TaskID, in.WaitMS)
-	if err != nil {
-		return out, err
-	}
-	out.Status, out.Position, out.Task = ended.Status, 0, outOf(ended)
 	return out, nil
 }
 
 // waitForTask returns a task when it has ended, or as it stands after some time; 0 is the longest that a call may wait.
 func (s *Server) waitForTask(ctx context.Context, id vectord.TaskID, waitMillis int64) (vectord.Task, error) {
-	switch {
-	case waitMillis < 0 || waitMillis > vectord.MaxLeaseWaitMillis:
-		return vectord.Task{}, vectord.Errorf(vectord.KindUnprocessable, "wait_ms: value %d invalid, must be from 0 to %d", waitMillis, vectord.MaxLeaseWaitMillis)
-	case waitMillis == 0:
-		waitMillis = vectord.MaxLeaseWaitMillis
+	if err := checkWait(waitMillis); err != nil {
+		return vectord.Task{}, err
 	}
+	waitMillis = cmp.Or(waitMillis, vectord.MaxLeaseWaitMillis)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(waitMillis)*time.Millisecond)
 	defer cancel()
 	return s.tasks.TaskResult(ctx, id)
+}
+
+func checkWait(millis int64) error {
+	if millis < 0 || millis > vectord.MaxLeaseWaitMillis {
+		return vectord.Errorf(vectord.KindUnprocessable, "wait_ms: value %d invalid, must be from 0 to %d", millis, vectord.MaxLeaseWaitMillis)
+	}
+	return nil
 }
 
 type leaseTasksIn struct {

@@ -125,9 +125,10 @@ func (s *Server) authorizeCollection(ctx context.Context, name string, needs acc
 
 // toolResult is the answer to a call: out, or why there is none.
 func (s *Server) toolResult(name string, out any, err error) *sdk.CallToolResult {
-	var handle *taskHandle
-	if errors.As(err, &handle) {
-		return &sdk.CallToolResult{StructuredContent: handle}
+	if awaited, ok := out.(interface{ handle() *taskHandle }); ok && err == nil {
+		if h := awaited.handle(); h != nil {
+			return &sdk.CallToolResult{StructuredContent: h}
+		}
 	}
 	res := &sdk.CallToolResult{IsError: err != nil}
 	if err != nil {
