@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/access"
 )
 
@@ -37,13 +39,20 @@ func (s *Server) serveMCP(r *request) error {
 	in := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: mcpPath}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h,
 		Host: string(r.http.Host()), Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), RemoteAddr: r.http.RemoteAddr().String()}
 	w := &mcpAnswer{header: http.Header{}, body: r.out[:0]}
-	s.options.MCP(w, in.WithContext(r.ctx), r.caller)
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	defer context.AfterFunc(s.serving, cancel)() // whoever waits is let go when the server stops
+	s.options.MCP(w, in.WithContext(ctx), r.caller)
+	if w.status == 0 {
+		if s.serving.Err() != nil {
+			return vectord.Errorf(vectord.KindClosed, "the server is shutting down")
+		}
+		return context.DeadlineExceeded
+	}
 
 	r.bare, r.out = true, w.body
 	response := &r.http.Response
-	if w.status != 0 {
-		response.SetStatusCode(w.status)
-	}
+	response.SetStatusCode(w.status)
 	for name, values := range w.header {
 		if name != "Connection" { // that is fasthttp's
 			response.Header.Set(name, values[0])
@@ -55,7 +64,7 @@ func (s *Server) serveMCP(r *request) error {
 // mcpAnswer is an http.ResponseWriter that keeps the answer.
 type mcpAnswer struct {
 	header http.Header
-	status int // 0: 200
+	status int // 0: there is no answer yet
 	body   []byte
 }
 

@@ -105,7 +105,8 @@ type Options struct {
 	Version string // of this build; empty means vectord.Version
 	Commit  string // of this build, shown if not empty
 
-	MCP MCPHandler // answers POST /mcp; nil: there is no such route
+	MCP       MCPHandler // answers POST /mcp; nil: there is no such route
+	Scheduler Scheduler  // of queues, tasks, agents and states; nil means that they are not offered
 
 	Logger  *slog.Logger         // nil means slog.Default()
 	Metrics *prometheus.Registry // where the metrics are registered and what /metrics shows; nil means a registry of its own
@@ -156,8 +157,12 @@ type Server struct {
 
 	calls     atomic.Int64 // requests being served, open routes not counted
 	bodies    atomic.Int64 // bytes reserved for bodies in memory
+	waiting   atomic.Int64 // requests that wait
+	streams   atomic.Int64 // of events being sent
 	downloads atomic.Int64 // snapshots being sent
 	draining  atomic.Bool
+	serving   context.Context // ends when the server begins to shut down, and with it what waits
+	drain     context.CancelFunc
 
 	buffers sync.Pool // of *[]byte, for bodies
 	gunzip  sync.Pool // of *gzip.Reader
@@ -168,6 +173,7 @@ type Server struct {
 func New(e Engine, o Options) *Server {
 	o.setDefaults()
 	s := &Server{engine: e, options: o, authorizer: access.New(o.keys(), e), log: o.Logger, description: sync.OnceValue(describeAPI), id: rand.Text(), started: time.Now()}
+	s.serving, s.drain = context.WithCancel(context.Background())
 	s.metrics = newMetrics(&s.options)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
@@ -212,10 +218,11 @@ func (s *Server) serve(ln net.Listener) error {
 	return nil
 }
 
-// Shutdown stops accepting, lets the requests that are being served finish and closes their connections. It returns
+// Shutdown stops accepting, ends the waits of requests, lets those that are being served finish and closes their connections. It returns
 // ctx's error if that takes longer than ctx lasts.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.drain()
 	if err := s.http.ShutdownWithContext(ctx); err != nil {
 		return fmt.Errorf("shut down HTTP: %w", err)
 	}

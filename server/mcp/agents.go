@@ -34,6 +34,12 @@ type registerAgentOut struct {
 }
 
 func (s *Server) registerAgent(ctx context.Context, in registerAgentIn) (out registerAgentOut, err error) {
+	if err := vectord.CheckName("agent_id", in.AgentID); err != nil {
+		return out, err
+	}
+	if err := in.Check(); err != nil {
+		return out, err
+	}
 	if err = s.tasks.RegisterAgent(ctx, in.AgentID, in.AgentConfig); err == nil {
 		out.Agent, err = s.tasks.Agent(in.AgentID)
 	}

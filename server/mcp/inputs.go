@@ -130,6 +130,9 @@ func (s *Server) giveInputs(ctx context.Context, t vectord.Task, answers map[str
 	} else if response, err = json.Marshal(all); err != nil {
 		return vectord.Errorf(vectord.KindInvalid, "inputResponses: %v", err)
 	}
+	if len(response) > vectord.MaxTaskBytes {
+		return vectord.Errorf(vectord.KindTooLarge, "inputResponses: %d bytes, at most %d are accepted", len(response), vectord.MaxTaskBytes)
+	}
 	if len(all) < len(in.requests) {
 		_, err := s.tasks.PutState(ctx, inputsKey(t.ID), response, vectord.StateWrite{ContentType: jsonType, TTLSeconds: inputsKeptSeconds, IfVersion: &in.version})
 		return err

@@ -372,13 +372,13 @@ func TestLife(t *testing.T) {
 				TaskID  string `json:"task_id"`
 				LeaseID string `json:"lease_id"`
 				Payload json.RawMessage
-				HeldBy  string `json:"held_by"`
+				AgentID string `json:"agent_id"`
 			}
 		}
 		lease := func() string {
 			t.Helper()
 			h.ok("lease_tasks", `{"agent_id":"a","queue":`+queue+`}`, &leased)
-			if len(leased.Tasks) != 1 || leased.Tasks[0].HeldBy != "a" {
+			if len(leased.Tasks) != 1 || leased.Tasks[0].AgentID != "a" {
 				t.Fatalf("leased: %+v", leased)
 			}
 			return `"task_id":"` + leased.Tasks[0].TaskID + `","lease_id":"` + leased.Tasks[0].LeaseID + `"`

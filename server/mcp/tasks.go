@@ -74,16 +74,21 @@ func (t *newTask) task() (vectord.NewTask, error) {
 	default:
 		return t.NewTask, vectord.Errorf(vectord.KindInvalid, "on_dependency_failure: expected fail or run, got %.80q", t.OnDependencyFailure)
 	}
-	return t.NewTask, nil
+	return t.NewTask, t.Check()
 }
 
-// taskOut is a task in answers.
+// taskOut is a task in answers, as the HTTP API has it.
 type taskOut struct {
 	vectord.Task
-	HeldBy string `json:"held_by,omitempty" jsonschema:"the agent that holds the task, or held it last"`
+	AgentID       string `json:"agent_id,omitempty" jsonschema:"the agent that holds the task, or held it last"`
+	PinnedAgentID string `json:"pinned_agent_id,omitempty" jsonschema:"the only agent that may have it"`
 }
 
-func outOf(t vectord.Task) *taskOut { return &taskOut{t, t.Agent} }
+// outOf leaves out the vector, which says nothing to a client of this kind.
+func outOf(t vectord.Task) *taskOut {
+	t.Vector = nil
+	return &taskOut{t, t.Agent, t.NewTask.AgentID}
+}
 
 type submitTaskIn struct {
 	Queue string `json:"queue" jsonschema:"name of the queue, which is made if there is none"`
@@ -113,6 +118,9 @@ func (s *Server) submitTask(ctx context.Context, in submitTaskIn) (out submitTas
 		return out, err
 	}
 	if err := checkWait(in.WaitMS); err != nil {
+		return out, err
+	}
+	if err := vectord.CheckName("queue", in.Queue); err != nil {
 		return out, err
 	}
 	answers, err := s.tasks.Submit(ctx, in.Queue, []vectord.NewTask{task})
@@ -162,8 +170,11 @@ type leaseTasksOut struct {
 }
 
 func (s *Server) leaseTasks(ctx context.Context, in leaseTasksIn) (out leaseTasksOut, err error) {
-	leased, err := s.tasks.Lease(ctx, vectord.LeaseRequest{Queue: in.Queue, AgentID: in.AgentID, MaxTasks: in.MaxTasks,
-		WaitMS: in.WaitMS, LeaseSeconds: in.LeaseSeconds})
+	r := vectord.LeaseRequest{Queue: in.Queue, AgentID: in.AgentID, MaxTasks: in.MaxTasks, WaitMS: in.WaitMS, LeaseSeconds: in.LeaseSeconds}
+	if err := r.Check(); err != nil {
+		return out, err
+	}
+	leased, err := s.tasks.Lease(ctx, r)
 	out.Tasks = make([]*taskOut, len(leased))
 	for i, t := range leased {
 		out.Tasks[i] = outOf(t)
@@ -233,6 +244,9 @@ func (s *Server) effectsOf(ctx context.Context, in *completeTaskIn) (e vectord.E
 }
 
 func (s *Server) call(ctx context.Context, c vectord.TaskCall) (callOut, error) {
+	if err := c.Check(); err != nil {
+		return callOut{}, err
+	}
 	answers, err := s.tasks.Call(ctx, []vectord.TaskCall{c})
 	if err != nil {
 		return callOut{}, err
@@ -305,8 +319,12 @@ func (s *Server) explainRoute(ctx context.Context, in explainRouteIn) (out expla
 	case in.TaskID != nil:
 		out.Decisions, err = s.tasks.Decisions(*in.TaskID)
 	default:
+		r := vectord.RouteRequest{Queue: in.Queue, Vector: in.Vector, Text: in.Text, Tags: in.Tags, AgentID: in.AgentID, Limit: in.Limit}
+		if err := r.Check(); err != nil {
+			return out, err
+		}
 		var d vectord.Decision
-		d, err = s.tasks.Route(ctx, vectord.RouteRequest{Queue: in.Queue, Vector: in.Vector, Text: in.Text, Tags: in.Tags, AgentID: in.AgentID, Limit: in.Limit})
+		d, err = s.tasks.Route(ctx, r)
 		out.Decisions = []vectord.Decision{d}
 	}
 	return out, err
