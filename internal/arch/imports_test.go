@@ -49,6 +49,7 @@ var rules = []rule{
 	{pkg: "internal/text", imports: []string{"."}},
 	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/access", "internal/config", "internal/embed", "internal/node", "internal/token", "server"},
 		tests: []string{"internal/model"}},
+	{pkg: "test/mcp", imports: []string{".", "internal/model", "server"}},
 	{pkg: "test", imports: []string{"internal/openapi"}},
 }
 
@@ -67,7 +68,7 @@ var owners = map[string][]string{
 	"github.com/hashicorp/memberlist":  {"replication"},
 	"github.com/hashicorp/raft":        {"replication"},
 	"github.com/hashicorp/raft-boltdb": {"replication"},
-	"github.com/modelcontextprotocol":  {"server/mcp"},
+	"github.com/modelcontextprotocol":  {"server/mcp", "test/mcp"},
 	"github.com/santhosh-tekuri":       {"internal/openapi"},
 	"github.com/valyala/fasthttp":      {"server"},
 	"go.etcd.io/bbolt":                 {"replication"},

@@ -66,11 +66,9 @@ func (s *Server) resolveHandle(ctx context.Context, res sdk.Result) (sdk.Result,
 		return res, nil
 	}
 	if !visitOf(ctx).declaresTasks {
-		t, err := s.waitForTask(ctx, h.id, h.waitMillis)
-		if err != nil {
-			return s.toolResult("submit_task", nil, err), nil
-		}
-		return s.resultOf(t), nil
+		end := s.endOf(ctx, h)
+		call.Content, call.StructuredContent, call.IsError = end.Content, end.StructuredContent, end.IsError // the SDK has set the rest
+		return call, nil
 	}
 	t, err := s.tasks.Task(h.id)
 	if err != nil {
@@ -79,6 +77,15 @@ func (s *Server) resolveHandle(ctx context.Context, res sdk.Result) (sdk.Result,
 	state := s.stateOf(t)
 	state.ResultType, state.Result, state.Error = "task", nil, nil // what became of it is for tasks/get
 	return state, nil
+}
+
+// endOf is the answer to who waits for a task.
+func (s *Server) endOf(ctx context.Context, h *taskHandle) *sdk.CallToolResult {
+	t, err := s.waitForTask(ctx, h.id, h.waitMillis)
+	if err != nil {
+		return s.toolResult("submit_task", nil, err)
+	}
+	return s.resultOf(t)
 }
 
 // taskState is a task in the terms of the extension.
