@@ -90,6 +90,9 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	for _, c := range a.retired {
 		db.retire(c)
 	}
+	if db.machine != nil {
+		durable = announced(durable, db.machine.Committed())
+	}
 	return results, durable, nil
 }
 
@@ -100,6 +103,8 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 		return nil, nil, err
 	}
 	switch kind {
+	case commandMachine:
+		return a.machine(e, body)
 	case commandWrite:
 		w, err := decodeWrite(body)
 		if err != nil {
@@ -329,8 +334,10 @@ func (a *applier) writer(col *collection, s *shard, e vectord.Entry) *pointWrite
 		a.used = append(a.used, col.id)
 	}
 	w := &pointWriter{collection: col, batch: a.batch, changes: a.changesOf(s), index: e.Index, time: e.Time}
-	w.changes.through = e.Index
-	w.before = len(w.changes.touched)
+	if w.changes.through != e.Index { // an entry of the Machine's may come here more than once
+		w.changes.through, w.changes.before = e.Index, len(w.changes.touched)
+	}
+	w.before = w.changes.before
 	return w
 }
 

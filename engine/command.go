@@ -37,6 +37,7 @@ const (
 	commandReplaceCollections commandKind = 12
 	commandCreateVectorName   commandKind = 13
 	commandDeleteVectorName   commandKind = 14
+	commandMachine            commandKind = 15 // of the Machine, see machine.go
 )
 
 type createCollection struct {

@@ -42,6 +42,7 @@ type Options struct {
 	SetHeapLimit func(bytes int64)     // told what of MemoryLimit is the Go heap's, as it changes; nil: nobody is
 	IndexWorkers int                   // goroutines that build graphs; 0: one a core
 	Embedders    []Embedder            // models that make dense vectors of texts
+	Machine      Machine               // whose commands go through the same log; nil: there is none
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
 
@@ -64,6 +65,7 @@ type DB struct {
 	budget  *budget
 	workers *workerTokens
 	metrics *metrics
+	machine Machine
 
 	embedders map[string]Embedder // by name in lower case
 	now       func() int64        // milliseconds since the Unix epoch; tests have clocks of their own
@@ -95,7 +97,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	if o.IndexWorkers <= 0 {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
-	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+	db := &DB{store: store, logger: o.Logger, machine: o.Machine, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
 		now:     func() int64 { return time.Now().UnixMilli() },
 		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
 		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),

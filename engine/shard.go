@@ -53,6 +53,7 @@ type shardChanges struct {
 	points  int64    // points more than before
 	payload int64    // bytes of payloads more than before
 	touched []uint32 // slots whose point or payload changed
+	before  int      // those of them that entries before the one at through touched
 	fields  []fieldStep
 	through uint64 // index of the last entry, whether it changed anything or not
 }

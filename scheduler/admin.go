@@ -129,8 +129,8 @@ func (x *tx) putQueue(c putQueue) (value any, refusal, err error) {
 	}
 	q.config = c.Config
 	q.follow()
-	x.s.registry.Store(nil)
-	x.s.markFresh(q)
+	x.s.relateFallbacks()
+	x.s.rethink(q)
 	return nil, nil, x.saveQueue(q)
 }
 
@@ -156,9 +156,8 @@ func (x *tx) deleteQueue(c deleteQueue) (value any, refusal, err error) {
 	delete(x.s.queueByID, q.id)
 	delete(x.s.fresh, q)
 	x.s.registry.Store(nil)
-	for a := range q.pollers {
-		a.stopPolling(q)
-	}
+	x.s.relateFallbacks()
+	clear(q.pollers)
 	if x.batch != nil {
 		x.batch.DeleteRow(tableQueue, queueKey(q.id))
 	}

@@ -25,6 +25,9 @@ type tx struct {
 const ordinalBits = 16
 
 func (x *tx) number() uint64 {
+	if x.batch == nil {
+		return x.s.volatile.number()
+	}
 	x.ordinal++
 	return x.index<<ordinalBits + x.ordinal
 }
@@ -465,7 +468,7 @@ func (x *tx) admit(q *queue, c *submission, pending int) (victim *task, refusal 
 			}
 		}
 	}
-	return nil, &vectord.Error{Kind: vectord.KindOverloaded, Code: vectord.CodeQueueFull, RetryAfter: vectord.Millis(retryAfterMillis),
+	return nil, &vectord.Error{Kind: vectord.KindOverloaded, Code: vectord.CodeQueueFull, RetryAfter: millis(retryAfterMillis),
 		Text: fmt.Sprintf("queue %q has %d tasks that wait, as many as it takes", q.name, q.waiting+pending)}
 }
 
@@ -548,9 +551,6 @@ func (x *tx) lease(t *task, a *agent, l granted) {
 	t.series++
 	t.started, t.agent = x.now, a.id
 	t.lease, t.leaseSeconds = vectord.LeaseID(x.number()), l.leaseSeconds
-	if x.batch == nil {
-		t.lease = vectord.LeaseID(x.s.volatile.number())
-	}
 	t.leaseExpires = x.now + int64(l.leaseSeconds)*1000
 	t.preferred, t.progress = "", nil
 	a.hold(t)

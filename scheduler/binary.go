@@ -8,7 +8,7 @@ import (
 
 // Commands and rows are a version byte and fields: integers as varints, texts and blobs with their length before them.
 
-func appendBytes[T string | []byte](dst []byte, b T) []byte {
+func appendBytes[T ~string | ~[]byte](dst []byte, b T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }
 

@@ -406,7 +406,7 @@ func (s *Scheduler) poll(ctx context.Context, r *vectord.LeaseRequest) (*poll, e
 	}
 	s.wait(p, true)
 	s.mu.Unlock()
-	timer := time.NewTimer(vectord.Millis(r.WaitMS))
+	timer := time.NewTimer(millis(r.WaitMS))
 	select {
 	case <-p.filled:
 	case <-timer.C:
@@ -456,7 +456,8 @@ func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]
 	for _, c := range p.chosen {
 		s.unreserve(p, c.task)
 	}
-	pending := len(s.fresh) > 0
+	s.freed(p.agent)
+	pending := len(s.fresh) > 0 || len(s.freedAgents) > 0
 	s.mu.Unlock()
 	if pending {
 		s.kick()

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vectord/vectord"
 )
@@ -45,3 +46,6 @@ func newTaskIDs(millis int64, n int) []vectord.TaskID {
 	}
 	return ids
 }
+
+// millis returns a number of milliseconds as a Duration.
+func millis(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -9,7 +9,7 @@
 // Tasks of a queue whose durability is "memory" take the same way without the log and without rows.
 //
 // Scheduler.mu guards all of it. It is held while commands are applied and while tasks are matched with agents, never
-// while waiting for the log, storage's disk or a model.
+// while waiting for the log, for a sync of the disk or for a model.
 package scheduler
 
 import (
@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,7 @@ type Points interface {
 
 // WritePoints applies what PrepareWrites returned, all or nothing, in the commit of the command that carries it. refusal is
 // the client's error.
-type WritePoints func(writes []byte) (refusal, err error)
+type WritePoints = func(writes []byte) (refusal, err error)
 
 // Options configure Open.
 type Options struct {
@@ -78,12 +79,19 @@ type Scheduler struct {
 	ended      []vectord.TaskID                   // since the last Committed
 	fresh      map[*queue]struct{}                // that have tasks to be dispatched
 	lastTime   int64                              // of the machine
+	driven     int64                              // when the driver will look at the timers; 0: not soon
 
-	registry atomic.Pointer[registry] // nil: agents or queues have changed
-	wake     chan struct{}            // the driver shall look at the timers again
-	stop     context.Context
-	cancel   context.CancelFunc
-	workers  sync.WaitGroup
+	// What follows is the dispatcher's.
+	freedAgents map[*agent]struct{} // that wait and can have more since the last dispatch
+	fallbacks   map[string][]*queue // queues by what they fall back to
+	turns       uint64              // tasks chosen so far
+
+	registry     atomic.Pointer[registry] // nil: agents or queues have changed
+	wake         chan struct{}            // the driver shall look at the timers again
+	dispatchWake chan struct{}            // the dispatcher shall look at what is fresh
+	stop         context.Context
+	cancel       context.CancelFunc
+	workers      sync.WaitGroup
 }
 
 // queue is a queue. The scheduler's mu guards it.
@@ -103,7 +111,7 @@ type queue struct {
 	limiter  limiter
 	keys     map[string]*keyLimit // by fairness key, of those that have leases
 	runTimes runTimes
-	turn     uint64 // of the round robin
+	reserved int // tasks that are chosen for polls
 }
 
 func (q *queue) durable() bool { return q.config.Durability != vectord.InMemory }
@@ -158,9 +166,11 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 	}
 	s := &Scheduler{store: store, o: o, now: o.Now, queues: map[string]*queue{}, queueByID: map[uint32]*queue{}, nextQueue: 1,
 		tasks: map[vectord.TaskID]*task{}, dependents: map[vectord.TaskID][]*task{}, agents: map[string]*agent{},
-		waiters: map[vectord.TaskID][]chan struct{}{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1)}
+		waiters: map[vectord.TaskID][]chan struct{}{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1),
+		freedAgents: map[*agent]struct{}{}, dispatchWake: make(chan struct{}, 1)}
 	s.stop, s.cancel = context.WithCancel(context.Background())
 	s.volatile.init(s.now())
+	s.states.init()
 	s.metrics = newMetrics(s, o.Metrics)
 	if err := s.load(); err != nil {
 		s.cancel()
@@ -238,6 +248,12 @@ func (s *Scheduler) addQueue(q *queue) {
 	s.queues[q.name], s.queueByID[q.id] = q, q
 	s.nextQueue = max(s.nextQueue, q.id+1)
 	s.registry.Store(nil)
+	s.relateFallbacks()
+	for _, a := range s.agents {
+		if len(a.polls) > 0 && slices.Contains(a.config.Queues, q.name) {
+			q.pollers[a] = struct{}{}
+		}
+	}
 }
 
 // loadTasks brings up the tasks: every header that is not terminal, with its body, in the order of submission.

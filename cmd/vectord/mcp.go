@@ -64,5 +64,5 @@ func (c *mcpCmd) serve(s *session, logger *slog.Logger) (err error) {
 
 // newMCP returns what answers MCP's requests for a node.
 func newMCP(n *node.Node, logger *slog.Logger) *mcpserver.Server {
-	return mcpserver.New(n.Engine(), mcpserver.Options{Logger: logger})
+	return mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks(), Logger: logger})
 }

@@ -116,7 +116,7 @@ func TestAPIPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler)})
+	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks()})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	t.Cleanup(func() {
