@@ -1,7 +1,7 @@
 # Everything that is done to this tree has a name here. `make` alone lists the names.
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
-# it and say so). The client tests also need npm and Python 3.11. The arm64 tests need qemu's user mode, and install it when
+# it and say so). The client tests also need npm and Python 3.11, those of MCP npm and curl. The arm64 tests need qemu's user mode, and install it when
 # they are run by root where there is apt-get. Without these, they are skipped and say so. So are the peers of make
 # bench-peers that are not installed, and the images of make data where there is no Debian package of them.
 

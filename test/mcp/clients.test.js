@@ -17,7 +17,6 @@ import {StreamableHTTPClientTransport as SessionsHTTP} from '@modelcontextprotoc
 import {startServer} from '../clients/server.js';
 
 const binary = process.env.SERVER_BINARY ?? join(import.meta.dirname, '../../bin/vectord');
-const fixture = process.env.FIXTURE_BINARY ?? join(import.meta.dirname, '../../.cache/mcp-fixture');
 const key = 'the key of these tests';
 const info = {name: 'vectord-tests', version: '1.0.0'};
 
@@ -117,7 +116,10 @@ for (const [name, {create, stdio, http}] of Object.entries(clients)) {
         test('a server of its own', async (t) => {
             const directory = await mkdtemp(join(tmpdir(), 'vectord-mcp-'));
             try {
-                await connected(() => stdio([binary, 'mcp', '--data-dir', directory]), (client) => useCollections(client, 'own'))(t);
+                await connected(() => stdio([binary, 'mcp', '--data-dir', directory]), async (client) => {
+                    await useCollections(client, 'own');
+                    await useTasks(client, 'own');
+                })(t);
             } finally {
                 await rm(directory, {recursive: true, force: true});
             }
@@ -125,18 +127,8 @@ for (const [name, {create, stdio, http}] of Object.entries(clients)) {
         test('no key', async () => {
             await assert.rejects(create().connect(http(`${server.url}/mcp`, {})));
         });
-        test('tasks of the fixture', connected(() => stdio([fixture, '-']), (client) => useTasks(client, 'js')));
-        test('tasks', async (t) => {
-            const client = create();
-            await client.connect(http(`${server.url}/mcp`, {'api-key': key}));
-            const {tools} = await client.listTools();
-            if (!tools.some((tool) => tool.name === 'submit_task')) {
-                t.skip('the server offers no tasks');
-            } else {
-                await useTasks(client, 'js');
-            }
-            await client.close();
-        });
+        test('tasks', (t) => connected(() => http(`${server.url}/mcp`, {'api-key': key}), (client) => useTasks(client, 'http'))(t));
+        test('tasks by the bridge', (t) => connected(() => stdio([binary, 'mcp', '--url', server.url, '--api-key', key]), (client) => useTasks(client, 'bridge'))(t));
     });
 }
 
