@@ -6,7 +6,7 @@
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
 // Lock order: shard.applying before fieldIndexes.mu before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody
-// holds together; catalog.mu and snapshots.mu are held alone.
+// holds together; catalog.mu and snapshots.mu are held alone. memoryLocks come before all of them.
 package engine
 
 import (
@@ -70,8 +70,9 @@ type DB struct {
 	embedders map[string]Embedder // by name in lower case
 	now       func() int64        // milliseconds since the Unix epoch; tests have clocks of their own
 
-	snapshots snapshots
-	limiters  limiters
+	snapshots   snapshots
+	limiters    limiters
+	memoryLocks *memoryLocks
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
@@ -98,8 +99,9 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
 	db := &DB{store: store, logger: o.Logger, machine: o.Machine, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
-		now:     func() int64 { return time.Now().UnixMilli() },
-		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
+		now:         func() int64 { return time.Now().UnixMilli() },
+		memoryLocks: newMemoryLocks(),
+		workers:     newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
 		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),
 			imported: map[uint32]*shard{}}}
 	for _, e := range o.Embedders {

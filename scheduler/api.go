@@ -40,6 +40,9 @@ func (s *Scheduler) Submit(ctx context.Context, queue string, tasks []vectord.Ne
 	if len(tasks) < 1 || len(tasks) > vectord.MaxTaskBatch {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "tasks: %d of them, must be from 1 to %d", len(tasks), vectord.MaxTaskBatch)
 	}
+	if out := s.refuseAll(queue, tasks); out != nil {
+		return out, nil
+	}
 	c, refused, err := s.prepare(ctx, queue, tasks)
 	if err != nil {
 		return nil, err
@@ -61,21 +64,33 @@ func (s *Scheduler) Submit(ctx context.Context, queue string, tasks []vectord.Ne
 	return out, nil
 }
 
+// refuseAll refuses tasks for a queue that is full, before any work is done for them; nil: it has to be seen.
+func (s *Scheduler) refuseAll(queue string, tasks []vectord.NewTask) []vectord.Submitted {
+	s.mu.Lock()
+	q := s.queues[queue]
+	full := q != nil && q.config.DropPolicy == vectord.RejectNew && q.waiting >= q.config.MaxDepth+q.config.MaxOverflow
+	s.mu.Unlock()
+	if !full || slices.ContainsFunc(tasks, func(n vectord.NewTask) bool { return n.IdempotencyKey != "" }) {
+		return nil
+	}
+	err := queueFull(queue, q.config.MaxDepth+q.config.MaxOverflow)
+	out := make([]vectord.Submitted, len(tasks))
+	for i := range out {
+		out[i].Err = err
+	}
+	return out
+}
+
+func queueFull(queue string, waiting int) error {
+	return &vectord.Error{Kind: vectord.KindOverloaded, Code: vectord.CodeQueueFull, RetryAfter: millis(retryAfterMillis),
+		Text: fmt.Sprintf("queue %q has %d tasks that wait, as many as it takes", queue, waiting)}
+}
+
 func (s *Scheduler) submit(ctx context.Context, c *submit) ([]vectord.Submitted, error) {
 	s.mu.Lock()
 	q := s.queues[c.queue]
 	inMemory := q != nil && !q.durable()
-	full := q != nil && q.config.DropPolicy == vectord.RejectNew && q.waiting >= q.config.MaxDepth+q.config.MaxOverflow
 	s.mu.Unlock()
-	if full && !slices.ContainsFunc(c.tasks, func(t submission) bool { return t.key != [16]byte{} }) {
-		err := &vectord.Error{Kind: vectord.KindOverloaded, Code: vectord.CodeQueueFull, RetryAfter: millis(retryAfterMillis),
-			Text: fmt.Sprintf("queue %q is full", c.queue)}
-		out := make([]vectord.Submitted, len(c.tasks))
-		for i := range out {
-			out[i].Err = err
-		}
-		return out, nil
-	}
 	if inMemory {
 		var value any
 		var err error

@@ -468,8 +468,7 @@ func (x *tx) admit(q *queue, c *submission, pending int) (victim *task, refusal 
 			}
 		}
 	}
-	return nil, &vectord.Error{Kind: vectord.KindOverloaded, Code: vectord.CodeQueueFull, RetryAfter: millis(retryAfterMillis),
-		Text: fmt.Sprintf("queue %q has %d tasks that wait, as many as it takes", q.name, q.waiting+pending)}
+	return nil, queueFull(q.name, q.waiting+pending)
 }
 
 // dependencies returns the tasks for which a new one must wait, or why it fails at once.

@@ -76,7 +76,7 @@ func (s *Server) streamEvents(r *request, queue string, task vectord.TaskID) err
 	}
 	stream := s.newEventStream(r.http, queue, task, after)
 	if err := stream.refused(wait); err != nil {
-		stream.Close()
+		stream.stop()
 		return err
 	}
 	r.streamed = true
@@ -92,11 +92,11 @@ type eventStream struct {
 	http   *fasthttp.RequestCtx
 	task   vectord.TaskID // whose end is that of the stream; the zero value where there is none
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	events chan vectord.TaskEvent
-	ended  chan error // gets what ended the events, once
-	closed sync.Once
+	ctx     context.Context
+	cancel  context.CancelFunc
+	stopped sync.Once
+	events  chan vectord.TaskEvent
+	ended   chan error // gets what ended the events, once
 
 	pending []byte // what is to be read next
 	over    bool   // nothing comes after pending
@@ -210,12 +210,16 @@ func (e *eventStream) end(err error) {
 	}
 }
 
-// Close implements io.Closer.
-func (e *eventStream) Close() error {
-	e.closed.Do(func() {
+func (e *eventStream) stop() {
+	e.stopped.Do(func() {
 		e.cancel()
 		e.timer.Stop()
 		e.server.streams.Add(-1)
 	})
+}
+
+// Close implements io.Closer.
+func (e *eventStream) Close() error {
+	e.stop()
 	return nil
 }

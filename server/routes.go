@@ -83,6 +83,11 @@ var routes = []route{
 	{"POST", "/collections/{name}/points/search/matrix/offsets", permissionRead, scopeCollection, (*Server).matrixOffsets},
 	{"POST", "/collections/{name}/facet", permissionRead, scopeCollection, (*Server).facet},
 
+	{"PUT", "/collections/{name}/memories", permissionWrite, scopeCollection, (*Server).storeMemories},
+	{"POST", "/collections/{name}/memories/search", permissionRead, scopeCollection, (*Server).searchMemories},
+	{"POST", "/collections/{name}/memories/touch", permissionWrite, scopeCollection, (*Server).touchMemories},
+	{"POST", "/collections/{name}/memories/delete", permissionWrite, scopeCollection, (*Server).forgetMemories},
+
 	{"GET", "/collections/{name}/snapshots", permissionRead, scopeCollection, (*Server).listSnapshots},
 	{"POST", "/collections/{name}/snapshots", permissionMaintain, scopeCollection, (*Server).createSnapshot},
 	{"GET", "/collections/{name}/snapshots/{snapshot}", permissionRead, scopeCollection, (*Server).getSnapshot},

@@ -1,5 +1,5 @@
-// Package server speaks HTTP for an Engine: it decodes a request, makes one call and encodes the answer, in the forms of
-// Qdrant's REST API.
+// Package server speaks HTTP for an Engine and a Scheduler: it decodes a request, makes one call and encodes the answer. What
+// concerns the Engine has the forms of Qdrant's REST API, which the rest follows.
 //
 // Every request takes the same way, in this order: the limits on connections, headers and concurrency; who asks (the
 // key or token); whether they may (the permission that the route declares, and for what); and only then the body, beginning with its declared
@@ -58,6 +58,11 @@ type Engine interface {
 	SearchGroups(ctx context.Context, collection string, g vectord.Groups) ([]vectord.Group, error)
 	Facet(ctx context.Context, collection string, f vectord.Facet) ([]vectord.FacetHit, error)
 	Matrix(ctx context.Context, collection string, m vectord.Matrix) ([]vectord.MatrixRow, error)
+	// StoreMemories returns one result for each memory, in order; dedup nil writes all of them.
+	StoreMemories(ctx context.Context, collection string, memories []vectord.Memory, dedup *vectord.MemoryDedup, o vectord.WriteOptions) ([]vectord.MemoryResult, error)
+	SearchMemories(ctx context.Context, collection string, q vectord.MemoryQuery) ([]vectord.MemoryHit, error)
+	TouchMemories(ctx context.Context, collection string, ids []vectord.PointID) (touched int, err error)
+	ForgetMemories(ctx context.Context, collection string, s vectord.MemorySelector) (deleted int, err error) // of those before an error too
 	Ready() error
 
 	// Snapshots are those of a collection, or of the whole node where the collection's name is empty.

@@ -20,6 +20,9 @@ import (
 const (
 	defaultTaskLimit      = 100
 	defaultCandidateLimit = 10
+
+	// taskPageBytes is the size of payloads and results from which a page of tasks is full.
+	taskPageBytes = 32 << 20
 )
 
 // scheduled returns the handler of a route that a server without a scheduler does not offer.
@@ -155,7 +158,7 @@ func (s *Server) putQueue(r *request) error {
 	return s.configureQueue(r, name, vectord.DefaultQueueConfig())
 }
 
-// patchQueue changes what the body says.
+// patchQueue changes what the body says. Of two at the same time the later one may undo the other.
 func (s *Server) patchQueue(r *request) error {
 	name, err := r.queueName()
 	if err != nil {
@@ -323,14 +326,12 @@ type callJSON struct {
 	LeaseExpiresAt  vectord.Timestamp  `json:"lease_expires_at,omitempty"`
 	CancelRequested *bool              `json:"cancel_requested,omitempty"`
 	Tasks           []vectord.TaskID   `json:"tasks,omitempty"`
-	Error           string             `json:"error,omitempty"`
-	Code            vectord.Code       `json:"code,omitempty"`
-	RetryAfterMS    int64              `json:"retry_after_ms,omitempty"`
+	*errorJSON
 }
 
 func (s *Server) callAnswer(c *vectord.TaskCall, o *vectord.CallOutcome) callJSON {
 	if e := s.errorAnswer(o.Err); e != nil {
-		return callJSON{TaskID: c.ID, Error: e.Error, Code: e.Code, RetryAfterMS: e.RetryAfterMS}
+		return callJSON{TaskID: c.ID, errorJSON: e}
 	}
 	answer := callJSON{TaskID: c.ID, Status: o.Status, LeaseExpiresAt: o.LeaseExpiresAt, Tasks: o.Tasks}
 	if c.Kind == vectord.CallHeartbeat {
@@ -569,8 +570,16 @@ func (s *Server) answerScroll(r *request, scroll vectord.TaskScroll) error {
 	if err != nil {
 		return err
 	}
+	full := len(tasks) == scroll.Limit
+	bytes := 0
+	for i := range tasks {
+		if bytes += len(tasks[i].Payload) + len(tasks[i].Result); bytes > taskPageBytes && i > 0 {
+			tasks, full = tasks[:i], true
+			break
+		}
+	}
 	var next *vectord.TaskID
-	if len(tasks) > 0 && len(tasks) == scroll.Limit {
+	if full && len(tasks) > 0 {
 		next = &tasks[len(tasks)-1].ID
 	}
 	return r.json(map[string]any{"tasks": tasksAnswer(tasks, withVector), "next_after": next})
