@@ -33,6 +33,8 @@ type Engine interface {
 	Count(ctx context.Context, collection string, f *vectord.Filter) (int, error)
 	Write(ctx context.Context, collection string, ops []vectord.Operation, o vectord.WriteOptions) ([]vectord.UpdateResult, error)
 	Search(ctx context.Context, collection string, q vectord.Query) ([]vectord.Hit, error)
+	StoreMemories(ctx context.Context, collection string, memories []vectord.Memory, dedup *vectord.MemoryDedup, o vectord.WriteOptions) ([]vectord.MemoryResult, error)
+	SearchMemories(ctx context.Context, collection string, q vectord.MemoryQuery) ([]vectord.MemoryHit, error)
 }
 
 // Scheduler keeps tasks and agents. Its methods are those of server.Scheduler.
@@ -53,10 +55,9 @@ type Scheduler interface {
 	States
 }
 
-// Options say what a Server offers besides its engine. A tool whose keeper is nil is not offered.
+// Options say what a Server offers besides its engine.
 type Options struct {
-	Scheduler Scheduler
-	Memories  Memories
+	Scheduler Scheduler         // nil: no tasks and agents
 	Tools     func(*sdk.Server) // adds further tools; nil: none
 	Version   string            // of this build; empty means vectord.Version
 	Logger    *slog.Logger      // nil means slog.Default()
@@ -66,7 +67,6 @@ type Options struct {
 type Server struct {
 	engine     Engine
 	tasks      Scheduler
-	memories   Memories
 	authorizer *access.Authorizer // for the rights of callers, not for their keys
 	sdk        *sdk.Server
 	http       *sdk.StreamableHTTPHandler
@@ -78,7 +78,7 @@ A caller submits tasks with submit_task. An agent calls register_agent once, lea
 
 // New returns a server of e.
 func New(e Engine, o Options) *Server {
-	s := &Server{engine: e, tasks: o.Scheduler, memories: o.Memories, authorizer: access.New(access.Keys{}, e), log: o.Logger}
+	s := &Server{engine: e, tasks: o.Scheduler, authorizer: access.New(access.Keys{}, e), log: o.Logger}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -94,10 +94,8 @@ func New(e Engine, o Options) *Server {
 		&sdk.ServerOptions{Instructions: instructions, Capabilities: capabilities, SetCacheable: setCacheable})
 	s.sdk.AddReceivingMiddleware(s.receive)
 	s.addCollectionTools()
+	s.addMemoryTools()
 	s.addResources()
-	if s.memories != nil {
-		s.addMemoryTools()
-	}
 	if s.tasks != nil {
 		s.addTaskTools()
 		s.addAgentTools()

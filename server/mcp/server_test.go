@@ -184,7 +184,7 @@ func TestTools(t *testing.T) {
 	s, _, _ := newServer(t)
 	h := local(t, s, sessionless, nil)
 	want := strings.Fields("cancel_task complete_task create_collection explain_route fail_task get_task lease_tasks list_agents " +
-		"list_collections register_agent search_points submit_task upsert_points")
+		"list_collections register_agent search_memories search_points store_memory submit_task upsert_points")
 	var got []string
 	for name, tool := range h.tools {
 		got = append(got, name)
@@ -317,6 +317,11 @@ func TestRights(t *testing.T) {
 	}
 	const point = `"points":[{"id":1,"vector":[1]}]}`
 	f("list_collections", `{}`, true, true, true)
+	f("store_memory", `{"collection":"mine","text":"x","vector":[1]}`, true, false, true)
+	f("store_memory", `{"collection":"theirs","text":"x","vector":[1]}`, true, false, false)
+	f("search_memories", `{"collection":"mine","vector":[1]}`, true, true, true)
+	f("search_memories", `{"collection":"mine","vector":[1],"touch":true}`, true, false, true)
+	f("search_memories", `{"collection":"theirs","vector":[1]}`, true, true, false)
 	f("search_points", `{"collection":"mine","vector":[1]}`, true, true, true)
 	f("search_points", `{"collection":"theirs","vector":[1]}`, true, true, false)
 	f("search_points", `{"collection":"alias","vector":[1]}`, true, true, false)
@@ -505,6 +510,58 @@ func TestNoParams(t *testing.T) {
 					t.Errorf("%s%s in %s: %d %s, %v", method, params, revision, resp.StatusCode, body, err)
 				}
 			}
+		}
+	}
+}
+
+func TestMemories(t *testing.T) {
+	s, _, _ := newServer(t)
+	h := local(t, s, sessionless, nil)
+	h.ok("create_collection", `{"collection":"m","size":2}`, nil)
+	store := func(arguments, want string) (id vectord.PointID) {
+		t.Helper()
+		var out vectord.MemoryResult
+		if h.ok("store_memory", `{"collection":"m",`+arguments+`}`, &out); string(out.Outcome) != want {
+			t.Errorf("store_memory(%s): %+v, want %s", arguments, out, want)
+		}
+		return out.ID
+	}
+	const alice, bob = `"scope":{"user_id":"alice"}`, `"scope":{"user_id":"bob"}`
+	tea := store(`"text":"likes tea","vector":[1,0],"importance":0.1,`+alice, "created")
+	if again := store(`"text":"likes tea!","vector":[1,0.01],`+alice, "skipped"); again != tea {
+		t.Errorf("%v was skipped for %v", again, tea)
+	}
+	store(`"text":"likes tea","vector":[1,0],`+bob, "created")
+	store(`"text":"likes tea!","vector":[1,0.01],"dedup":"off",`+bob, "created")
+	rain := store(`"text":"it rains","vector":[0.9,0.5],"importance":1,"valid_from":"2026-01-01","valid_to":"2026-02-01",`+alice, "created")
+	store(`"text":"no tea any more","vector":[1,0],"dedup":"supersede",`+bob, "superseded")
+	f := func(arguments string, want ...vectord.PointID) {
+		t.Helper()
+		var out struct {
+			Memories []struct {
+				ID     vectord.PointID
+				Memory vectord.Memory
+			}
+		}
+		h.ok("search_memories", `{"collection":"m",`+alice+`,`+arguments+`}`, &out)
+		var got []vectord.PointID
+		for _, m := range out.Memories {
+			if got = append(got, m.ID); m.Memory.Scope.UserID != "alice" || m.Memory.Text == "" {
+				t.Errorf("search_memories(%s): %+v", arguments, m)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("search_memories(%s): %v, want %v", arguments, got, want)
+		}
+	}
+	f(`"vector":[1,0]`, tea, rain)
+	f(`"vector":[1,0],"limit":1`, tea)
+	f(`"vector":[1,0],"importance_weight":2`, rain, tea)
+	f(`"vector":[1,0],"as_of":"2026-03-01"`, tea)
+	f(`"vector":[1,0],"kind":"episodic"`)
+	for _, arguments := range []string{`"text":""`, `"text":"x","vector":[1,0],"kind":"odd"`, `"text":"x","vector":[1,0],"ttl_seconds":-1`, `"text":"x","vector":[1,0],"dedup":"maybe"`} {
+		if code := h.call("store_memory", `{"collection":"m",`+arguments+`}`, nil); code != "bad_request" {
+			t.Errorf("store_memory(%s): %q", arguments, code)
 		}
 	}
 }

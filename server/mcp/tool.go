@@ -212,6 +212,7 @@ func schemas() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[vectord.TaskID]():     text("uuid"),
 		reflect.TypeFor[vectord.LeaseID]():    text(""),
 		reflect.TypeFor[vectord.Timestamp]():  text("date-time"),
+		reflect.TypeFor[vectord.Datetime]():   text(""),
 		reflect.TypeFor[vectord.Admission]():  text(""),
 		reflect.TypeFor[vectord.Distance]():   {Type: "string", Enum: []any{"Cosine", "Dot", "Euclid", "Manhattan"}},
 		reflect.TypeFor[vectord.TaskStatus](): text(""),
