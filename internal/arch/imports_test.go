@@ -49,7 +49,7 @@ var rules = []rule{
 	{pkg: "internal/text", imports: []string{"."}},
 	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/access", "internal/config", "internal/embed", "internal/node", "internal/token", "server"},
 		tests: []string{"internal/model"}},
-	{pkg: "test/mcp", imports: []string{".", "internal/model", "server"}},
+	{pkg: "test/mcp", imports: []string{".", "internal/node", "server"}},
 	{pkg: "test", imports: []string{"internal/openapi"}},
 }
 

@@ -73,6 +73,21 @@ async function useCollections(client, collection) {
     await assert.rejects(call(client, 'search_points', {collection: 'no', vector: [1]}), {code: 'collection_not_found'});
 }
 
+/** Memories of texts, of which the server's own model makes vectors. */
+async function useMemories(client, collection) {
+    await call(client, 'create_collection', {collection, size: 256});
+    const scope = {user_id: 'alice'};
+    const first = await call(client, 'store_memory', {collection, text: 'Alice drinks tea in the morning', scope});
+    assert.equal(first.status, 'created');
+    const again = await call(client, 'store_memory', {collection, text: 'Alice drinks tea in the morning', scope});
+    assert.deepEqual([again.status, again.id], ['skipped', first.id]);
+    await call(client, 'store_memory', {collection, text: 'The server room is on the second floor', scope});
+    const {memories} = await call(client, 'search_memories', {collection, text: 'what does she like to drink?', scope, limit: 1});
+    assert.deepEqual([memories[0].id, memories[0].memory.text], [first.id, 'Alice drinks tea in the morning']);
+    const others = await call(client, 'search_memories', {collection, text: 'tea', scope: {user_id: 'bob'}});
+    assert.deepEqual(others.memories, []);
+}
+
 /** A task from its submission to its end. */
 async function useTasks(client, queue) {
     await call(client, 'register_agent', {agent_id: queue, queues: [queue], capabilities: ['js']});
@@ -127,6 +142,7 @@ for (const [name, {create, stdio, http}] of Object.entries(clients)) {
         test('no key', async () => {
             await assert.rejects(create().connect(http(`${server.url}/mcp`, {})));
         });
+        test('memories', (t) => connected(() => http(`${server.url}/mcp`, {'api-key': key}), (client) => useMemories(client, 'memories'))(t));
         test('tasks', (t) => connected(() => http(`${server.url}/mcp`, {'api-key': key}), (client) => useTasks(client, 'http'))(t));
         test('tasks by the bridge', (t) => connected(() => stdio([binary, 'mcp', '--url', server.url, '--api-key', key]), (client) => useTasks(client, 'bridge'))(t));
     });

@@ -1,5 +1,5 @@
-// Package mcptest has a scheduler in memory, as simple as one can be: for tests of package mcpserver, and for the server that
-// the conformance suite tests. It routes to whoever asks first, forgets nothing, and never lets a lease expire.
+// Package mcptest has a scheduler in memory, as simple as one can be, for tests of package mcpserver. It routes to whoever asks
+// first, forgets nothing, and never lets a lease expire.
 package mcptest
 
 import (
