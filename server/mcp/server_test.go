@@ -272,7 +272,7 @@ func TestRefusals(t *testing.T) {
 	f("submit_task", `{"queue":"q","on_dependency_failure":"cry"}`, "bad_request")
 	f("explain_route", `{}`, "bad_request")
 	for _, uri := range []string{"vectord://collections/no", "vectord://tasks/7", "vectord://tasks/" + strings.Trim(nobody, `"`)} {
-		if _, err := h.session.ReadResource(t.Context(), &sdk.ReadResourceParams{URI: uri}); codeOf(err) != sdk.CodeResourceNotFound {
+		if _, err := h.session.ReadResource(t.Context(), &sdk.ReadResourceParams{URI: uri}); codeOf(err) != jsonrpc.CodeInvalidParams {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}

@@ -33,13 +33,6 @@ var taskArguments = map[string]string{
 	"traceparent":     "W3C trace context, handed to the agent",
 }
 
-func with(more map[string]string, arguments map[string]string) map[string]string {
-	for name, text := range arguments {
-		more[name] = text
-	}
-	return more
-}
-
 func (s *Server) addTaskTools() {
 	addTool(s, toolSpec{name: "submit_task", needs: access.Write, scope: access.ScopeServer, effect: adds, required: []string{"queue"}, arguments: taskArguments,
 		description: "Put a task into a queue, to be done by one of the agents that lease from it. With wait, return when it has ended."}, s.submitTask)
