@@ -16,6 +16,7 @@ const (
 	maxCollections     = 1_000
 	defaultHits        = 10
 	maxHits            = 1_000
+	maxPoints          = 1_000 // of one call
 )
 
 func (s *Server) addCollectionTools() {
@@ -141,8 +142,8 @@ type upsertPointsOut struct {
 }
 
 func (s *Server) upsertPoints(ctx context.Context, in upsertPointsIn) (out upsertPointsOut, err error) {
-	if _, err := numberWithin("points", len(in.Points), 0, maxHits); err != nil {
-		return out, err
+	if len(in.Points) > maxPoints {
+		return out, vectord.Errorf(vectord.KindUnprocessable, "points: %d of them, at most %d are accepted", len(in.Points), maxPoints)
 	}
 	points := make([]vectord.Point, len(in.Points))
 	out.IDs = make([]vectord.PointID, len(in.Points))

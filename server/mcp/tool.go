@@ -138,7 +138,7 @@ func (s *Server) toolResult(name string, out any, err error) *sdk.CallToolResult
 	}
 	text, err := json.Marshal(out)
 	if err != nil {
-		panic(fmt.Sprintf("the answer of %s has no JSON form: %v", name, err)) // the parts that clients wrote were checked
+		return s.toolResult(name, nil, fmt.Errorf("encode the answer: %w", err))
 	}
 	res.StructuredContent = json.RawMessage(text)
 	res.Content = []sdk.Content{&sdk.TextContent{Text: string(text)}}
