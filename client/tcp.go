@@ -221,7 +221,7 @@ func refusalIn(body []byte) error {
 }
 
 func refusalOf(e *wire.Error) *Error {
-	return &Error{Status: e.Status, Code: e.Code, Text: e.Text, RetryAfter: e.RetryAfter()}
+	return &Error{Status: e.Status, Code: vectord.Code(e.Code), Text: e.Text, RetryAfter: e.RetryAfter()}
 }
 
 // run keeps a connection until the client is closed.

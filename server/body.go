@@ -69,9 +69,11 @@ const keptBufferBytes = 1 << 20
 const firstBufferBytes = 16 << 10
 
 // body reads the request's body, decompressed. The bytes are valid until the request is answered.
-func (r *request) body() ([]byte, error) {
+func (r *request) body() ([]byte, error) { return r.bodyUpTo(r.server.options.MaxBodyBytes) }
+
+// bodyUpTo is body with a limit of the route's own.
+func (r *request) bodyUpTo(limit int) ([]byte, error) {
 	h := &r.http.Request.Header
-	limit := r.server.options.MaxBodyBytes
 	if n := h.ContentLength(); n > limit {
 		return nil, bodyTooLarge(limit)
 	}
@@ -105,9 +107,9 @@ func (r *request) body() ([]byte, error) {
 	var err error
 	if decompressors != nil {
 		// An endless stream of empty blocks would never reach the limit on the output.
-		r.buffer, err = r.fillFrom(decompressors, r.newBuffer(size), io.LimitReader(stream, int64(limit)))
+		r.buffer, err = r.fillFrom(decompressors, r.newBuffer(size), io.LimitReader(stream, int64(limit)), limit)
 	} else {
-		r.buffer, err = r.fill(r.newBuffer(size), stream)
+		r.buffer, err = r.fill(r.newBuffer(size), stream, limit)
 	}
 	if err != nil {
 		return nil, readError(err, r.server.options.RequestTimeout.String())
@@ -116,9 +118,8 @@ func (r *request) body() ([]byte, error) {
 	return r.buffer, nil
 }
 
-// fill appends all of src to dst, up to the limit on bodies.
-func (r *request) fill(dst []byte, src io.Reader) ([]byte, error) {
-	limit := r.server.options.MaxBodyBytes
+// fill appends all of src to dst, up to the limit.
+func (r *request) fill(dst []byte, src io.Reader, limit int) ([]byte, error) {
 	for {
 		if len(dst) == cap(dst) {
 			size := min(2*cap(dst), max(limit+1, cap(dst)+1))
@@ -176,13 +177,13 @@ func (z *zlibReader) Reset(src io.Reader) (err error) {
 }
 
 // fillFrom is fill with what src gives in compressed form.
-func (r *request) fillFrom(decompressors *sync.Pool, dst []byte, src io.Reader) ([]byte, error) {
+func (r *request) fillFrom(decompressors *sync.Pool, dst []byte, src io.Reader, limit int) ([]byte, error) {
 	z := decompressors.Get().(decompressor)
 	defer decompressors.Put(z)
 	if err := z.Reset(src); err != nil {
 		return dst, err
 	}
-	return r.fill(dst, z)
+	return r.fill(dst, z, limit)
 }
 
 func bodyTooLarge[T int | int64](limit T) error {

@@ -29,7 +29,7 @@ var rules = []rule{
 	{pkg: "index", imports: []string{"."}},
 	{pkg: "storage", imports: []string{"."}},
 	{pkg: "replication", imports: []string{"."}},
-	{pkg: "scheduler", imports: []string{"."}},
+	{pkg: "scheduler", imports: []string{".", "index", "storage"}, tests: []string{"internal/node"}},
 	{pkg: "engine", imports: []string{".", "index", "internal/text", "storage"}, tests: []string{"replication", "internal/model"}},
 	{pkg: "server/grpc", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/node", "internal/token", "server"}},
 	{pkg: "server/tcp", imports: []string{".", "internal/access", "internal/wire"}, tests: []string{"client", "internal/model", "internal/token"}},

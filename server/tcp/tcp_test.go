@@ -92,7 +92,7 @@ func TestItemErrors(t *testing.T) {
 	if o := outcomes[1]; o.Err != nil || o.Status != vectord.TaskCompleted || len(o.Tasks) != 2 {
 		t.Errorf("complete: %+v", o)
 	}
-	if !errors.As(outcomes[2].Err, &refused) || refused.Status != 409 || refused.Code != string(vectord.CodeLeaseLost) {
+	if !errors.As(outcomes[2].Err, &refused) || refused.Status != 409 || refused.Code != vectord.CodeLeaseLost {
 		t.Errorf("without a lease: %+v", outcomes[2])
 	}
 	i := slices.IndexFunc(scheduler.calls, func(c vectord.TaskCall) bool { return c.Kind == vectord.CallFail })
@@ -100,7 +100,7 @@ func TestItemErrors(t *testing.T) {
 		t.Errorf("fail came as %+v", c)
 	}
 	_, err = c.Lease(t.Context(), vectord.LeaseRequest{AgentID: "unknown"})
-	if !errors.As(err, &refused) || refused.Status != 404 || refused.Code != string(vectord.CodeAgentNotFound) {
+	if !errors.As(err, &refused) || refused.Status != 404 || refused.Code != vectord.CodeAgentNotFound {
 		t.Errorf("lease of an unknown agent: %v", err)
 	}
 }
