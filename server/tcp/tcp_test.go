@@ -361,7 +361,7 @@ func TestMalformed(t *testing.T) {
 		r.send(wire.FrameSubmitBatch, 0, 5, wire.Raw("x"))
 		r.refusal(5, 400)
 		r.send(wire.FrameLease, 0, 6, &wire.Lease{})
-		r.refusal(6, 400)
+		r.refusal(6, 422)
 		r.send(wire.FrameLease, 0, 7, &wire.Lease{AgentID: "a", WaitMS: vectord.MaxLeaseWaitMillis + 1})
 		r.refusal(7, 422)
 		r.send(wire.FrameSearch, 0, 8, &wire.Search{Collection: "c", Vector: wire.Vectors{{Vector: vectord.Dense([]float32{1})}}, Limit: 1})
