@@ -50,7 +50,7 @@ func newTaskBatcher(c *TCP) *batcher[wire.NewTask, vectord.Submitted] {
 			}
 			answers, refusals = make([]vectord.Submitted, n), make([]*wire.Error, n)
 			for i := range b.Results {
-				refusals[i] = b.Results[i].Error
+				refusals[i] = b.Results[i].Refusal()
 				if answers[i], err = b.Results[i].Submitted(); err != nil {
 					return nil, nil, fmt.Errorf("%w: %w", errResponse, err)
 				}
@@ -76,7 +76,7 @@ func newCallBatcher(c *TCP) *batcher[wire.Call, vectord.CallOutcome] {
 			}
 			answers, refusals = make([]vectord.CallOutcome, n), make([]*wire.Error, n)
 			for i := range b.Results {
-				refusals[i] = b.Results[i].Error
+				refusals[i] = b.Results[i].Refusal()
 				if answers[i], err = b.Results[i].Outcome(); err != nil {
 					return nil, nil, fmt.Errorf("%w: %w", errResponse, err)
 				}

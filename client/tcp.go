@@ -115,7 +115,7 @@ func (c *TCP) Close() error {
 		close(c.closed)
 		c.mu.Lock()
 		if c.link != nil {
-			c.link.Close()
+			_ = c.link.Close() // it is of no use any more
 		}
 		c.mu.Unlock()
 	})
@@ -135,14 +135,14 @@ func (c *TCP) dial(ctx context.Context) (*tcpLink, *wire.Welcome, error) {
 	if c.options.TLS != nil {
 		nc = tls.Client(nc, c.options.TLS)
 	}
-	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Now()) })
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Now()) }) // fails if the connection is gone
 	link := &tcpLink{Conn: nc, in: bufio.NewReaderSize(nc, tcpReadBufferBytes)}
 	welcome, err := c.hello(link)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		nc.Close()
+		_ = nc.Close() // it is of no use any more
 		return nil, nil, fmt.Errorf("connect to %s: %w", c.address, err)
 	}
 	return link, welcome, nil
@@ -263,7 +263,7 @@ func (c *TCP) serve(link *tcpLink) {
 	select {
 	case <-c.closed:
 		c.mu.Unlock()
-		link.Close()
+		_ = link.Close() // it is of no use any more
 		return
 	default:
 	}
@@ -278,7 +278,7 @@ func (c *TCP) serve(link *tcpLink) {
 	helpers.Go(func() { c.write(link, stop) })
 	helpers.Go(func() { c.pingIdle(stop) })
 	c.read(link)
-	link.Close()
+	_ = link.Close() // it is of no use any more
 	c.mu.Lock()
 	c.link = nil
 	close(stop)
@@ -319,7 +319,7 @@ func (c *TCP) write(link *tcpLink, stop <-chan struct{}) {
 		sending, c.unsent = c.unsent, sending[:0]
 		c.mu.Unlock()
 		if _, err := link.Write(sending); err != nil {
-			link.Close() // reading ends
+			_ = link.Close() // reading ends
 			<-stop
 			return
 		}

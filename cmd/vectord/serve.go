@@ -41,6 +41,7 @@ type serveCmd struct {
 	DataDir            string         `help:"Directory of the data, created if missing." default:"./data" setting:""`
 	HTTP               string         `help:"Address to listen on." default:"127.0.0.1:6333" name:"http" setting:""`
 	GRPC               string         `help:"Address to listen on for gRPC; empty for no gRPC." default:"127.0.0.1:6334" name:"grpc" setting:""`
+	TCP                string         `help:"Address to listen on for vectord's own protocol; empty for none." default:"127.0.0.1:6335" name:"tcp" setting:""`
 	APIKey             string         `help:"Key that every request must bring." name:"api-key" setting:"" placeholder:"KEY"`
 	APIKeyFile         string         `help:"File with that key in its first line." name:"api-key-file" setting:"" placeholder:"FILE"`
 	AltAPIKey          string         `help:"Second key that is as good, so that clients can change to a new one in turn." name:"alt-api-key" setting:"" placeholder:"KEY"`
@@ -105,7 +106,7 @@ func (c *serveCmd) Run(s *session) error {
 type opener func(o serviceOptions) (services, io.Closer, error)
 
 // services are those over one data directory.
-type services struct{ http, grpc service }
+type services struct{ http, grpc, tcp service }
 
 // door is an address at which a service answers.
 type door struct {
@@ -133,6 +134,9 @@ func (c *serveCmd) doors() []*door {
 	doors := []*door{{flag: "--http", scheme: "http", address: c.HTTP}}
 	if c.GRPC != "" {
 		doors = append(doors, &door{flag: "--grpc", scheme: "grpc", address: c.GRPC})
+	}
+	if c.TCP != "" {
+		doors = append(doors, &door{flag: "--tcp", scheme: "tcp", address: c.TCP})
 	}
 	return doors
 }
@@ -218,9 +222,13 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	}
 	served := make(chan error, len(doors))
 	for _, d := range doors {
-		d.service = opened.http
-		if d.scheme == "grpc" {
+		switch d.scheme {
+		case "http":
+			d.service = opened.http
+		case "grpc":
 			d.service = opened.grpc
+		case "tcp":
+			d.service = opened.tcp
 		}
 		scheme := d.scheme
 		if secure != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/vectord/vectord/internal/node"
 	"github.com/vectord/vectord/server"
 	grpcserver "github.com/vectord/vectord/server/grpc"
+	tcpserver "github.com/vectord/vectord/server/tcp"
 )
 
 // openService opens a node and puts the servers before it. It implements opener.
@@ -24,12 +25,14 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 		return services{}, nil, err
 	}
 	bodies := bodiesBytes(o.memoryLimit)
+	keys := access.Keys{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey, JWTRBAC: o.jwtRBAC}
 	overHTTP := server.New(n.Engine(), server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
 		Scheduler: n.Tasks(), JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, MCP: newMCP(n, o.logger).HandleHTTP, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics})
 	overGRPC := grpcserver.New(n.Engine(), grpcserver.Options{
-		Keys:   access.Keys{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey, JWTRBAC: o.jwtRBAC},
-		Commit: commit(), MaxMessagesBytes: bodies, Logger: o.logger, Metrics: metrics})
-	return services{overHTTP, overGRPC}, n, nil
+		Keys: keys, Commit: commit(), MaxMessagesBytes: bodies, Logger: o.logger, Metrics: metrics})
+	overTCP := tcpserver.New(n.Tasks(), n.Engine(), tcpserver.Options{
+		Keys: keys, MaxFramesBytes: bodies, Logger: o.logger, Metrics: metrics})
+	return services{overHTTP, overGRPC, overTCP}, n, nil
 }
 
 // bodiesBytes returns what of the memory limit the bodies of requests may take together, at each door: an eighth, and room for

@@ -79,18 +79,28 @@ func NewTaskOf(t *vectord.NewTask) NewTask {
 func SubmittedOf(s *vectord.Submitted) Submitted {
 	if s.Err != nil {
 		e := ErrorOf(s.Err)
-		return Submitted{Code: e.Code, Error: e}
+		return Submitted{Code: e.Code, Error: e.Text, HTTPStatus: e.Status, RetryAfterMS: e.RetryAfterMS}
 	}
 	return Submitted{Code: CodeOK, TaskID: TaskID(s.TaskID), Status: s.Status.String(), Admission: s.Admission.String(),
 		RetryAfterMS: s.RetryAfterMS, Deduplicated: s.Deduplicated, Position: s.Position, Durable: s.Durable}
+}
+
+// Refusal returns why the task was not taken, nil if it was.
+func (s *Submitted) Refusal() *Error { return refusal(s.Code, s.Error, s.HTTPStatus, s.RetryAfterMS) }
+
+func refusal(code, text string, status int, retryAfterMS int64) *Error {
+	if code == CodeOK {
+		return nil
+	}
+	return &Error{Status: status, Code: code, Text: text, RetryAfterMS: retryAfterMS}
 }
 
 // Submitted returns the answer, but for its error.
 func (s *Submitted) Submitted() (out vectord.Submitted, err error) {
 	out = vectord.Submitted{TaskID: vectord.TaskID(s.TaskID), RetryAfterMS: s.RetryAfterMS, Deduplicated: s.Deduplicated,
 		Position: s.Position, Durable: s.Durable}
-	if s.Error != nil {
-		return out, nil
+	if s.Refusal() != nil {
+		return vectord.Submitted{}, nil
 	}
 	switch s.Admission {
 	case vectord.AdmissionOK.String():
@@ -274,7 +284,7 @@ func CallOf(c *vectord.TaskCall) (out Call, err error) {
 func OutcomeOf(o *vectord.CallOutcome) Outcome {
 	if o.Err != nil {
 		e := ErrorOf(o.Err)
-		return Outcome{Code: e.Code, Error: e}
+		return Outcome{Code: e.Code, Error: e.Text, HTTPStatus: e.Status, RetryAfterMS: e.RetryAfterMS}
 	}
 	out := Outcome{Code: CodeOK, Status: o.Status.String(), LeaseExpiresAt: Time(o.LeaseExpiresAt), CancelRequested: o.CancelRequested}
 	for _, id := range o.Tasks {
@@ -283,14 +293,17 @@ func OutcomeOf(o *vectord.CallOutcome) Outcome {
 	return out
 }
 
+// Refusal returns why the call was refused, nil if it was not.
+func (o *Outcome) Refusal() *Error { return refusal(o.Code, o.Error, o.HTTPStatus, o.RetryAfterMS) }
+
 // Outcome returns the answer, but for its error.
 func (o *Outcome) Outcome() (out vectord.CallOutcome, err error) {
 	out = vectord.CallOutcome{LeaseExpiresAt: vectord.Timestamp(o.LeaseExpiresAt), CancelRequested: o.CancelRequested}
 	for _, id := range o.Tasks {
 		out.Tasks = append(out.Tasks, vectord.TaskID(id))
 	}
-	if o.Error != nil {
-		return out, nil
+	if o.Refusal() != nil {
+		return vectord.CallOutcome{}, nil
 	}
 	return out, out.Status.UnmarshalText([]byte(o.Status))
 }

@@ -62,7 +62,7 @@ type Submit struct {
 	Tasks []NewTask `msg:"tasks,limit=1000"`
 }
 
-// Submitted is the answer to one task. Code is "ok", or else Error says more.
+// Submitted is the answer to one task. Code is "ok", or else Error says more and HTTPStatus is that of the same refusal over HTTP.
 type Submitted struct {
 	Code         string `msg:"code"`
 	TaskID       TaskID `msg:"task_id,omitzero"`
@@ -72,7 +72,8 @@ type Submitted struct {
 	Deduplicated bool   `msg:"deduplicated,omitempty"`
 	Position     int    `msg:"position,omitempty"`
 	Durable      bool   `msg:"durable,omitempty"`
-	Error        *Error `msg:"error,omitempty"`
+	Error        string `msg:"error,omitempty"`
+	HTTPStatus   int    `msg:"http_status,omitempty"`
 }
 
 // SubmittedBatch answers a Submit, task by task in order.
@@ -145,14 +146,16 @@ type CallBatch struct {
 	Calls []Call `msg:"calls,limit=1000"`
 }
 
-// Outcome is the answer to one Call. Code is "ok", or else Error says more.
+// Outcome is the answer to one Call. Code is "ok", or else Error says more and HTTPStatus is that of the same refusal over HTTP.
 type Outcome struct {
 	Code            string   `msg:"code"`
 	Status          string   `msg:"status,omitempty"`
 	LeaseExpiresAt  Time     `msg:"lease_expires_at,omitzero"`
 	CancelRequested bool     `msg:"cancel_requested,omitempty"`
 	Tasks           []TaskID `msg:"tasks,omitempty"`
-	Error           *Error   `msg:"error,omitempty"`
+	RetryAfterMS    int64    `msg:"retry_after_ms,omitempty"`
+	Error           string   `msg:"error,omitempty"`
+	HTTPStatus      int      `msg:"http_status,omitempty"`
 }
 
 // OutcomeBatch answers a CallBatch, call by call in order.

@@ -2056,8 +2056,8 @@ func (z *NewTask) Msgsize() (s int) {
 func (z *Outcome) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(6)
-	var zb0001Mask uint8 /* 6 bits */
+	zb0001Len := uint32(8)
+	var zb0001Mask uint8 /* 8 bits */
 	_ = zb0001Mask
 	if z.Status == "" {
 		zb0001Len--
@@ -2075,9 +2075,17 @@ func (z *Outcome) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x10
 	}
-	if z.Error == nil {
+	if z.RetryAfterMS == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x20
+	}
+	if z.Error == "" {
+		zb0001Len--
+		zb0001Mask |= 0x40
+	}
+	if z.HTTPStatus == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x80
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -2119,17 +2127,19 @@ func (z *Outcome) MarshalMsg(b []byte) (o []byte, err error) {
 			}
 		}
 		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "retry_after_ms"
+			o = append(o, 0xae, 0x72, 0x65, 0x74, 0x72, 0x79, 0x5f, 0x61, 0x66, 0x74, 0x65, 0x72, 0x5f, 0x6d, 0x73)
+			o = msgp.AppendInt64(o, z.RetryAfterMS)
+		}
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
 			// string "error"
 			o = append(o, 0xa5, 0x65, 0x72, 0x72, 0x6f, 0x72)
-			if z.Error == nil {
-				o = msgp.AppendNil(o)
-			} else {
-				o, err = z.Error.MarshalMsg(o)
-				if err != nil {
-					err = msgp.WrapError(err, "Error")
-					return
-				}
-			}
+			o = msgp.AppendString(o, z.Error)
+		}
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
+			// string "http_status"
+			o = append(o, 0xab, 0x68, 0x74, 0x74, 0x70, 0x5f, 0x73, 0x74, 0x61, 0x74, 0x75, 0x73)
+			o = msgp.AppendInt(o, z.HTTPStatus)
 		}
 	}
 	return
@@ -2204,22 +2214,23 @@ func (z *Outcome) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "retry_after_ms":
+			z.RetryAfterMS, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "RetryAfterMS")
+				return
+			}
 		case "error":
-			if msgp.IsNil(bts) {
-				bts, err = msgp.ReadNilBytes(bts)
-				if err != nil {
-					return
-				}
-				z.Error = nil
-			} else {
-				if z.Error == nil {
-					z.Error = new(Error)
-				}
-				bts, err = z.Error.UnmarshalMsg(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Error")
-					return
-				}
+			z.Error, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Error")
+				return
+			}
+		case "http_status":
+			z.HTTPStatus, bts, err = msgp.ReadIntBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "HTTPStatus")
+				return
 			}
 		default:
 			bts, err = msgp.Skip(bts)
@@ -2239,12 +2250,7 @@ func (z *Outcome) Msgsize() (s int) {
 	for za0001 := range z.Tasks {
 		s += z.Tasks[za0001].Msgsize()
 	}
-	s += 6
-	if z.Error == nil {
-		s += msgp.NilSize
-	} else {
-		s += z.Error.Msgsize()
-	}
+	s += 15 + msgp.Int64Size + 6 + msgp.StringPrefixSize + len(z.Error) + 12 + msgp.IntSize
 	return
 }
 
@@ -2785,8 +2791,8 @@ func (z *Submit) Msgsize() (s int) {
 func (z *Submitted) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(9)
-	var zb0001Mask uint16 /* 9 bits */
+	zb0001Len := uint32(10)
+	var zb0001Mask uint16 /* 10 bits */
 	_ = zb0001Mask
 	if z.TaskID.IsZero() {
 		zb0001Len--
@@ -2816,9 +2822,13 @@ func (z *Submitted) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x80
 	}
-	if z.Error == nil {
+	if z.Error == "" {
 		zb0001Len--
 		zb0001Mask |= 0x100
+	}
+	if z.HTTPStatus == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x200
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -2870,15 +2880,12 @@ func (z *Submitted) MarshalMsg(b []byte) (o []byte, err error) {
 		if (zb0001Mask & 0x100) == 0 { // if not omitted
 			// string "error"
 			o = append(o, 0xa5, 0x65, 0x72, 0x72, 0x6f, 0x72)
-			if z.Error == nil {
-				o = msgp.AppendNil(o)
-			} else {
-				o, err = z.Error.MarshalMsg(o)
-				if err != nil {
-					err = msgp.WrapError(err, "Error")
-					return
-				}
-			}
+			o = msgp.AppendString(o, z.Error)
+		}
+		if (zb0001Mask & 0x200) == 0 { // if not omitted
+			// string "http_status"
+			o = append(o, 0xab, 0x68, 0x74, 0x74, 0x70, 0x5f, 0x73, 0x74, 0x61, 0x74, 0x75, 0x73)
+			o = msgp.AppendInt(o, z.HTTPStatus)
 		}
 	}
 	return
@@ -2955,21 +2962,16 @@ func (z *Submitted) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				return
 			}
 		case "error":
-			if msgp.IsNil(bts) {
-				bts, err = msgp.ReadNilBytes(bts)
-				if err != nil {
-					return
-				}
-				z.Error = nil
-			} else {
-				if z.Error == nil {
-					z.Error = new(Error)
-				}
-				bts, err = z.Error.UnmarshalMsg(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Error")
-					return
-				}
+			z.Error, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Error")
+				return
+			}
+		case "http_status":
+			z.HTTPStatus, bts, err = msgp.ReadIntBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "HTTPStatus")
+				return
 			}
 		default:
 			bts, err = msgp.Skip(bts)
@@ -2985,12 +2987,7 @@ func (z *Submitted) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Submitted) Msgsize() (s int) {
-	s = 1 + 5 + msgp.StringPrefixSize + len(z.Code) + 8 + z.TaskID.Msgsize() + 7 + msgp.StringPrefixSize + len(z.Status) + 10 + msgp.StringPrefixSize + len(z.Admission) + 15 + msgp.Int64Size + 13 + msgp.BoolSize + 9 + msgp.IntSize + 8 + msgp.BoolSize + 6
-	if z.Error == nil {
-		s += msgp.NilSize
-	} else {
-		s += z.Error.Msgsize()
-	}
+	s = 1 + 5 + msgp.StringPrefixSize + len(z.Code) + 8 + z.TaskID.Msgsize() + 7 + msgp.StringPrefixSize + len(z.Status) + 10 + msgp.StringPrefixSize + len(z.Admission) + 15 + msgp.Int64Size + 13 + msgp.BoolSize + 9 + msgp.IntSize + 8 + msgp.BoolSize + 6 + msgp.StringPrefixSize + len(z.Error) + 12 + msgp.IntSize
 	return
 }
 

@@ -251,7 +251,7 @@ func AppendMsgpack(dst, text []byte) ([]byte, error) {
 	if err := t.value(outside); err != nil {
 		return dst, vectord.Errorf(vectord.KindInvalid, "JSON: %v", err)
 	}
-	if _, err := t.in.ReadToken(); err != io.EOF {
+	if _, err := t.in.ReadToken(); !errors.Is(err, io.EOF) {
 		return dst, vectord.Errorf(vectord.KindInvalid, "JSON: something follows the value")
 	}
 	return t.dst, nil

@@ -258,13 +258,13 @@ func readRows(v *vectord.Vector, n int, b []byte) (rest []byte, err error) {
 		return b, vectord.Errorf(vectord.KindUnprocessable, "vector: %d rows, at most %d are accepted", n, vectord.MaxMultiVectorRows)
 	}
 	v.Kind, v.Rows = vectord.MultiVector, n
-	size := 0
 	for row := range n {
 		before := len(v.Values)
 		if v.Values, b, err = readFloats(v.Values, b); err != nil {
 			return b, err
 		}
-		if size = len(v.Values) - before; size == 0 || row > 0 && size != len(v.Values)/(row+1) {
+		size := len(v.Values) - before
+		if size == 0 || row > 0 && size != len(v.Values)/(row+1) {
 			return b, vectord.Errorf(vectord.KindInvalid, "vector: row %d has %d components, not as many as the others", row, size)
 		}
 		if row == 0 {

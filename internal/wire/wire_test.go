@@ -35,11 +35,11 @@ var (
 // messages has one of each, with every field set, and the empty one.
 func messages() []decoder {
 	full := []decoder{&Hello{APIKey: "k", Client: "c"}, &Welcome{"s", 1, 2, 3}, anError, &Submit{"q", []NewTask{aTask, {}}},
-		&SubmittedBatch{[]Submitted{{CodeOK, taskID, "queued", "ok", 1, true, 2, true, nil}, {Code: "queue_full", Error: anError}}},
+		&SubmittedBatch{[]Submitted{{CodeOK, taskID, "queued", "ok", 1, true, 2, true, "", 0}, {Code: "queue_full", Error: "full", HTTPStatus: 429}}},
 		&Lease{"q", "a", 1, 2, 3},
 		&LeasedBatch{[]Leased{{taskID, "q", 0xabc, 5, 1, Raw(`1`), "t", []string{"x"}, &seven, "f", 6, 7, 8, 9, []string{"s"}, Raw(`{}`), "p", Raw(`1`), Raw(`2`), &TaskError{"c", "m"}}}},
 		&CallBatch{[]Call{{"fail", taskID, 1, Raw(`1`), Nested{0x80}, Nested{0x80}, &TaskError{"c", "m"}, &no, 1, 2, Raw(`3`), Raw(`4`)}}},
-		&OutcomeBatch{[]Outcome{{CodeOK, "running", 9, true, []TaskID{taskID}, nil}, {Code: "x", Error: anError}}},
+		&OutcomeBatch{[]Outcome{{CodeOK, "running", 9, true, []TaskID{taskID}, 0, "", 0}, {Code: "x", Error: "y", HTTPStatus: 409, RetryAfterMS: 3}}},
 		&Upsert{"c", "k", []Point{{PointID{vectord.NumberID(math.MaxUint64)}, vectors, Raw(`{}`), 1}, {ID: PointID{vectord.UUIDID(taskID)}, Vector: vectors[:1]}}},
 		&Upserted{7}, &Search{"c", Vectors{{Vector: vectord.Dense([]float32{1})}}, "u", Raw(`{}`), 1, 2, &third, 3, true, true, true},
 		&Hits{[]Hit{{PointID{vectord.NumberID(1)}, 2, third, vectors, Raw(`{}`), 1}}}}

@@ -22,19 +22,20 @@ type batch[T, R any] struct {
 // batches is a kind of frame that brings items.
 type batches[T, R any] struct {
 	read  func(f *frame) (*batch[T, R], error)
-	hand  func(ctx context.Context, s Scheduler, queue string, items []T) ([]R, error)
+	hand  func(ctx context.Context, s *Server, queue string, items []T) ([]R, error)
 	reply func(answers []R) wire.Marshaler
 }
 
 var submitting = &batches[vectord.NewTask, wire.Submitted]{
 	read: readSubmit,
-	hand: func(ctx context.Context, s Scheduler, queue string, tasks []vectord.NewTask) ([]wire.Submitted, error) {
-		results, err := s.Submit(ctx, queue, tasks)
+	hand: func(ctx context.Context, s *Server, queue string, tasks []vectord.NewTask) ([]wire.Submitted, error) {
+		results, err := s.scheduler.Submit(ctx, queue, tasks)
 		if err != nil {
 			return nil, err
 		}
 		answers := make([]wire.Submitted, len(results))
 		for i := range results {
+			s.logInternal(wire.FrameSubmitBatch, results[i].Err)
 			answers[i] = wire.SubmittedOf(&results[i])
 		}
 		return answers, nil
@@ -44,13 +45,14 @@ var submitting = &batches[vectord.NewTask, wire.Submitted]{
 
 var calling = &batches[vectord.TaskCall, wire.Outcome]{
 	read: readCalls,
-	hand: func(ctx context.Context, s Scheduler, _ string, calls []vectord.TaskCall) ([]wire.Outcome, error) {
-		outcomes, err := s.Call(ctx, calls)
+	hand: func(ctx context.Context, s *Server, _ string, calls []vectord.TaskCall) ([]wire.Outcome, error) {
+		outcomes, err := s.scheduler.Call(ctx, calls)
 		if err != nil {
 			return nil, err
 		}
 		answers := make([]wire.Outcome, len(outcomes))
 		for i := range outcomes {
+			s.logInternal(wire.FrameAckBatch, outcomes[i].Err)
 			answers[i] = wire.OutcomeOf(&outcomes[i])
 		}
 		return answers, nil
@@ -175,7 +177,7 @@ func handTogether[T, R any](c *conn, together []*batch[T, R], kind *batches[T, R
 	var err error
 	if len(items) > 0 {
 		answers, err = guarded(c, together[0].frame, func(ctx context.Context) ([]R, error) {
-			answers, err := kind.hand(ctx, c.server.scheduler, together[0].queue, items)
+			answers, err := kind.hand(ctx, c.server, together[0].queue, items)
 			if err == nil && len(answers) != len(items) {
 				panic(fmt.Sprintf("the scheduler gave %d answers to %d items", len(answers), len(items)))
 			}

@@ -105,8 +105,8 @@ func (c *conn) serve() {
 	c.changed.Broadcast()
 	c.mu.Unlock()
 	<-written
-	c.net.Close()
-	if err != nil && !errors.Is(err, io.EOF) && !c.draining.Load() {
+	_ = c.net.Close() // nothing more is expected of it
+	if !errors.Is(err, io.EOF) && !c.draining.Load() {
 		c.server.log.Debug("tcp connection ended", "client", c.net.RemoteAddr().String(), "error", err)
 	}
 }
@@ -143,7 +143,7 @@ func (c *conn) kill() {
 	c.changed.Broadcast()
 	c.mu.Unlock()
 	c.cancel()
-	c.net.Close()
+	_ = c.net.Close() // nothing more is expected of it
 }
 
 // read reads the connection until it ends, for which it says the reason.
@@ -190,8 +190,11 @@ func (c *conn) setReadDeadline(d time.Duration) {
 // hello reads the first frame, which says who the client is.
 func (c *conn) hello() error {
 	f, err := c.next(maxHelloBytes)
-	if err != nil || f == nil {
+	if err != nil {
 		return err
+	}
+	if f == nil {
+		return errors.New("hello was refused")
 	}
 	defer c.done(f)
 	var hello wire.Hello

@@ -61,17 +61,7 @@ func (c *conn) readLease(f *frame) (r vectord.LeaseRequest, err error) {
 		return r, wire.Malformed(f.Type, err)
 	}
 	r = vectord.LeaseRequest{Queue: m.Queue, AgentID: m.AgentID, MaxTasks: m.MaxTasks, WaitMS: m.WaitMS, LeaseSeconds: m.LeaseSeconds}
-	switch {
-	case r.AgentID == "" || len(r.AgentID) > vectord.MaxNameBytes:
-		return r, vectord.Errorf(vectord.KindInvalid, "agent_id: %d bytes, must be from 1 to %d", len(r.AgentID), vectord.MaxNameBytes)
-	case r.MaxTasks < 0 || r.MaxTasks > vectord.MaxTaskBatch:
-		return r, vectord.Errorf(vectord.KindUnprocessable, "max_tasks: %d, must be from 1 to %d", r.MaxTasks, vectord.MaxTaskBatch)
-	case r.WaitMS < 0 || r.WaitMS > vectord.MaxLeaseWaitMillis:
-		return r, vectord.Errorf(vectord.KindUnprocessable, "wait_ms: %d, must be from 0 to %d", r.WaitMS, vectord.MaxLeaseWaitMillis)
-	case r.LeaseSeconds < 0 || r.LeaseSeconds > vectord.MaxLeaseSeconds:
-		return r, vectord.Errorf(vectord.KindUnprocessable, "lease_seconds: %d, must be from 1 to %d", r.LeaseSeconds, vectord.MaxLeaseSeconds)
-	}
-	return r, nil
+	return r, r.Check()
 }
 
 // bind binds an agent to the connection.

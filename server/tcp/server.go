@@ -197,7 +197,7 @@ func (s *Server) add(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
-		nc.Close()
+		_ = nc.Close() // nothing was said
 		return
 	}
 	s.conns[c] = true
@@ -275,8 +275,13 @@ func (s *Server) statusOf(t wire.FrameType, err error) *wire.Error {
 		}
 		return &wire.Error{Status: 401, Code: "unauthenticated", Text: denied.Text}
 	}
-	if vectord.KindOf(err) == vectord.KindInternal {
+	s.logInternal(t, err)
+	return wire.ErrorOf(err)
+}
+
+// logInternal logs an error of the server's own, whose text the client does not get.
+func (s *Server) logInternal(t wire.FrameType, err error) {
+	if err != nil && vectord.KindOf(err) == vectord.KindInternal {
 		s.log.Error("request failed", "frame", t.String(), "error", err)
 	}
-	return wire.ErrorOf(err)
 }

@@ -361,7 +361,7 @@ func TestMalformed(t *testing.T) {
 		r.send(wire.FrameSubmitBatch, 0, 5, wire.Raw("x"))
 		r.refusal(5, 400)
 		r.send(wire.FrameLease, 0, 6, &wire.Lease{})
-		r.refusal(6, 400)
+		r.refusal(6, 422)
 		r.send(wire.FrameLease, 0, 7, &wire.Lease{AgentID: "a", WaitMS: vectord.MaxLeaseWaitMillis + 1})
 		r.refusal(7, 422)
 		r.send(wire.FrameSearch, 0, 8, &wire.Search{Collection: "c", Vector: wire.Vectors{{Vector: vectord.Dense([]float32{1})}}, Limit: 1})
@@ -373,7 +373,7 @@ func TestMalformed(t *testing.T) {
 		r.send(wire.FrameHeartbeatBatch, 0, 10, &wire.CallBatch{Calls: []wire.Call{{Call: "complete", LeaseID: 1}, {Call: "heartbeat", LeaseID: 1}}})
 		h, body, _ := r.next()
 		var outcomes wire.OutcomeBatch
-		if _, err := outcomes.UnmarshalMsg(body); err != nil || h.ID != 10 || outcomes.Results[0].Error == nil || outcomes.Results[1].Code != wire.CodeOK {
+		if _, err := outcomes.UnmarshalMsg(body); err != nil || h.ID != 10 || outcomes.Results[0].Refusal() == nil || outcomes.Results[1].Code != wire.CodeOK {
 			t.Errorf("%+v, %v", outcomes, err)
 		}
 		r.send(wire.FramePing, 0, 11, nil)
@@ -476,7 +476,7 @@ func TestAgentDies(t *testing.T) {
 		one.Close()
 		time.Sleep(tcpserver.DefaultReconnectGrace - 1)
 		ended()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		ended("a agent_died") // b has another connection
 		two.Close()
 		time.Sleep(tcpserver.DefaultReconnectGrace - 1)
