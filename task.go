@@ -514,17 +514,27 @@ const (
 type Effects struct {
 	Points map[string][]Point   // to be upserted, by collection
 	Tasks  map[string][]NewTask // by queue
+	// Memories are stored in one collection. Those that say of no task that it is their source get the completed one.
+	Memories *MemoryEffects
+}
+
+// MemoryEffects are memories that come with the completion of a task.
+type MemoryEffects struct {
+	Collection string
+	Memories   []Memory
+	Dedup      *MemoryDedup
 }
 
 // Empty reports whether there are none.
-func (e *Effects) Empty() bool { return len(e.Points)+len(e.Tasks) == 0 }
+func (e *Effects) Empty() bool { return len(e.Points)+len(e.Tasks) == 0 && e.Memories == nil }
 
 // CallOutcome is the answer to one TaskCall.
 type CallOutcome struct {
 	Status          TaskStatus
-	LeaseExpiresAt  Timestamp // CallHeartbeat
-	CancelRequested bool      // CallHeartbeat
-	Tasks           []TaskID  // that a completion submitted, by queue name and then in their order
+	LeaseExpiresAt  Timestamp      // CallHeartbeat
+	CancelRequested bool           // CallHeartbeat
+	Tasks           []TaskID       // that a completion submitted, by queue name and then in their order
+	Memories        []MemoryResult // of a completion's memories
 	Err             error
 }
 

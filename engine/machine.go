@@ -48,15 +48,31 @@ func announced(durable func() error, tell func()) func() error {
 	}
 }
 
-// PrepareWrites checks points to be upserted and makes vectors of their texts. What it returns is for the write of
-// Machine.Apply.
-func (db *DB) PrepareWrites(ctx context.Context, points map[string][]vectord.Point) (writes []byte, err error) {
-	for _, name := range slices.Sorted(maps.Keys(points)) {
-		if writes, err = db.prepareWrite(ctx, writes, name, []vectord.Operation{{Kind: vectord.OpUpsert, Points: points[name]}}); err != nil {
-			return nil, fmt.Errorf("%w (points.%s)", err, name)
+// PrepareWrites checks the points and memories of a completion and makes vectors of their texts. The writes that it returns are
+// for the write of Machine.Apply. release, if not nil, is to be called once their outcome is known: until then the scopes of the
+// memories are locked.
+func (db *DB) PrepareWrites(ctx context.Context, e *vectord.Effects) (writes []byte, memories []vectord.MemoryResult, release func(), err error) {
+	for _, name := range slices.Sorted(maps.Keys(e.Points)) {
+		if writes, err = db.prepareWrite(ctx, writes, name, []vectord.Operation{{Kind: vectord.OpUpsert, Points: e.Points[name]}}); err != nil {
+			return nil, nil, nil, fmt.Errorf("%w (points.%s)", err, name)
 		}
 	}
-	return writes, nil
+	if e.Memories == nil {
+		return writes, nil, nil, nil
+	}
+	col, err := db.catalog.resolve(e.Memories.Collection)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ops, memories, release, err := db.PrepareMemories(ctx, e.Memories.Collection, e.Memories.Memories, e.Memories.Dedup)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("%w (memories)", err)
+	}
+	if writes, err = appendWrites(writes, col, ops); err != nil {
+		release()
+		return nil, nil, nil, err
+	}
+	return writes, memories, release, nil
 }
 
 func (db *DB) prepareWrite(ctx context.Context, writes []byte, name string, ops []vectord.Operation) ([]byte, error) {
@@ -82,6 +98,11 @@ func (db *DB) prepareWrite(ctx context.Context, writes []byte, name string, ops 
 		return nil, err
 	}
 	col.prepare(ops)
+	return appendWrites(writes, col, ops)
+}
+
+// appendWrites appends, for each shard, the command of its part of the operations.
+func appendWrites(writes []byte, col *collection, ops []vectord.Operation) ([]byte, error) {
 	for _, s := range col.shards {
 		w := write{Collection: col.id, Shard: s.id}
 		for _, op := range ops {

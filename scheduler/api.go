@@ -214,6 +214,12 @@ func (s *Scheduler) Call(ctx context.Context, calls []vectord.TaskCall) ([]vecto
 			out[i].Err = err
 			continue
 		}
+		if c.release != nil { // it goes alone: another one of these calls may wait for what it has locked
+			if out[i], err = s.callAlone(ctx, &c); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if calls[i].LeaseID >= volatileNumbers {
 			volatile, volatilePlaces = append(volatile, c), append(volatilePlaces, i)
 		} else {
@@ -243,18 +249,45 @@ func (s *Scheduler) Call(ctx context.Context, calls []vectord.TaskCall) ([]vecto
 	return out, nil
 }
 
+// callAlone applies a call with memories, whose scopes stay locked until the outcome is known, whoever waits for it.
+func (s *Scheduler) callAlone(ctx context.Context, c *call) (vectord.CallOutcome, error) {
+	type outcome struct {
+		value any
+		err   error
+	}
+	known := make(chan outcome, 1)
+	s.workers.Go(func() {
+		defer c.release()
+		value, err := s.propose(context.WithoutCancel(ctx), appendCalls(nil, []call{*c}))
+		known <- outcome{value, err}
+	})
+	select {
+	case o := <-known:
+		if o.err != nil {
+			return vectord.CallOutcome{}, o.err
+		}
+		answer := o.value.([]vectord.CallOutcome)[0]
+		if answer.Err == nil {
+			answer.Memories = c.memories
+		}
+		return answer, nil
+	case <-ctx.Done():
+		return vectord.CallOutcome{}, vectord.Errorf(vectord.KindTimeout, "the outcome is unknown, the call may still take effect: %v", ctx.Err())
+	}
+}
+
 // prepareCall brings what a completion carries into the form in which it is applied.
 func (s *Scheduler) prepareCall(ctx context.Context, c *vectord.TaskCall) (p call, err error) {
 	p.TaskCall = *c
 	if c.Kind != vectord.CallComplete || c.Effects.Empty() {
 		return p, nil
 	}
-	if len(c.Effects.Points) > 0 {
+	if len(c.Effects.Points) > 0 || c.Effects.Memories != nil {
 		if s.o.Points == nil {
 			return p, vectord.Errorf(vectord.KindUnsupported, "points: this server keeps none")
 		}
-		if p.writes, err = s.o.Points.PrepareWrites(ctx, c.Effects.Points); err != nil {
-			return p, err
+		if c.LeaseID >= volatileNumbers {
+			return p, vectord.Errorf(vectord.KindInvalid, "points cannot come with the completion of a task that is in memory only")
 		}
 	}
 	for _, queue := range slices.Sorted(maps.Keys(c.Effects.Tasks)) {
@@ -270,7 +303,24 @@ func (s *Scheduler) prepareCall(ctx context.Context, c *vectord.TaskCall) (p cal
 		}
 		p.submits = append(p.submits, *submit)
 	}
-	return p, nil
+	if len(c.Effects.Points) > 0 || c.Effects.Memories != nil { // last, as something may be locked after it
+		p.writes, p.memories, p.release, err = s.o.Points.PrepareWrites(ctx, sourced(&c.Effects, c.ID))
+	}
+	return p, err
+}
+
+// sourced returns the effects with the task as the source of those memories that name none.
+func sourced(e *vectord.Effects, id vectord.TaskID) *vectord.Effects {
+	if e.Memories == nil {
+		return e
+	}
+	own, memories := *e, *e.Memories
+	memories.Memories = slices.Clone(memories.Memories)
+	for i := range memories.Memories {
+		memories.Memories[i].SourceTask = cmp.Or(memories.Memories[i].SourceTask, id.String())
+	}
+	own.Memories = &memories
+	return &own
 }
 
 // change has a command about one task applied, in memory if that is where the task is, and returns the task.

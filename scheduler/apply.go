@@ -632,9 +632,6 @@ func (x *tx) complete(t *task, c *call) (vectord.CallOutcome, error) {
 		return vectord.CallOutcome{Err: refusal}, err
 	}
 	if len(c.writes) > 0 {
-		if x.write == nil {
-			return vectord.CallOutcome{Err: vectord.Errorf(vectord.KindInvalid, "points cannot come with the completion of a task that is in memory only")}, nil
-		}
 		if refusal, err := x.write(c.writes); refusal != nil || err != nil {
 			return vectord.CallOutcome{Err: refusal}, err
 		}

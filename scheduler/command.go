@@ -136,6 +136,10 @@ type call struct {
 	vectord.TaskCall
 	writes  []byte   // changes of points, in the engine's form
 	submits []submit // of further tasks
+
+	// What follows is the proposer's.
+	memories []vectord.MemoryResult
+	release  func() // nil: nothing is to be released
 }
 
 func appendCalls(dst []byte, calls []call) []byte {

@@ -35,8 +35,10 @@ type Log interface {
 
 // Points makes commands of changes of points that come with the completion of a task.
 type Points interface {
-	// PrepareWrites checks points and returns the form in which they are applied.
-	PrepareWrites(ctx context.Context, points map[string][]vectord.Point) ([]byte, error)
+	// PrepareWrites checks the points and the memories of a completion and returns the form in which they are applied, and what
+	// becomes of the memories. release, if not nil, is to be called once the outcome is known: until then nobody else stores
+	// memories of the same scopes.
+	PrepareWrites(ctx context.Context, e *vectord.Effects) (writes []byte, memories []vectord.MemoryResult, release func(), err error)
 }
 
 // WritePoints applies what PrepareWrites returned, all or nothing, in the commit of the command that carries it. refusal is

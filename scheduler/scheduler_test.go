@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -337,4 +338,72 @@ func TestStates(t *testing.T) {
 	}
 	_, err = s.State(background, "k", 0)
 	wantCode(t, err, vectord.CodeStateNotFound)
+}
+
+// TestEffects checks that a completion's points, memories and tasks come with its result or not at all.
+func TestEffects(t *testing.T) {
+	dir := t.TempDir()
+	n, s := open(t, dir)
+	register(t, s, "a", vectord.AgentConfig{Capacity: 10})
+	must(t, n.Engine().CreateCollection(background, "c", vectord.DefaultCollectionConfig(2, vectord.Cosine)))
+	must(t, n.Engine().CreateCollection(background, "m", vectord.DefaultCollectionConfig(256, vectord.Cosine)))
+	point := func(v ...float32) vectord.Point {
+		return vectord.Point{ID: vectord.NumberID(7), Vectors: vectord.Unnamed(v)}
+	}
+	submit(t, s, "q", vectord.NewTask{})
+	task := lease(t, s, "a", 1, 0)[0]
+	attempt := func(e vectord.Effects) vectord.CallOutcome {
+		t.Helper()
+		return call(t, s, vectord.TaskCall{Kind: vectord.CallComplete, ID: task.ID, LeaseID: task.LeaseID, Result: json.RawMessage(`1`), Effects: e})
+	}
+	nothing := func(o vectord.CallOutcome, why string) {
+		t.Helper()
+		if o.Err == nil {
+			t.Fatalf("%s: completed", why)
+		}
+		stands, err := s.Task(task.ID)
+		points, countErr := n.Engine().Count(background, "c", nil)
+		memories, memoriesErr := n.Engine().Count(background, "m", nil)
+		tasks, tasksErr := s.CountTasks(vectord.TaskScroll{})
+		must(t, errors.Join(err, countErr, memoriesErr, tasksErr))
+		if stands.Status != vectord.TaskRunning || points != 0 || memories != 0 || tasks != 1 {
+			t.Fatalf("%s: %v; the task is %s, there are %d points, %d memories and %d tasks", why, o.Err, stands.Status, points, memories, tasks)
+		}
+	}
+	remember := &vectord.MemoryEffects{Collection: "m", Memories: []vectord.Memory{{Text: "the sky is blue"}}, Dedup: &vectord.MemoryDedup{}}
+	good := vectord.Effects{Points: map[string][]vectord.Point{"c": {point(1, 0)}}, Memories: remember, Tasks: map[string][]vectord.NewTask{"next": {{Type: "more"}}}}
+	bad := good
+	bad.Points = map[string][]vectord.Point{"c": {point(1, 0)}, "absent": {point(1)}}
+	nothing(attempt(bad), "no such collection")
+	bad = good
+	bad.Points = map[string][]vectord.Point{"c": {point(1, 0, 0)}}
+	nothing(attempt(bad), "another dimension")
+	bad = good
+	bad.Tasks = map[string][]vectord.NewTask{"next": {{}, {DependsOn: []vectord.TaskID{{9}}}}}
+	nothing(attempt(bad), "no such dependency")
+	config := vectord.DefaultQueueConfig()
+	config.MaxDepth, config.MaxOverflow = 1, 0
+	must(t, s.PutQueue(background, "narrow", config))
+	bad = good
+	bad.Tasks = map[string][]vectord.NewTask{"narrow": {{}, {}}}
+	nothing(attempt(bad), "a full queue")
+	o := call(t, s, vectord.TaskCall{Kind: vectord.CallComplete, ID: task.ID, LeaseID: task.LeaseID + 1, Effects: good})
+	wantCode(t, o.Err, vectord.CodeLeaseLost)
+	nothing(o, "another lease")
+
+	if o = attempt(good); o.Err != nil || len(o.Tasks) != 1 || len(o.Memories) != 1 || o.Memories[0].Outcome != vectord.MemoryCreated {
+		t.Fatalf("%+v", o)
+	}
+	must(t, n.Close())
+	n, s = open(t, dir)
+	defer n.Close()
+	records, err := n.Engine().Retrieve(background, "c", []vectord.PointID{vectord.NumberID(7)}, vectord.Selection{})
+	must(t, err)
+	memories, err := n.Engine().Count(background, "m", nil)
+	must(t, err)
+	next, err := s.Task(o.Tasks[0])
+	must(t, err)
+	if done, err := s.Task(task.ID); err != nil || len(records) != 1 || memories != 1 || next.Queue != "next" || done.Status != vectord.TaskCompleted {
+		t.Errorf("after a restart: %d points, %d memories, %+v, %+v, %v", len(records), memories, next, done, err)
+	}
 }

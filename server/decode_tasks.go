@@ -229,7 +229,7 @@ func decodeComplete(id vectord.TaskID, body []byte) (vectord.TaskCall, error) {
 		Result   rawJSON                    `json:"result"`
 		Points   map[string]list[pointJSON] `json:"points"`
 		Tasks    map[string]list[taskJSON]  `json:"tasks"`
-		Memories notOffered                 `json:"memories"`
+		Memories jsontext.Value             `json:"memories"`
 	}
 	if err := decodeBody(body, &b); err != nil {
 		return vectord.TaskCall{}, err
@@ -255,7 +255,28 @@ func decodeComplete(id vectord.TaskID, body []byte) (vectord.TaskCall, error) {
 		}
 		c.Effects.Tasks[queue] = tasks
 	}
+	if len(b.Memories) > 0 && b.Memories.Kind() != 'n' {
+		var err error
+		if c.Effects.Memories, err = decodeMemoryEffects(b.Memories); err != nil {
+			return c, err
+		}
+	}
 	return checkedCall(c)
+}
+
+// decodeMemoryEffects reads the body of PUT memories with the name of the collection.
+func decodeMemoryEffects(raw jsontext.Value) (*vectord.MemoryEffects, error) {
+	var b struct {
+		Collection string `json:"collection"`
+	}
+	if err := decodeBody(raw, &b); err != nil {
+		return nil, err
+	}
+	if err := vectord.CheckCollectionName(b.Collection); err != nil {
+		return nil, vectord.Errorf(vectord.KindOf(err), "memories.collection: %v", err)
+	}
+	w, err := decodeMemories(raw)
+	return &vectord.MemoryEffects{Collection: b.Collection, Memories: w.memories, Dedup: w.dedup}, err
 }
 
 func decodeFail(id vectord.TaskID, body []byte) (vectord.TaskCall, error) {

@@ -321,11 +321,12 @@ func (s *Server) lease(r *request) error {
 
 // callJSON is the answer to one call. CancelRequested is there for heartbeats.
 type callJSON struct {
-	TaskID          vectord.TaskID     `json:"task_id"`
-	Status          vectord.TaskStatus `json:"status,omitempty"`
-	LeaseExpiresAt  vectord.Timestamp  `json:"lease_expires_at,omitempty"`
-	CancelRequested *bool              `json:"cancel_requested,omitempty"`
-	Tasks           []vectord.TaskID   `json:"tasks,omitempty"`
+	TaskID          vectord.TaskID         `json:"task_id"`
+	Status          vectord.TaskStatus     `json:"status,omitempty"`
+	LeaseExpiresAt  vectord.Timestamp      `json:"lease_expires_at,omitempty"`
+	CancelRequested *bool                  `json:"cancel_requested,omitempty"`
+	Tasks           []vectord.TaskID       `json:"tasks,omitempty"`
+	Memories        []vectord.MemoryResult `json:"memories,omitempty"`
 	*errorJSON
 }
 
@@ -334,6 +335,9 @@ func (s *Server) callAnswer(c *vectord.TaskCall, o *vectord.CallOutcome) callJSO
 		return callJSON{TaskID: c.ID, errorJSON: e}
 	}
 	answer := callJSON{TaskID: c.ID, Status: o.Status, LeaseExpiresAt: o.LeaseExpiresAt, Tasks: o.Tasks}
+	if len(o.Memories) > 0 {
+		answer.Memories = o.Memories
+	}
 	if c.Kind == vectord.CallHeartbeat {
 		answer.CancelRequested = &o.CancelRequested
 	}
@@ -382,6 +386,13 @@ func (r *request) authorizePoints(e *vectord.Effects) error {
 	}
 	if len(points) > 0 {
 		e.Points = points
+	}
+	if e.Memories != nil {
+		own, err := r.authorize(e.Memories.Collection, permissionWrite)
+		if err != nil {
+			return err
+		}
+		e.Memories.Collection = own
 	}
 	return nil
 }

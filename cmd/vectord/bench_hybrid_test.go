@@ -76,7 +76,7 @@ func TestBenchHybrid(t *testing.T) {
 		}
 	}
 
-	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB")
 	measure := func(args ...string) (code int, stdout, stderr string) {
 		return invoke(t, nil, append([]string{"bench", "hybrid", "--url", p.url(), "--glosses", glossesPath, "--vectors", vectorsPath,
 			"--queries", "100", "--prefetch", "50"}, args...)...)

@@ -126,8 +126,8 @@ func TestMigration(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	t.Chdir(t.TempDir())
-	from := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB").url()
-	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB", "--api-key", "secret").url()
+	from := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB").url()
+	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB", "--api-key", "secret").url()
 	fill(t, from, rng, points)
 	g := newGate(t, from)
 	args := []string{"import", "--from-qdrant", g.url, "--url", to, "--api-key", "secret", "--batch", "100"}
@@ -215,8 +215,8 @@ func TestMigration(t *testing.T) {
 // TestMigrationRefuses checks what a migration finds at its end, and what it does not begin.
 func TestMigrationRefuses(t *testing.T) {
 	t.Chdir(t.TempDir())
-	from := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB").url()
-	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB").url()
+	from := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB").url()
+	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB").url()
 	ask(t, "PUT", from+"/collections/c", `{"vectors":{"size":1,"distance":"Dot"}}`)
 	ask(t, "PUT", from+"/collections/c/points", `{"points":[{"id":1,"vector":[1]},{"id":2,"vector":[2],"payload":{"a":1}}]}`)
 	ask(t, "PUT", to+"/collections/c", `{"vectors":{"size":1,"distance":"Dot"}}`)
@@ -306,7 +306,7 @@ func TestMigrationFromQdrant(t *testing.T) {
 		io.WriteString(w, `{"result":`+result+`,"status":"ok","time":0.1}`)
 	}))
 	t.Cleanup(qdrant.Close)
-	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB").url()
+	to := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB").url()
 	code, stdout, stderr := invoke(t, []string{"VECTORD_FROM_API_KEY=old"}, "import", "--from-qdrant", qdrant.URL, "--url", to)
 	if want := `collection "shop": 3 points copied, counts agree, 3 of them compared`; code != exitOK || !strings.Contains(stdout, want) ||
 		!strings.Contains(stderr, "shard keys, which are not taken over") {

@@ -168,7 +168,7 @@ func overHTTP2(config *tls.Config) *http.Client {
 // TestProcess starts a real server, uses it, ends it by a signal and starts it again on the same data.
 func TestProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--tcp", "", "--memory-limit", "256MiB")
 	url := p.url()
 	if status, body := get(t, http.DefaultClient, url+"/readyz"); status != 200 {
 		t.Errorf("/readyz answers %d %s", status, body)
@@ -183,7 +183,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("over gRPC: status %s", got)
 	}
 
-	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
+	second := start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB")
 	if code := second.wait(20 * time.Second); code != exitError || !strings.Contains(second.output(), "in use by another process") {
 		t.Errorf("a second process: exit code %d\n%s", code, second.output())
 	}
@@ -197,7 +197,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("check: exit code %d\n%s%s", code, stdout, stderr)
 	}
 
-	p = start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB", "--log-format", "json")
+	p = start(t, "serve", "--data-dir", dir, "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB", "--log-format", "json")
 	for !strings.Contains(p.output(), `"url":"http://`) {
 		select {
 		case <-p.done:
@@ -286,7 +286,7 @@ func TestShutdown(t *testing.T) {
 
 // TestSecondSignal stops a server whose drain is held up by a request that never comes to its end.
 func TestSecondSignal(t *testing.T) {
-	p := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--memory-limit", "256MiB")
+	p := start(t, "serve", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--grpc", "", "--tcp", "", "--memory-limit", "256MiB")
 	url := p.url()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -439,7 +439,7 @@ func TestTLSAndKeys(t *testing.T) {
 	if err := os.WriteFile(secretFile, []byte("full\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--memory-limit", "256MiB",
+	p := start(t, "serve", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--tcp", "", "--memory-limit", "256MiB",
 		"--tls-cert", certFile, "--tls-key", keyFile, "--api-key-file", secretFile, "--alt-api-key", "spare", "--read-only-api-key", "reader",
 		"--jwt-rbac", "--log-level", "debug")
 	url := strings.Replace(p.url(), "127.0.0.1", "localhost", 1)

@@ -109,8 +109,8 @@ func Open(c Config) (*Node, error) {
 const logQueueBytes = 3 * (vectord.MaxStateBytes + 1<<20)
 
 // PrepareWrites implements scheduler.Points.
-func (n *Node) PrepareWrites(ctx context.Context, points map[string][]vectord.Point) ([]byte, error) {
-	return n.db.PrepareWrites(ctx, points)
+func (n *Node) PrepareWrites(ctx context.Context, e *vectord.Effects) ([]byte, []vectord.MemoryResult, func(), error) {
+	return n.db.PrepareWrites(ctx, e)
 }
 
 // taskLog is the log of the scheduler's commands, which share it with the engine's.

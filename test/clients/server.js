@@ -23,7 +23,7 @@ export async function startServer(...options) {
     const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('VECTORD_')));
     const child = spawn(
         binary,
-        ['serve', '--data-dir', directory, '--http', `127.0.0.1:${port}`, '--grpc', '', '--log-format', 'json', ...options],
+        ['serve', '--data-dir', directory, '--http', `127.0.0.1:${port}`, '--grpc', '', '--tcp', '', '--log-format', 'json', ...options],
         {env: environment, stdio: ['ignore', 'pipe', 'pipe']},
     );
     let output = '';

@@ -69,7 +69,7 @@ func start(t *testing.T, dataDir string) *process {
 	}
 	address := freeAddress(t)
 	p := &process{
-		cmd:     exec.Command(binary, "serve", "--data-dir", dataDir, "--http", address, "--grpc", "", "--log-format", "json"),
+		cmd:     exec.Command(binary, "serve", "--data-dir", dataDir, "--http", address, "--grpc", "", "--tcp", "", "--log-format", "json"),
 		url:     "http://" + address,
 		started: time.Now(),
 		output:  new(tail),

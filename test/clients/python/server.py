@@ -42,6 +42,8 @@ class Server:
                 f"127.0.0.1:{port}",
                 "--grpc",
                 "",
+                "--tcp",
+                "",
                 "--log-format",
                 "json",
                 *options,
