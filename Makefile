@@ -1,7 +1,7 @@
 # Everything that is done to this tree has a name here. `make` alone lists the names.
 #
 # Needed: Go (the version in go.mod), git, make, and a C compiler for the race detector (without one, tests run without
-# it and say so). The client tests also need npm and Python 3.11. The arm64 tests need qemu's user mode, and install it when
+# it and say so). The client tests also need npm and Python 3.11, those of MCP npm and curl. The arm64 tests need qemu's user mode, and install it when
 # they are run by root where there is apt-get. Without these, they are skipped and say so. So are the peers of make
 # bench-peers that are not installed, and the images of make data where there is no Debian package of them.
 
@@ -65,7 +65,7 @@ build: ## Build bin/vectord
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/vectord
 
 .PHONY: test
-test: test-go test-arm64-short test-clients test-crash ## Run every test: Go, arm64 kernels, real clients, a short kill test
+test: test-go test-arm64-short test-clients test-mcp test-crash ## Run every test: Go, arm64 kernels, real clients, a short kill test
 
 .PHONY: test-go
 test-go: ## Run the Go tests under the race detector, kill tests left out
@@ -84,6 +84,11 @@ test-arm64-short: ## The same without the graph, which takes most of the time
 test-clients: build ## Drive a real server with the npm and Python clients that users have, every answer checked against the API's descriptions
 	$(GO) build -o $(CACHE)/checked ./test/checked
 	@CHECKED_VECTORD=$(CURDIR)/$(BIN) SERVER_BINARY=$(CACHE)/checked tools/test-clients
+
+.PHONY: test-mcp
+test-mcp: build ## Drive a real server by MCP with the official clients and conformance suites
+	$(GO) build -o $(CACHE)/mcp-fixture ./test/mcp/fixture
+	@SERVER_BINARY=$(CURDIR)/$(BIN) FIXTURE_BINARY=$(CACHE)/mcp-fixture tools/test-mcp
 
 .PHONY: test-crash
 test-crash: ## Kill a real server at random moments and look for what it lost (30 rounds)
@@ -173,4 +178,4 @@ data-fashion-mnist:
 
 .PHONY: clean
 clean: ## Remove what the other targets built; ./data stays
-	rm -rf bin $(CACHE) test/clients/node_modules test/clients/js-1.18/node_modules bench/peers/node_modules
+	rm -rf bin $(CACHE) test/mcp/node_modules test/clients/node_modules test/clients/js-1.18/node_modules bench/peers/node_modules

@@ -73,9 +73,13 @@ func (s *Scheduler) Events(ctx context.Context, queue string, task vectord.TaskI
 		after = s.events.last
 		s.mu.Unlock()
 	}
+	first := after == 0 // there was none yet: all that come are after it
 	for {
 		s.mu.Lock()
 		e := &s.events
+		if first && e.last > 0 {
+			first, after = false, e.dropped
+		}
 		if after < e.dropped || after > e.last {
 			oldest := e.dropped
 			s.mu.Unlock()

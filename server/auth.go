@@ -54,7 +54,7 @@ func credential(h *fasthttp.RequestHeader) string {
 
 // admit finds out who asks and whether they may. It has the path parsed on the way, and nothing else of the request read.
 func (r *request) admit(rt *route) (err error) {
-	if err := r.checkOrigin(); err != nil {
+	if err := r.checkOrigin(rt); err != nil {
 		return err
 	}
 	if rt.needs == permissionOpen {

@@ -21,9 +21,12 @@ func (s *Server) mayCross(origin string) bool {
 }
 
 // checkOrigin returns the refusal for a request that a page of another site makes.
-func (r *request) checkOrigin() error {
+func (r *request) checkOrigin(rt *route) error {
 	origin := r.http.Request.Header.Peek(fasthttp.HeaderOrigin)
 	if len(origin) == 0 || r.server.mayCross(string(origin)) {
+		return nil
+	}
+	if rt.path == mcpPath && isOwnOrigin(string(origin), string(r.http.Host())) {
 		return nil
 	}
 	return &refusal{status: fasthttp.StatusForbidden, reason: reasonForbidden,

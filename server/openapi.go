@@ -57,6 +57,8 @@ var operations = map[string]operation{
 	"GET /issues":       {tag: tagService, summary: "Issues: there are none, see the log", result: "Issues"},
 	"DELETE /issues":    {tag: tagService, summary: "Forget the issues", result: "True"},
 
+	"POST /mcp": {tag: tagService, summary: "Model Context Protocol, by streamable HTTP without sessions", body: "Payload", result: "Payload", bare: jsonContentType},
+
 	"GET /cluster":                     {tag: tagCluster, summary: "State of the cluster: a node by itself has none", result: "Cluster"},
 	"GET /collections/{name}/cluster":  {tag: tagCluster, summary: "Where the shards are", result: "CollectionCluster"},
 	"POST /collections/{name}/cluster": {tag: tagCluster, summary: "Move shards: refused by a node by itself", params: settingParams, body: "Payload", result: "True"},
@@ -275,6 +277,10 @@ func (o *operation) responses(rt *route) map[string]any {
 	}
 	if o.tag == tagSnapshots && strings.HasPrefix(o.params, "wait") {
 		out["202"] = map[string]any{"description": "Begun, with wait=false.", "content": content(jsonContentType, component("schemas", "Accepted"))}
+	}
+	if rt.path == mcpPath { // errors are JSON-RPC's, or a line of text
+		refused[jsonContentType], refused[plainContentType] = map[string]any{}, map[string]any{"schema": text}
+		out["202"] = map[string]any{"description": "A notification was taken."}
 	}
 	return out
 }

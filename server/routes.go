@@ -31,6 +31,8 @@ var routes = []route{
 	{"GET", "/issues", permissionRead, scopeServer, (*Server).listIssues},
 	{"DELETE", "/issues", permissionManage, scopeServer, (*Server).clearIssues},
 
+	{"POST", mcpPath, permissionRead, scopeListed, (*Server).serveMCP},
+
 	{"GET", "/cluster", permissionRead, scopeServer, (*Server).getCluster},
 	{"GET", "/collections/{name}/cluster", permissionRead, scopeCollection, (*Server).getCollectionCluster},
 	{"POST", "/collections/{name}/cluster", permissionManage, scopeCollection, (*Server).updateCollectionCluster},

@@ -110,7 +110,8 @@ type Options struct {
 	Version string // of this build; empty means vectord.Version
 	Commit  string // of this build, shown if not empty
 
-	Scheduler Scheduler // of queues, tasks, agents and states; nil means that they are not offered
+	MCP       MCPHandler // answers POST /mcp; nil: there is no such route
+	Scheduler Scheduler  // of queues, tasks, agents and states; nil means that they are not offered
 
 	Logger  *slog.Logger         // nil means slog.Default()
 	Metrics *prometheus.Registry // where the metrics are registered and what /metrics shows; nil means a registry of its own

@@ -45,6 +45,7 @@ type cli struct {
 	Import  importCmd  `cmd:"" help:"Load points from files into a collection."`
 	Demo    demoCmd    `cmd:"" help:"Load a sample of word vectors and find nearest words."`
 	Bench   benchCmd   `cmd:"" help:"Measure an index, a server's searches or its writes."`
+	MCP     mcpCmd     `cmd:"" name:"mcp" help:"Speak the Model Context Protocol over stdin and stdout."`
 	Token   tokenCmd   `cmd:"" help:"Make a token that opens less than the API key."`
 	Restore restoreCmd `cmd:"" help:"Bring a node's snapshot into an empty data directory."`
 	Check   checkCmd   `cmd:"" help:"Verify a data directory that no server has open."`
@@ -56,13 +57,14 @@ type cli struct {
 // session is what a command runs with: the context ends at the first SIGINT or SIGTERM.
 type session struct {
 	ctx            context.Context
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // so that the second signal ends the process at once
-	os.Exit(run(&session{ctx, os.Stdout, os.Stderr}, os.Args[1:], os.Environ()))
+	os.Exit(run(&session{ctx, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:], os.Environ()))
 }
 
 // run executes one command line and returns the exit code.

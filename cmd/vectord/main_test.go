@@ -30,7 +30,7 @@ const runAsProgram = "TEST_RUN_AS_VECTORD"
 func invoke(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(&session{t.Context(), &out, &errs}, args, environ)
+	code = run(&session{t.Context(), strings.NewReader(""), &out, &errs}, args, environ)
 	return code, out.String(), errs.String()
 }
 
@@ -249,7 +249,7 @@ func TestInterruptedCommand(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out bytes.Buffer
-	if code := run(&session{ctx, &out, &out}, []string{"demo"}, nil); code != exitInterrupted {
+	if code := run(&session{ctx, strings.NewReader(""), &out, &out}, []string{"demo"}, nil); code != exitInterrupted {
 		t.Errorf("exit code %d: %s", code, out.String())
 	}
 }

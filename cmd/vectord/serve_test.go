@@ -248,7 +248,7 @@ func runIdle(t *testing.T, i *idle) (exitCode int, err error) {
 	c := serveCmd{HTTP: "127.0.0.1:0", LogLevel: "info", MemoryLimit: 1 << 30}
 	var exited atomic.Int32
 	exited.Store(-1)
-	err = c.run(&session{ctx, io.Discard, io.Discard}, func(o serviceOptions) (services, io.Closer, error) {
+	err = c.run(&session{ctx, strings.NewReader(""), io.Discard, io.Discard}, func(o serviceOptions) (services, io.Closer, error) {
 		if i.serve == nil {
 			cancel()
 		}

@@ -25,7 +25,7 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 	}
 	bodies := bodiesBytes(o.memoryLimit)
 	overHTTP := server.New(n.Engine(), server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
-		Scheduler: n.Tasks(), JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics})
+		Scheduler: n.Tasks(), JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, MCP: newMCP(n, o.logger).HandleHTTP, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics})
 	overGRPC := grpcserver.New(n.Engine(), grpcserver.Options{
 		Keys:   access.Keys{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey, JWTRBAC: o.jwtRBAC},
 		Commit: commit(), MaxMessagesBytes: bodies, Logger: o.logger, Metrics: metrics})

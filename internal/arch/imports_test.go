@@ -33,6 +33,7 @@ var rules = []rule{
 	{pkg: "engine", imports: []string{".", "index", "internal/text", "storage"}, tests: []string{"replication", "internal/model"}},
 	{pkg: "server/grpc", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/node", "internal/token", "server"}},
 	{pkg: "server/tcp", imports: []string{".", "internal/access", "internal/wire"}, tests: []string{"client", "internal/model", "internal/token"}},
+	{pkg: "server/mcp", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/token", "server"}},
 	{pkg: "server", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/openapi", "internal/token"}},
 	{pkg: "client", imports: []string{".", "internal/wire"}, tests: []string{"server", "internal/model", "internal/openapi"}},
 	{pkg: "bench", imports: []string{".", "index", "client"}, tests: []string{"server", "internal/model"}},
@@ -50,6 +51,7 @@ var rules = []rule{
 	{pkg: "internal/text", imports: []string{"."}},
 	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/access", "internal/config", "internal/embed", "internal/node", "internal/token", "server"},
 		tests: []string{"internal/model"}},
+	{pkg: "test/mcp", imports: []string{".", "internal/node", "server"}},
 	{pkg: "test", imports: []string{"internal/openapi"}},
 }
 
@@ -64,9 +66,11 @@ var owners = map[string][]string{
 	"github.com/fasthttp":              {"server"},
 	"github.com/goccy/go-yaml":         {"cmd/vectord", "internal/config"},
 	"github.com/golang-jwt/jwt":        {"internal/token"},
+	"github.com/google/jsonschema-go":  {"server/mcp"},
 	"github.com/hashicorp/memberlist":  {"replication"},
 	"github.com/hashicorp/raft":        {"replication"},
 	"github.com/hashicorp/raft-boltdb": {"replication"},
+	"github.com/modelcontextprotocol":  {"server/mcp", "test/mcp"},
 	"github.com/santhosh-tekuri":       {"internal/openapi"},
 	"github.com/tinylib/msgp":          {"internal/wire"},
 	"github.com/valyala/fasthttp":      {"server"},

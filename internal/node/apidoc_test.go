@@ -20,6 +20,7 @@ import (
 
 	"github.com/vectord/vectord/internal/openapi"
 	"github.com/vectord/vectord/server"
+	mcpserver "github.com/vectord/vectord/server/mcp"
 )
 
 // apiPage is the page whose examples are run, and documentedDataDir the data directory that they speak of.
@@ -120,7 +121,8 @@ func TestAPIPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks()})
+	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks(),
+		MCP: mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks()}).HandleHTTP})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	t.Cleanup(func() {

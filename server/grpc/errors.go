@@ -20,7 +20,8 @@ var codeOf = map[vectord.Kind]codes.Code{
 	vectord.KindUnprocessable: codes.InvalidArgument,
 	vectord.KindNotFound:      codes.NotFound,
 	vectord.KindExists:        codes.AlreadyExists,
-	vectord.KindTooLarge:      codes.ResourceExhausted, // as gRPC itself says where a message is too large
+	vectord.KindConflict:      codes.FailedPrecondition, // nothing that gRPC offers comes to that so far
+	vectord.KindTooLarge:      codes.ResourceExhausted,  // as gRPC itself says where a message is too large
 	vectord.KindOverloaded:    codes.ResourceExhausted,
 	vectord.KindNoMemory:      codes.ResourceExhausted,
 	vectord.KindNoSpace:       codes.ResourceExhausted,
