@@ -16,6 +16,9 @@ import (
 // helperVariable makes the test binary a process of a pool, or a server with one; its value says how it behaves.
 const helperVariable = "POOL_TEST_HELPER"
 
+// markerVariable is in the environment of the processes of one test, and of what they start.
+const markerVariable = "POOL_TEST"
+
 // forever is how long a helper hangs that is to be killed.
 const forever = time.Hour
 
@@ -30,6 +33,24 @@ func TestMain(m *testing.M) {
 	default:
 		helperWorker(mode)
 	}
+}
+
+// helperServer runs a pool of three workers, whose mode and marker are its arguments, until it is killed.
+func helperServer() {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	s, err := New(Options{Tasks: newMemory(), Dir: os.Args[3], Pools: []Definition{{Name: "p", Command: self, Queues: []string{"q"}, MinSize: 3, MaxSize: 3,
+		WarmupIntervalMS: 1, Env: map[string]string{helperVariable: os.Args[1], markerVariable: os.Args[2]}}}})
+	if err != nil {
+		panic(err)
+	}
+	for s.Pools()[0].Ready < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("ready")
+	time.Sleep(forever)
 }
 
 // message is what helpers read.

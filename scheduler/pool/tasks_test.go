@@ -155,30 +155,26 @@ func (m *memory) Lease(ctx context.Context, r vectord.LeaseRequest) (leased []ve
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(r.WaitMS)*time.Millisecond)
 	defer cancel()
 	for {
-		var changed chan struct{}
-		m.change(func() {
-			if _, ok := m.agents[r.AgentID]; !ok {
-				err = vectord.Refuse(vectord.KindNotFound, vectord.CodeAgentNotFound, "no agent %s", r.AgentID)
-			}
-			for err == nil && ctx.Err() == nil && len(m.queue) > 0 && len(leased) < r.MaxTasks {
-				t := m.tasks[m.queue[0]]
-				m.queue = m.queue[1:]
-				m.lastLease++
-				t.Attempt++
-				t.Status, t.Agent, t.LeaseID, t.LeaseExpiresAt = vectord.TaskRunning, r.AgentID, m.lastLease, vectord.Timestamp(time.Now().Add(m.leaseTime).UnixMilli())
-				m.worked[r.AgentID]++
-				leased = append(leased, *t)
-			}
-		})
 		m.mu.Lock()
-		changed = m.changed
-		again := len(m.queue) > 0
+		if _, ok := m.agents[r.AgentID]; !ok {
+			err = vectord.Refuse(vectord.KindNotFound, vectord.CodeAgentNotFound, "no agent %s", r.AgentID)
+		}
+		for err == nil && ctx.Err() == nil && len(m.queue) > 0 && len(leased) < r.MaxTasks {
+			t := m.tasks[m.queue[0]]
+			m.queue = m.queue[1:]
+			m.lastLease++
+			t.Attempt++
+			t.Status, t.Agent, t.LeaseID, t.LeaseExpiresAt = vectord.TaskRunning, r.AgentID, m.lastLease, vectord.Timestamp(time.Now().Add(m.leaseTime).UnixMilli())
+			m.worked[r.AgentID]++
+			leased = append(leased, *t)
+		}
+		changed := m.changed
 		m.mu.Unlock()
+		if len(leased) > 0 {
+			m.change(func() {})
+		}
 		if err != nil || len(leased) > 0 || ctx.Err() != nil {
 			return leased, err
-		}
-		if again {
-			continue
 		}
 		select {
 		case <-changed:
