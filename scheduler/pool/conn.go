@@ -143,18 +143,27 @@ func (c *conn) write(m *outgoing) error {
 	m.JSONRPC = "2.0"
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	line, err := json.Marshal(m)
+	line, err := encode(m)
 	if err != nil {
 		return vectord.Errorf(vectord.KindInvalid, "%s cannot be encoded: %v", m.Method, err)
 	}
 	_ = c.process.stdin.SetWriteDeadline(time.Now().Add(writeWithin))
-	if _, err := c.process.stdin.Write(append(line, '\n')); err != nil {
+	if _, err := c.process.stdin.Write(line); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			c.process.kill(deathStuck)
 		}
 		return errGone
 	}
 	return nil
+}
+
+// encode returns a line of JSON. Unlike json.Marshal it leaves <, > and & as they are: shell scripts read it too.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
 // read hands on every message until stdout ends.

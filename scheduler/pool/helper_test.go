@@ -164,12 +164,6 @@ func work(m message, waiting map[string]json.RawMessage) {
 	case "progress":
 		fmt.Printf(`{"jsonrpc":"2.0","method":"task/progress","params":{"task_id":%q,"progress":{"done":0.5}}}`+"\n", m.Params.Task.ID)
 		waiting[m.Params.Task.ID] = m.ID
-	case "memory":
-		held := make([]byte, 0)
-		for range 64 {
-			held = append(held, make([]byte, 64<<20)...)
-		}
-		answer(m.ID, fmt.Sprint(len(held)))
 	case "env":
 		encoded, _ := json.Marshal(os.Environ())
 		answer(m.ID, string(encoded))

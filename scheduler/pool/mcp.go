@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -176,11 +177,11 @@ func (mcpProtocol) verdict(r reply) vectord.TaskCall {
 	if len(result.Structured) > 0 && string(result.Structured) != "null" {
 		out["structuredContent"] = result.Structured
 	}
-	encoded, err := json.Marshal(out)
+	encoded, err := encode(out)
 	if err != nil {
 		return failure(errorAnswer, err.Error(), false)
 	}
-	return vectord.TaskCall{Kind: vectord.CallComplete, Result: encoded}
+	return vectord.TaskCall{Kind: vectord.CallComplete, Result: bytes.TrimSpace(encoded)}
 }
 
 // textOf returns the texts among the parts of a result.

@@ -202,11 +202,15 @@ func TestLeftoverItself(t *testing.T) {
 	}
 }
 
+// TestMemoryLimit asks a shell for its limit, which is that of the processes it starts as well.
 func TestMemoryLimit(t *testing.T) {
+	const script = `while read -r line; do
+		id=${line#*\"id\":}
+		echo "{\"jsonrpc\":\"2.0\",\"id\":${id%%,*},\"result\":{\"capacity\":$(ulimit -v)}}"
+	done`
 	m := newMemory()
-	open(t, m, Options{}, helper(t, "worker", func(d *Definition) { d.MemoryLimitMB = 3072 }))
-	if task := m.result(t, m.submit(`{"do":"memory"}`)); task.Status != vectord.TaskFailed || task.Error.Code != vectord.ErrorAgentDied {
-		t.Errorf("%s, %v", task.Status, task.Error)
+	open(t, m, Options{}, helper(t, "", func(d *Definition) { d.Command, d.Args, d.MemoryLimitMB = "/bin/sh", []string{"-c", script}, 512 }))
+	if task := m.result(t, m.submit(`1`)); string(task.Result) != fmt.Sprintf(`{"capacity":%d}`, 512<<10) { // KiB
+		t.Errorf("%s, %v", task.Result, task.Error)
 	}
-	m.result(t, m.submit(`1`))
 }

@@ -82,6 +82,7 @@ func TestWorker(t *testing.T) {
 	}
 	f(`{"a": [1, "two"]}`, `{"a":[1,"two"]}`, "")
 	f(``, `null`, "")
+	f(`{"text":"<&>\u2028 \"é"}`, `{"text":"<&>\u2028 \"é"}`, "")
 	f(`{"do":"noise"}`, `"after noise"`, "")
 	f(`{"do":"error","text":"bad luck"}`, "", "{no_luck bad luck}")
 	f(`{"do":"large"}`, "", errorResult)
