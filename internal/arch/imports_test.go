@@ -29,6 +29,7 @@ var rules = []rule{
 	{pkg: "index", imports: []string{"."}},
 	{pkg: "storage", imports: []string{"."}},
 	{pkg: "replication", imports: []string{"."}},
+	{pkg: "scheduler/pool", imports: []string{"."}},
 	{pkg: "scheduler", imports: []string{"."}},
 	{pkg: "engine", imports: []string{".", "index", "internal/text", "storage"}, tests: []string{"replication", "internal/model"}},
 	{pkg: "server/grpc", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/node", "internal/token", "server"}},

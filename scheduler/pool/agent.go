@@ -143,6 +143,7 @@ func (a *agent) start() (reason string, err error) {
 		return "", a.pool.ctx.Err()
 	}
 	s.metrics.starts.WithLabelValues(a.pool.name).Inc()
+	began := time.Now()
 	if a.process, err = s.startProcess(d, a.id); err != nil {
 		return deathStart, err
 	}
@@ -167,8 +168,10 @@ func (a *agent) start() (reason string, err error) {
 	if err != nil {
 		a.process.kill(reason)
 		<-a.conn.gone
+		return reason, err
 	}
-	return reason, err
+	s.metrics.start.WithLabelValues(a.pool.name).Observe(time.Since(began).Seconds())
+	return "", nil
 }
 
 // stateless reports whether the generation's processes speak the later revision of MCP. The first agent finds out with a process that
@@ -453,7 +456,12 @@ func (a *agent) run(r *run, leased time.Time) {
 	}
 	id, answer, err := a.conn.send(method, params)
 	switch {
-	case errors.Is(err, errGone): // the process has not seen the task
+	case errors.Is(err, errGone):
+		// The process has not seen the task, and will see none: as long as it is there, it keeps its slot.
+		if !a.process.endsWithin(silentWithin, a.pool.urgent.Done()) {
+			a.process.kill(deathStuck)
+		}
+		<-a.conn.gone
 		a.settle(t, vectord.TaskCall{Kind: vectord.CallRelease})
 		return
 	case err != nil:

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// writeWithin is how long a process may leave its stdin full.
+	// writeWithin is conn.patience but in tests.
 	writeWithin = 10 * time.Second
 
 	// noiseLinesMax are the lines on stdout that are no messages, over the life of a process.
@@ -72,7 +72,8 @@ type conn struct {
 	notify  func(method string, params json.RawMessage) // called by the reading goroutine
 	gone    chan struct{}                               // closed when the process is gone and all that it wrote has been read
 
-	writing sync.Mutex // held while a line is written
+	writing  sync.Mutex    // held while a line is written
+	patience time.Duration // guarded by writing: how long the process may leave its stdin full
 
 	mu     sync.Mutex
 	calls  map[int64]chan reply // guarded by mu: those without an answer; nil when gone
@@ -81,7 +82,7 @@ type conn struct {
 
 // newConn begins to read. It ends, and closes stdout, when the process does.
 func newConn(p *process, notify func(string, json.RawMessage)) *conn {
-	c := &conn{process: p, notify: notify, gone: make(chan struct{}), calls: map[int64]chan reply{}}
+	c := &conn{process: p, notify: notify, gone: make(chan struct{}), patience: writeWithin, calls: map[int64]chan reply{}}
 	go c.read()
 	return c
 }
@@ -147,7 +148,7 @@ func (c *conn) write(m *outgoing) error {
 	if err != nil {
 		return vectord.Errorf(vectord.KindInvalid, "%s cannot be encoded: %v", m.Method, err)
 	}
-	_ = c.process.stdin.SetWriteDeadline(time.Now().Add(writeWithin))
+	_ = c.process.stdin.SetWriteDeadline(time.Now().Add(c.patience))
 	if _, err := c.process.stdin.Write(line); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			c.process.kill(deathStuck)

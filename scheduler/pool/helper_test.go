@@ -110,6 +110,9 @@ func helperWorker(mode string) {
 		switch m.Method {
 		case "initialize":
 			answer(m.ID, `{"name":"helper","capacity":4,"capabilities":["help"]}`)
+			if mode == "deaf" {
+				time.Sleep(forever)
+			}
 		case "ping":
 			answer(m.ID, `{}`)
 		case "task/cancel":

@@ -27,8 +27,11 @@ const (
 	endRemoved  = "removed" // with its pool
 )
 
-// assignBuckets are in seconds.
-var assignBuckets = []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1, 10}
+// These are in seconds.
+var (
+	assignBuckets = []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1, 10}
+	startBuckets  = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+)
 
 // metrics count what pools do. Their labels are names of pools, of which there are at most MaxPools, and constants.
 type metrics struct {
@@ -40,6 +43,7 @@ type metrics struct {
 	ends       *prometheus.CounterVec
 	tasks      *prometheus.CounterVec
 	assign     *prometheus.HistogramVec
+	start      *prometheus.HistogramVec
 }
 
 func newMetrics(s *Supervisor, registry prometheus.Registerer) (*metrics, error) {
@@ -54,7 +58,9 @@ func newMetrics(s *Supervisor, registry prometheus.Registerer) (*metrics, error)
 		tasks: counter("vectord_pool_tasks_total", "Tasks that were put to processes for the first time, by pool and by whether a ready process "+
 			"waited when the task came.", "warm"),
 		assign: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "vectord_pool_assign_seconds",
-			Help: "Time from the lease of a task to its being written to the process, by pool.", Buckets: assignBuckets}, []string{"pool"})}
+			Help: "Time from the lease of a task to its being written to the process, by pool.", Buckets: assignBuckets}, []string{"pool"}),
+		start: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "vectord_pool_start_seconds",
+			Help: "Time from the start of a process to its being ready for tasks, by pool.", Buckets: startBuckets}, []string{"pool"})}
 	if registry == nil {
 		return m, nil
 	}
@@ -68,7 +74,7 @@ func (m *metrics) unregister() {
 }
 
 func (m *metrics) counters() []prometheus.Collector {
-	return []prometheus.Collector{m.starts, m.deaths, m.ends, m.tasks, m.assign}
+	return []prometheus.Collector{m.starts, m.deaths, m.ends, m.tasks, m.assign, m.start}
 }
 
 // Describe implements prometheus.Collector.
@@ -101,13 +107,14 @@ func (m *metrics) prepare(pool string) {
 	m.tasks.WithLabelValues(pool, "true")
 	m.tasks.WithLabelValues(pool, "false")
 	m.assign.WithLabelValues(pool)
+	m.start.WithLabelValues(pool)
 }
 
 func (m *metrics) forget(pool string) {
 	labels := prometheus.Labels{"pool": pool}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.starts, m.deaths, m.ends, m.tasks, m.assign} {
+	}{m.starts, m.deaths, m.ends, m.tasks, m.assign, m.start} {
 		v.DeletePartialMatch(labels)
 	}
 }

@@ -297,6 +297,44 @@ func TestProgressAndLostAnswers(t *testing.T) {
 	m.result(t, m.submit(`1`))
 }
 
+// anAgent returns a ready one.
+func anAgent(t *testing.T, s *Supervisor) (found *agent) {
+	t.Helper()
+	p := s.pools["p"]
+	eventually(t, "an agent", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, a := range p.agents {
+			if a.phase == ready {
+				found = a
+			}
+		}
+		return found != nil
+	})
+	return found
+}
+
+// TestDeaf checks that a process that reads no more is found out by a ping, or by what it is told.
+func TestDeaf(t *testing.T) {
+	m, registry := newMemory(), prometheus.NewRegistry()
+	s := open(t, m, Options{Metrics: registry}, helper(t, "deaf", func(d *Definition) { d.StartTimeoutSeconds = 1 }))
+	first := anAgent(t, s)
+	first.ping()
+	<-first.conn.gone
+	eventually(t, "the death", func() bool { return sample(t, registry, "vectord_pool_deaths_total", deathHung) == 1 })
+	second := anAgent(t, s)
+	second.conn.writing.Lock()
+	second.conn.patience = time.Millisecond
+	second.conn.writing.Unlock()
+	id := m.submit(`"` + strings.Repeat("x", 1<<20) + `"`)
+	eventually(t, "the second death", func() bool { return sample(t, registry, "vectord_pool_deaths_total", deathStuck) == 1 })
+	m.await(t, "another agent", func() bool { return m.tasks[id].Status == vectord.TaskRunning && m.tasks[id].LeaseID == 2 })
+	if m.tasks[id].Attempt != 1 { // the first one had not read all of it
+		t.Errorf("attempt %d", m.tasks[id].Attempt)
+	}
+	anAgent(t, s).process.kill("") // which would be waited for
+}
+
 // TestRemove checks that what does not finish is released, by whatever it takes.
 func TestRemove(t *testing.T) {
 	for _, mode := range []string{"worker", "stubborn"} {

@@ -23,7 +23,7 @@ const (
 	stderrBytesMax     = 4 << 10         // of a line on stderr; the rest of it is dropped
 	stderrLinesMax     = 50              // a second; more are counted and dropped
 	drainWithin        = time.Second     // from the end of a process to that of reading what it wrote
-	silentWithin       = 5 * time.Second // from the end of its output to that of the process
+	silentWithin       = 5 * time.Second // from the end of its output or input to that of the process
 	processFileMode    = 0o600
 	processFolderMode  = 0o700
 	bytesPerMegabyte   = 1 << 20
