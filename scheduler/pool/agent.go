@@ -86,6 +86,7 @@ func newAgent(p *pool, number int) *agent {
 func (a *agent) retireFor(reason string) {
 	if a.phase != stopping {
 		a.phase, a.reason = stopping, reason
+		a.pool.noteRoom()
 		close(a.retired)
 	}
 }
@@ -103,6 +104,7 @@ func (a *agent) live() {
 	}
 	a.pool.mu.Lock()
 	a.phase, a.idleSince, a.capacity = ready, time.Now(), a.config.Capacity
+	a.pool.noteRoom()
 	a.pool.changed()
 	a.pool.mu.Unlock()
 	a.logger.Debug("agent ready", "pid", a.process.cmd.Process.Pid)
@@ -253,13 +255,15 @@ func (a *agent) work() {
 	case <-finished:
 	case <-a.pool.ctx.Done():
 	}
+	a.pool.mu.Lock()
+	a.phase = stopping
+	a.pool.noteRoom()
+	a.pool.changed()
+	a.pool.mu.Unlock()
 	select {
 	case <-a.conn.gone:
 	default:
 		a.stopped.Store(true)
-		a.pool.mu.Lock()
-		a.phase = stopping
-		a.pool.mu.Unlock()
 		a.process.stop(a.generation.definition.stopGrace(), a.pool.urgent.Done())
 	}
 	<-a.conn.gone
@@ -277,15 +281,14 @@ func (a *agent) lease(polling context.Context, runs *sync.WaitGroup) {
 		if n == 0 {
 			return
 		}
-		began := time.Now()
 		tasks, err := a.pool.supervisor.options.Tasks.Lease(polling, vectord.LeaseRequest{AgentID: a.id, MaxTasks: n, WaitMS: leaseWaitMillis})
 		leased := time.Now()
 		for range n - len(tasks) {
 			<-slots
 		}
-		a.begun(len(tasks))
+		room := a.begun(len(tasks))
 		for _, t := range tasks {
-			a.count(&t, began)
+			a.count(&t, room)
 			r := &run{task: t, cancel: make(chan struct{}), progress: make(chan json.RawMessage, 1)}
 			a.mu.Lock()
 			a.runs[t.ID] = r
@@ -355,12 +358,16 @@ func (a *agent) takeSlots(polling context.Context, slots chan struct{}) (n int) 
 	return n
 }
 
-func (a *agent) begun(tasks int) {
+// begun counts tasks that were leased, and returns since when the pool has had room for them.
+func (a *agent) begun(tasks int) (room time.Time) {
 	a.pool.mu.Lock()
 	defer a.pool.mu.Unlock()
+	room = a.pool.roomSince
 	a.inFlight += tasks
 	a.taken += tasks
+	a.pool.noteRoom()
 	a.pool.changed()
+	return room
 }
 
 func (a *agent) finished() {
@@ -368,17 +375,18 @@ func (a *agent) finished() {
 	defer a.pool.mu.Unlock()
 	a.inFlight--
 	a.idleSince = time.Now()
+	a.pool.noteRoom()
 	a.pool.changed()
 }
 
-// count counts whether a ready process waited when the task came. Attempts after the first, and tasks that waited for others, don't
-// tell.
-func (a *agent) count(t *vectord.Task, pollBegan time.Time) {
+// count counts whether there was a ready process with room when the task came, by the clock of the node that took it. Attempts after
+// the first, and tasks that waited for others, don't tell.
+func (a *agent) count(t *vectord.Task, room time.Time) {
 	if t.Attempt > 1 || len(t.DependsOn) > 0 {
 		return
 	}
 	warm := "false"
-	if max(t.CreatedAt, t.RunAt) >= vectord.Timestamp(pollBegan.UnixMilli()) {
+	if !room.IsZero() && max(t.CreatedAt, t.RunAt) >= vectord.Timestamp(room.UnixMilli()) {
 		warm = "true"
 	}
 	a.pool.supervisor.metrics.tasks.WithLabelValues(a.pool.name, warm).Inc()

@@ -258,7 +258,7 @@ func decodeDefinitions(text []byte) ([]Definition, error) {
 	if err := decoder.Decode(&file); err != nil {
 		return nil, vectord.Errorf(vectord.KindInvalid, "%v", err)
 	}
-	if _, err := decoder.Token(); err != io.EOF { //nolint:errorlint // Token returns io.EOF itself
+	if _, err := decoder.Token(); err != io.EOF {
 		return nil, vectord.Errorf(vectord.KindInvalid, "something follows the definitions")
 	}
 	return file.Pools, nil

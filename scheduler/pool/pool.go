@@ -29,6 +29,7 @@ type pool struct {
 	generation *generation    // guarded by mu
 	agents     map[int]*agent // guarded by mu, by number
 	warmed     bool           // guarded by mu: the generation has had MinSize agents ready
+	roomSince  time.Time      // guarded by mu: since then there was always a ready agent with room; 0: there is none
 	lastStart  time.Time      // guarded by mu
 	notBefore  time.Time      // guarded by mu: no start earlier
 	deaths     []time.Time    // guarded by mu: that count, within the window
@@ -314,11 +315,25 @@ func pause(b vectord.Backoff, n int) time.Duration {
 	return time.Duration(ms * float64(time.Millisecond))
 }
 
+// noteRoom sees whether there is a ready agent with room. The caller holds mu.
+func (p *pool) noteRoom() {
+	for _, a := range p.agents {
+		if a.phase == ready && a.inFlight < a.capacity {
+			if p.roomSince.IsZero() {
+				p.roomSince = time.Now()
+			}
+			return
+		}
+	}
+	p.roomSince = time.Time{}
+}
+
 // leave forgets an agent, whose number is free then.
 func (p *pool) leave(a *agent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.agents, a.number)
+	p.noteRoom()
 	p.changed()
 }
 

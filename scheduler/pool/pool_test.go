@@ -255,9 +255,9 @@ func TestCancel(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	m := newMemory()
 	s := open(t, m, Options{}, helper(t, "worker", func(d *Definition) { d.CapacityPerProcess = 2 }))
-	neighbour, hung := m.submit(`{"do":"wait"}`), vectord.TaskID{}
+	neighbour := m.submit(`{"do":"wait"}`)
 	m.running(t, neighbour)
-	hung = m.submit(`{"do":"hang"}`)
+	hung := m.submit(`{"do":"hang"}`)
 	m.running(t, hung)
 	m.change(func() { m.tasks[hung].CancelRequested = true })
 	m.result(t, hung)
@@ -539,7 +539,7 @@ func TestReadFile(t *testing.T) {
 		}
 	}
 	f(`{"pools":[{"name":"a","command":"/bin/a","queues":["q"],"restart":{"max":3}},{"name":"b"}]}`, "2 <nil>")
-	f(`{"pools":[{"nmae":"a"}]}`, `unknown field "nmae"`)
+	f(`{"pools":[{"titel":"a"}]}`, `unknown field "titel"`)
 	f(`{"pools":[]} {}`, "something follows")
 	f(`[]`, "cannot unmarshal")
 	f(strings.Repeat(" ", definitionsBytes+1), "longer than")
