@@ -30,6 +30,7 @@ const (
 
 	// callWithin bounds one call about tasks; callAttempts and the pauses between them how long the server may be in trouble.
 	callWithin              = 5 * time.Second
+	hurriedCallWithin       = time.Second // when the process had to be killed without delay
 	callAttempts            = 8
 	callPause, callPauseMax = 50 * time.Millisecond, 2 * time.Second
 )
@@ -199,19 +200,24 @@ func (a *agent) register(ctx context.Context) error {
 	return a.pool.supervisor.options.Tasks.RegisterAgent(ctx, a.id, a.config)
 }
 
-// persist calls fn until it succeeds, is refused for good, has had its attempts, or within ends.
-func (a *agent) persist(within context.Context, what string, fn func(context.Context) error) (err error) {
+// persist calls fn until it succeeds, is refused for good, or has had its attempts. Once calm ends there is one attempt, and that a
+// short one.
+func (a *agent) persist(calm context.Context, what string, fn func(context.Context) error) (err error) {
 	wait := callPause
 	for attempt := 1; ; attempt++ {
-		ctx, cancel := context.WithTimeout(within, callWithin)
+		limit := callWithin
+		if calm.Err() != nil {
+			limit = hurriedCallWithin
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(calm), limit)
 		err = fn(ctx)
 		cancel()
-		if err == nil || attempt == callAttempts || !transient(err) || within.Err() != nil {
+		if err == nil || attempt == callAttempts || !transient(err) || calm.Err() != nil {
 			break
 		}
 		select {
 		case <-time.After(wait):
-		case <-within.Done():
+		case <-calm.Done():
 		}
 		wait = min(2*wait, callPauseMax)
 	}

@@ -335,6 +335,19 @@ func TestDeaf(t *testing.T) {
 	anAgent(t, s).process.kill("") // which would be waited for
 }
 
+// TestForgotten checks that an agent whose registration was lost registers again.
+func TestForgotten(t *testing.T) {
+	m := newMemory()
+	s := open(t, m, Options{}, helper(t, "worker", nil))
+	eventually(t, "a process", func() bool { return readyCount(s) == 1 })
+	m.change(func() { clear(m.agents) })
+	m.result(t, m.submit(`1`))
+	waits := m.submit(`{"do":"wait"}`) // while it has no poll, its signs of life tell
+	m.running(t, waits)
+	m.change(func() { clear(m.agents) })
+	m.await(t, "the registration", func() bool { return len(m.agents) == 1 })
+}
+
 // TestRemove checks that what does not finish is released, by whatever it takes.
 func TestRemove(t *testing.T) {
 	for _, mode := range []string{"worker", "stubborn"} {
@@ -363,10 +376,14 @@ func TestRemove(t *testing.T) {
 func TestCloseInAHurry(t *testing.T) {
 	m := newMemory()
 	s := open(t, m, Options{}, helper(t, "stubborn", func(d *Definition) { d.StopGraceSeconds = MaxSeconds }))
-	eventually(t, "a process", func() bool { return readyCount(s) == 1 })
+	id := m.submit(`{"do":"wait"}`)
+	m.running(t, id)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	s.Close(ctx)
+	if task := m.tasks[id]; task.Status != vectord.TaskQueued || task.Attempt != 0 || len(m.names()) > 0 {
+		t.Errorf("%s after %d attempts, agents %q", task.Status, task.Attempt, m.names())
+	}
 	if err := s.Put(helper(t, "stubborn", nil)); vectord.KindOf(err) != vectord.KindClosed {
 		t.Errorf("put after close: %v", err)
 	}
