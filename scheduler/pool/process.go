@@ -146,9 +146,6 @@ func (s *Supervisor) startProcess(d *Definition, agent string) (*process, error)
 		_ = stderr.SetReadDeadline(deadline)
 		<-logged
 		stderr.Close()
-		if p.record != "" {
-			os.Remove(p.record)
-		}
 		close(p.ended)
 	}()
 	if err := errors.Join(troubles...); err != nil {
@@ -210,11 +207,14 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// reap kills what the process, which has ended, leaves of its group, and gives up its number.
+// reap kills what the process, which has ended, leaves of its group, and gives up its number and the record under that.
 func (p *process) reap() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	signalGroup(p.cmd.Process.Pid, syscall.SIGKILL)
+	if p.record != "" {
+		os.Remove(p.record)
+	}
 	_ = p.cmd.Wait() // how it ended is in cmd.ProcessState
 	p.reaped = true
 }
