@@ -20,7 +20,9 @@ const (
 	beatEvery = time.Second
 
 	// pingEvery is the time between questions to an idle process whether it still answers.
-	pingEvery = 15 * time.Second
+	// It has the start timeout to answer, and no more than pingWithin, for there are no signs of life in the meantime.
+	pingEvery  = 15 * time.Second
+	pingWithin = 10 * time.Second
 
 	// A lease is extended when a third of it has passed, within these bounds.
 	extendMin, extendMax = 100 * time.Millisecond, 10 * time.Second
@@ -302,7 +304,9 @@ func (a *agent) lease(polling context.Context, runs *sync.WaitGroup) {
 			runs.Go(func() {
 				a.run(r, leased)
 				a.mu.Lock()
-				delete(a.runs, r.task.ID)
+				if a.runs[r.task.ID] == r { // else the lease was lost, and the task leased by this very agent again
+					delete(a.runs, r.task.ID)
+				}
 				a.mu.Unlock()
 				a.finished()
 				<-slots
@@ -414,27 +418,39 @@ func (a *agent) beat(stop <-chan struct{}) {
 			_ = a.persist(a.pool.ctx, "register the agent again", a.register)
 		}
 		a.mu.Lock()
-		idle := len(a.runs) == 0
 		for _, id := range news.CancelRequested {
 			if r := a.runs[id]; r != nil {
 				r.cancelOnce()
 			}
 		}
 		a.mu.Unlock()
-		if idle && !a.stopped.Load() && time.Since(pinged) >= pingEvery {
+		if !a.stopped.Load() && time.Since(pinged) >= pingEvery {
 			pinged = time.Now()
 			a.ping()
 		}
 	}
 }
 
-// ping kills the process if it does not answer. An error is an answer.
+// ping kills the process if it has no task and does not answer. An error is an answer. A process that was given a task in the meantime
+// is let off: it may have got that first.
 func (a *agent) ping() {
-	ctx, cancel := context.WithTimeout(a.pool.ctx, a.generation.definition.startTimeout())
+	before, idle := a.load()
+	if !idle {
+		return
+	}
+	ctx, cancel := context.WithTimeout(a.pool.ctx, min(a.generation.definition.startTimeout(), pingWithin))
 	defer cancel()
-	if err := a.conn.call(ctx, "ping", struct{}{}, &struct{}{}); errors.Is(err, context.DeadlineExceeded) {
+	err := a.conn.call(ctx, "ping", struct{}{}, &struct{}{})
+	if after, _ := a.load(); errors.Is(err, context.DeadlineExceeded) && after == before {
 		a.process.kill(deathHung)
 	}
+}
+
+// load returns how many tasks the agent has taken so far, and whether it has none now.
+func (a *agent) load() (taken int, idle bool) {
+	a.pool.mu.Lock()
+	defer a.pool.mu.Unlock()
+	return a.taken, a.inFlight == 0
 }
 
 // hear takes what the process says unasked.
