@@ -1,5 +1,11 @@
 package vectord
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
 // AgentConfig is what an agent says of itself when it registers.
 type AgentConfig struct {
 	Queues          []string          `json:"queues"`
@@ -10,6 +16,60 @@ type AgentConfig struct {
 	LeaseTTLSeconds int               `json:"lease_ttl_seconds"` // without a sign of life until it counts as offline; 0: 30
 	Transport       string            `json:"transport"`         // pull (default), exec, mcp_stdio, mcp_http: information
 	Labels          map[string]string `json:"labels,omitempty"`
+}
+
+// Check returns an error, which names the field and the value, unless an agent may register with this.
+func (c *AgentConfig) Check() error {
+	if len(c.Queues) < 1 || len(c.Queues) > MaxAgentQueues {
+		return Errorf(KindUnprocessable, "queues: %d of them, must be from 1 to %d", len(c.Queues), MaxAgentQueues)
+	}
+	for i, name := range c.Queues {
+		if err := CheckName(fmt.Sprintf("queues[%d]", i), name); err != nil {
+			return err
+		}
+	}
+	if err := c.checkVectors(); err != nil {
+		return err
+	}
+	if err := checkLabels("capabilities", c.Capabilities, MaxAgentCapabilities); err != nil {
+		return err
+	}
+	err := checkRanges("",
+		rangeCheck{"capacity", c.Capacity, 0, MaxAgentCapacity},
+		rangeCheck{"lease_ttl_seconds", c.LeaseTTLSeconds, 0, MaxLeaseSeconds},
+		rangeCheck{"labels", len(c.Labels), 0, MaxAgentLabels})
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Labels)) {
+		if err := checkLabel("labels", name); err != nil {
+			return err
+		}
+		if err := checkText(fmt.Sprintf("labels.%.80s", name), c.Labels[name], MaxNameBytes); err != nil {
+			return err
+		}
+	}
+	return checkChoice("transport", c.Transport, "", "pull", "exec", "mcp_stdio", "mcp_http")
+}
+
+func (c *AgentConfig) checkVectors() error {
+	if n := len(c.Vectors) + len(c.Texts); n > MaxAgentVectors {
+		return Errorf(KindUnprocessable, "vectors: %d of them and of texts, at most %d are accepted", n, MaxAgentVectors)
+	}
+	for i, v := range c.Vectors {
+		if err := checkRoutingVector(fmt.Sprintf("vectors[%d]", i), v); err != nil {
+			return err
+		}
+		if len(v) != len(c.Vectors[0]) {
+			return Errorf(KindUnprocessable, "vectors[%d]: %d components, the first has %d", i, len(v), len(c.Vectors[0]))
+		}
+	}
+	for i, text := range c.Texts {
+		if text == "" || len(text) > MaxTaskTextBytes {
+			return Errorf(KindUnprocessable, "texts[%d]: %d bytes, must be from 1 to %d", i, len(text), MaxTaskTextBytes)
+		}
+	}
+	return nil
 }
 
 // AgentStatus says whether an agent takes tasks.
@@ -61,6 +121,17 @@ type RouteRequest struct {
 	Tags    []string
 	AgentID string
 	Limit   int // of candidates; 0: 10
+}
+
+// Check returns an error, which names the field and the value, unless the question may be asked.
+func (r *RouteRequest) Check() error {
+	if err := CheckName("queue", r.Queue); err != nil {
+		return err
+	}
+	if err := checkRanges("", rangeCheck{"limit", r.Limit, 0, MaxCandidates}); err != nil {
+		return err
+	}
+	return checkTarget(r.Vector, r.Text, r.Tags, r.AgentID)
 }
 
 // Decision says which agent a task went, or would go, to, and why.

@@ -13,6 +13,7 @@ const (
 	OpClearPayload     OperationKind = 6 // remove the payload of the selected points
 	OpUpdateVectors    OperationKind = 7 // set the vectors that existing Points carry; other vectors and payloads stay
 	OpDeleteVectors    OperationKind = 8 // remove the vectors called Keys from the selected points
+	OpSetExpiry        OperationKind = 9 // have the selected points expire at Expires
 )
 
 // Operation is one change of a collection's points. Upsert and update-vectors carry Points; the others select points by
@@ -25,6 +26,7 @@ type Operation struct {
 	Payload []byte   // a JSON object
 	Key     string   // with OpSetPayload: the path under which to merge; "" is the top level
 	Keys    []string // with OpDeletePayload: paths; with OpDeleteVectors: names
+	Expires int64    // with OpSetExpiry: as in Point
 	// UpdateFilter, of an operation that carries Points, has those that exist and do not match stay as they are.
 	UpdateFilter *Filter
 	UpdateMode   UpdateMode // of OpUpsert

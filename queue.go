@@ -1,5 +1,7 @@
 package vectord
 
+import "strings"
+
 // QueueConfig is how a queue is run. Every field is set; DefaultQueueConfig has the defaults.
 type QueueConfig struct {
 	MaxDepth                 int        `json:"max_depth"`    // tasks that wait before there is backpressure
@@ -27,6 +29,110 @@ func DefaultQueueConfig() QueueConfig {
 		Routing: Routing{Policy: NearestThenLeastLoaded, MinSimilarity: 0.55, SimilarityMargin: 0.05, AffinityWaitMS: 500, CollectMS: 5_000,
 			Weight: 0.5, Fallback: "wait"},
 		Durability: Replicated}
+}
+
+// Check returns an error, which names the field and the value, unless a queue can be run so.
+func (c *QueueConfig) Check() error {
+	err := checkRanges("",
+		rangeCheck{"max_depth", c.MaxDepth, 1, MaxQueueTasks},
+		rangeCheck{"max_overflow", c.MaxOverflow, 0, MaxQueueTasks},
+		rangeCheck{"lease_seconds", c.LeaseSeconds, 1, MaxLeaseSeconds},
+		rangeCheck{"max_attempts", c.MaxAttempts, 1, MaxAttempts},
+		rangeCheck{"result_ttl_seconds", c.ResultTTLSeconds, 1, MaxKeepSeconds},
+		rangeCheck{"idempotency_window_seconds", c.IdempotencyWindowSeconds, 0, MaxKeepSeconds},
+		rangeCheck{"aging_seconds", c.AgingSeconds, 0, MaxKeepSeconds},
+		rangeCheck{"cancel_grace_seconds", c.CancelGraceSeconds, 0, MaxLeaseSeconds},
+		rangeCheck{"max_in_flight", c.MaxInFlight, 0, MaxQueueTasks},
+		rangeCheck{"fairness.max_in_flight_per_key", c.Fairness.MaxInFlightPerKey, 0, MaxQueueTasks},
+		rangeCheck{"routing.vector_size", c.Routing.VectorSize, 0, MaxDimension},
+	)
+	if err != nil {
+		return err
+	}
+	if err := c.Backoff.check(); err != nil {
+		return err
+	}
+	if err := c.RateLimit.check("rate_limit"); err != nil {
+		return err
+	}
+	if err := c.Fairness.RateLimitPerKey.check("fairness.rate_limit_per_key"); err != nil {
+		return err
+	}
+	if err := c.Routing.check(); err != nil {
+		return err
+	}
+	if err := checkChoice("drop_policy", c.DropPolicy, RejectNew, EvictLowest); err != nil {
+		return err
+	}
+	return checkChoice("durability", c.Durability, Replicated, InMemory)
+}
+
+func (b *Backoff) check() error {
+	if err := checkMillis("backoff.initial_ms", b.InitialMS); err != nil {
+		return err
+	}
+	if b.MaxMS < b.InitialMS || b.MaxMS > MaxPauseMillis {
+		return Errorf(KindUnprocessable, "backoff.max_ms: value %d invalid, must be from initial_ms (%d) to %d", b.MaxMS, b.InitialMS, MaxPauseMillis)
+	}
+	if err := checkFloat("backoff.factor", b.Factor, 1, 100); err != nil {
+		return err
+	}
+	return checkFloat("backoff.jitter", b.Jitter, 0, 1)
+}
+
+func (l *RateLimit) check(field string) error {
+	if err := checkFloat(field+".per_second", l.PerSecond, 0, MaxRatePerSecond); err != nil {
+		return err
+	}
+	least := 0
+	if l.PerSecond > 0 {
+		least = 1 // with none nothing would ever go
+	}
+	return checkRanges(field+".", rangeCheck{"burst", l.Burst, least, MaxRatePerSecond})
+}
+
+func (r *Routing) check() error {
+	for _, check := range []error{
+		checkChoice("routing.policy", r.Policy, NearestThenLeastLoaded, Weighted, LeastLoaded, RoundRobin, Nearest),
+		checkFloat("routing.min_similarity", r.MinSimilarity, 0, 1),
+		checkFloat("routing.similarity_margin", r.SimilarityMargin, 0, 1),
+		checkFloat("routing.weight", r.Weight, 0, 1),
+		checkMillis("routing.affinity_wait_ms", r.AffinityWaitMS),
+		checkMillis("routing.collect_ms", r.CollectMS),
+		checkMillis("routing.latency_reference_ms", r.LatencyReferenceMS),
+	} {
+		if check != nil {
+			return check
+		}
+	}
+	for _, prefix := range []string{"queue:", "agent:"} {
+		if name, ok := strings.CutPrefix(r.Fallback, prefix); ok {
+			return CheckName("routing.fallback: "+strings.TrimSuffix(prefix, ":"), name)
+		}
+	}
+	switch r.Fallback {
+	case "wait", "any", "reject":
+		return nil
+	}
+	return Errorf(KindUnprocessable, "routing.fallback: value %.80q invalid, must be wait, any, reject, queue:NAME or agent:ID", r.Fallback)
+}
+
+func checkMillis(field string, ms int64) error {
+	if ms < 0 || ms > MaxPauseMillis {
+		return Errorf(KindUnprocessable, "%s: value %d invalid, must be from 0 to %d", field, ms, MaxPauseMillis)
+	}
+	return nil
+}
+
+func checkChoice[T ~string](field string, value T, choices ...T) error {
+	names := make([]string, len(choices))
+	for i, choice := range choices {
+		if value == choice {
+			return nil
+		}
+		names[i] = string(choice)
+	}
+	return Errorf(KindUnprocessable, "%s: value %.80q invalid, must be one of %s", field, string(value), strings.Join(names, ", "))
 }
 
 // DropPolicy says who has to go when a queue is full.

@@ -4,28 +4,113 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Limits of tasks, queues and agents.
 const (
-	MaxTaskBytes        = 1 << 20 // of a task's payload, and of its result
-	MaxTaskBatch        = 1_000   // tasks or calls in one request
-	MaxTaskDependencies = 64
-	MaxTaskTags         = 32
-	MaxNameBytes        = 128 // of the name of a queue, agent, tag, type or fairness key
-	MaxTaskKeyBytes     = 255 // of an idempotency key
-	MaxMetadataBytes    = 16 << 10
-	MaxErrorBytes       = 4 << 10 // of the message of a task's error
-	MaxPriority         = 9
-	MaxAgentVectors     = 16
-	MaxAgentCapacity    = 10_000
-	MaxAgents           = 100_000
-	MaxQueues           = 10_000
-	MaxLeaseWaitMillis  = 30_000
-	MaxLeaseSeconds     = 24 * 60 * 60
-	MaxAttempts         = 1_000
+	MaxTaskBytes         = 1 << 20 // of a task's payload, and of its result
+	MaxTaskBatch         = 1_000   // tasks or calls in one request
+	MaxTaskDependencies  = 64
+	MaxTaskTags          = 32
+	MaxNameBytes         = 128 // of the name of a queue, agent, tag, type or fairness key
+	MaxTaskKeyBytes      = 255 // of an idempotency key
+	MaxMetadataBytes     = 16 << 10
+	MaxErrorBytes        = 4 << 10 // of the message of a task's error
+	MaxPriority          = 9
+	MaxAgentVectors      = 16
+	MaxAgentCapacity     = 10_000
+	MaxAgents            = 100_000
+	MaxQueues            = 10_000
+	MaxLeaseWaitMillis   = 30_000
+	MaxLeaseSeconds      = 24 * 60 * 60
+	MaxAttempts          = 1_000
+	MaxQueueTasks        = 10_000_000           // that wait in one queue, and leases of it at a time
+	MaxKeepSeconds       = 365 * 24 * 60 * 60   // that a terminal task or an idempotency key is kept
+	MaxPauseMillis       = 7 * 24 * 3600 * 1000 // before a further attempt, or of a wait for an agent
+	MaxDelayMillis       = 10 * 365 * 24 * 3600 * 1000
+	MaxRatePerSecond     = 1_000_000
+	MaxTaskTextBytes     = 64 << 10 // of a text of which a vector is made
+	MaxTraceParentBytes  = 512
+	MaxAgentQueues       = 256
+	MaxAgentCapabilities = 256
+	MaxCandidates        = 1_000 // of a decision
+	MaxAgentLabels       = 64
+	MinFairnessWeight    = 0.001
+	MaxFairnessWeight    = 1_000
 )
+
+// CheckName returns an error unless name may name a queue or an agent: 1 to MaxNameBytes bytes of UTF-8 without control
+// characters and slashes. what is the field it is in.
+func CheckName(what, name string) error {
+	if strings.ContainsRune(name, '/') {
+		return Errorf(KindUnprocessable, "%s: %.80q contains a slash", what, name)
+	}
+	return checkLabel(what, name)
+}
+
+// checkLabel is CheckName for what stands in no path: tags, types and keys.
+func checkLabel(what, text string) error {
+	if text == "" {
+		return Errorf(KindUnprocessable, "%s: is empty", what)
+	}
+	return checkText(what, text, MaxNameBytes)
+}
+
+func checkText(what, text string, bytesMax int) error {
+	switch {
+	case len(text) > bytesMax:
+		return Errorf(KindUnprocessable, "%s: %d bytes, at most %d are accepted", what, len(text), bytesMax)
+	case !utf8.ValidString(text):
+		return Errorf(KindUnprocessable, "%s: %.80q is not valid UTF-8", what, text)
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return Errorf(KindUnprocessable, "%s: %.80q contains a control character", what, text)
+	}
+	return nil
+}
+
+func checkLabels(what string, texts []string, countMax int) error {
+	if len(texts) > countMax {
+		return Errorf(KindUnprocessable, "%s: %d of them, at most %d are accepted", what, len(texts), countMax)
+	}
+	for i, text := range texts {
+		if err := checkLabel(fmt.Sprintf("%s[%d]", what, i), text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkFloat refuses NaN too.
+func checkFloat(field string, value, low, high float64) error {
+	if value >= low && value <= high {
+		return nil
+	}
+	return Errorf(KindUnprocessable, "%s: value %v invalid, must be from %v to %v", field, value, low, high)
+}
+
+// checkRoutingVector checks a vector that is compared by its direction.
+func checkRoutingVector(field string, v []float32) error {
+	if len(v) > MaxDimension {
+		return Errorf(KindUnprocessable, "%s: %d components, at most %d are accepted", field, len(v), MaxDimension)
+	}
+	direction := false
+	for i, x := range v {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return Errorf(KindInvalid, "%s: component %d is %v, expected a finite number", field, i, x)
+		}
+		direction = direction || x != 0
+	}
+	if !direction {
+		return Errorf(KindUnprocessable, "%s: no component differs from 0, so it has no direction", field)
+	}
+	return nil
+}
 
 // TaskID names a task: a UUID of version 7, made by the server. The zero value names none.
 type TaskID [16]byte
@@ -141,6 +226,103 @@ type NewTask struct {
 	TraceParent            string          `json:"traceparent,omitempty"`
 }
 
+// Check returns an error, which names the field and the value, unless the task may be submitted to some queue.
+func (t *NewTask) Check() error {
+	if err := t.checkRouting(); err != nil {
+		return err
+	}
+	if err := t.checkTimes(); err != nil {
+		return err
+	}
+	switch {
+	case t.Priority != nil && (*t.Priority < 0 || *t.Priority > MaxPriority):
+		return Errorf(KindUnprocessable, "priority: value %d invalid, must be from 0 to %d", *t.Priority, MaxPriority)
+	case t.MaxAttempts < 0 || t.MaxAttempts > MaxAttempts:
+		return Errorf(KindUnprocessable, "max_attempts: value %d invalid, must be from 1 to %d", t.MaxAttempts, MaxAttempts)
+	case len(t.Payload) > MaxTaskBytes:
+		return Errorf(KindTooLarge, "payload: %d bytes, at most %d are accepted", len(t.Payload), MaxTaskBytes)
+	case len(t.Metadata) > MaxMetadataBytes:
+		return Errorf(KindUnprocessable, "metadata: %d bytes, at most %d are accepted", len(t.Metadata), MaxMetadataBytes)
+	case len(t.DependsOn) > MaxTaskDependencies:
+		return Errorf(KindUnprocessable, "depends_on: %d tasks, at most %d are accepted", len(t.DependsOn), MaxTaskDependencies)
+	case len(t.StateRefs) > MaxTaskDependencies:
+		return Errorf(KindUnprocessable, "state_refs: %d keys, at most %d are accepted", len(t.StateRefs), MaxTaskDependencies)
+	}
+	for i, id := range t.DependsOn {
+		if id == (TaskID{}) || slices.Contains(t.DependsOn[:i], id) {
+			return Errorf(KindUnprocessable, "depends_on[%d]: %s names no task, or one twice", i, id)
+		}
+	}
+	for i, key := range t.StateRefs {
+		if err := CheckStateKey(fmt.Sprintf("state_refs[%d]", i), key); err != nil {
+			return err
+		}
+	}
+	if err := checkText("idempotency_key", t.IdempotencyKey, MaxTaskKeyBytes); err != nil {
+		return err
+	}
+	return checkText("traceparent", t.TraceParent, MaxTraceParentBytes)
+}
+
+// checkRouting checks what decides which agent gets the task, and when among its like.
+func (t *NewTask) checkRouting() error {
+	if t.Type != "" {
+		if err := checkLabel("type", t.Type); err != nil {
+			return err
+		}
+	}
+	if t.FairnessKey != "" {
+		if err := checkLabel("fairness_key", t.FairnessKey); err != nil {
+			return err
+		}
+	}
+	if t.FairnessWeight != 0 {
+		if err := checkFloat("fairness_weight", t.FairnessWeight, MinFairnessWeight, MaxFairnessWeight); err != nil {
+			return err
+		}
+	}
+	return checkTarget(t.Vector, t.Text, t.Tags, t.AgentID)
+}
+
+// checkTarget checks what says which agents are wanted.
+func checkTarget(vector []float32, text string, tags []string, agentID string) error {
+	switch {
+	case len(vector) > 0 && text != "":
+		return Errorf(KindUnprocessable, "text: cannot be given together with vector")
+	case len(text) > MaxTaskTextBytes:
+		return Errorf(KindUnprocessable, "text: %d bytes, at most %d are accepted", len(text), MaxTaskTextBytes)
+	}
+	if vector != nil {
+		if err := checkRoutingVector("vector", vector); err != nil {
+			return err
+		}
+	}
+	if agentID != "" {
+		if err := CheckName("agent_id", agentID); err != nil {
+			return err
+		}
+	}
+	return checkLabels("tags", tags, MaxTaskTags)
+}
+
+func (t *NewTask) checkTimes() error {
+	switch {
+	case t.RunAt != 0 && t.DelayMS != 0:
+		return Errorf(KindUnprocessable, "delay_ms: cannot be given together with run_at")
+	case t.DelayMS < 0 || t.DelayMS > MaxDelayMillis:
+		return Errorf(KindUnprocessable, "delay_ms: value %d invalid, must be from 0 to %d", t.DelayMS, int64(MaxDelayMillis))
+	case t.RunAt < 0 || t.RunAt > timestampMax:
+		return Errorf(KindUnprocessable, "run_at: value %d invalid, must be from 0 to %d milliseconds since 1970", t.RunAt, timestampMax)
+	case t.Deadline < 0 || t.Deadline > timestampMax:
+		return Errorf(KindUnprocessable, "deadline: value %d invalid, must be from 0 to %d milliseconds since 1970", t.Deadline, timestampMax)
+	case t.Deadline != 0 && t.RunAt != 0 && t.Deadline <= t.RunAt:
+		return Errorf(KindUnprocessable, "deadline: %s is not after run_at, %s", t.Deadline, t.RunAt)
+	case t.TimeoutSeconds < 0 || t.TimeoutSeconds > MaxLeaseSeconds:
+		return Errorf(KindUnprocessable, "timeout_seconds: value %d invalid, must be from 1 to %d", t.TimeoutSeconds, MaxLeaseSeconds)
+	}
+	return nil
+}
+
 // Admission says how a submitted task was taken.
 type Admission uint8
 
@@ -215,6 +397,24 @@ type LeaseRequest struct {
 	LeaseSeconds int   // 0: the queue's
 }
 
+// Check returns an error, which names the field and the value, unless an agent may ask so.
+func (r *LeaseRequest) Check() error {
+	if r.Queue != "" {
+		if err := CheckName("queue", r.Queue); err != nil {
+			return err
+		}
+	}
+	if err := CheckName("agent_id", r.AgentID); err != nil {
+		return err
+	}
+	if r.WaitMS < 0 || r.WaitMS > MaxLeaseWaitMillis {
+		return Errorf(KindUnprocessable, "wait_ms: value %d invalid, must be from 0 to %d", r.WaitMS, MaxLeaseWaitMillis)
+	}
+	return checkRanges("",
+		rangeCheck{"max_tasks", r.MaxTasks, 0, MaxTaskBatch},
+		rangeCheck{"lease_seconds", r.LeaseSeconds, 0, MaxLeaseSeconds})
+}
+
 // TaskCall is what the holder of a lease says of its task: exactly one of the kinds below.
 type TaskCall struct {
 	Kind    TaskCallKind
@@ -229,6 +429,73 @@ type TaskCall struct {
 	Extend       int             // CallHeartbeat: seconds from now on; 0: what the lease was granted for
 	Progress     json.RawMessage // CallHeartbeat
 	Request      json.RawMessage // CallRequestInput
+}
+
+// Check returns an error, which names the field and the value, unless the call can be one of its kind.
+func (c *TaskCall) Check() error {
+	switch {
+	case c.ID == (TaskID{}):
+		return Errorf(KindInvalid, "task_id: is missing")
+	case c.LeaseID == 0:
+		return Errorf(KindInvalid, "lease_id: is missing")
+	}
+	switch c.Kind {
+	case CallComplete:
+		if len(c.Result) > MaxTaskBytes {
+			return Errorf(KindTooLarge, "result: %d bytes, at most %d are accepted", len(c.Result), MaxTaskBytes)
+		}
+		return c.Effects.Check()
+	case CallFail:
+		if err := checkLabel("error.code", c.Error.Code); err != nil {
+			return err
+		}
+		switch {
+		case len(c.Error.Message) > MaxErrorBytes:
+			return Errorf(KindUnprocessable, "error.message: %d bytes, at most %d are accepted", len(c.Error.Message), MaxErrorBytes)
+		case !utf8.ValidString(c.Error.Message):
+			return Errorf(KindUnprocessable, "error.message: is not valid UTF-8")
+		}
+		return checkMillis("retry_after_ms", c.RetryAfterMS)
+	case CallHeartbeat:
+		if len(c.Progress) > MaxMetadataBytes {
+			return Errorf(KindUnprocessable, "progress: %d bytes, at most %d are accepted", len(c.Progress), MaxMetadataBytes)
+		}
+		return checkRanges("", rangeCheck{"extend_seconds", c.Extend, 0, MaxLeaseSeconds})
+	case CallRequestInput:
+		if len(c.Request) > MaxMetadataBytes {
+			return Errorf(KindUnprocessable, "request: %d bytes, at most %d are accepted", len(c.Request), MaxMetadataBytes)
+		}
+	}
+	return nil
+}
+
+// Check returns an error, which names the field and the value, unless a completion may have these effects. Whether the points
+// fit their collections is not looked at.
+func (e *Effects) Check() error {
+	points := 0
+	for _, name := range slices.Sorted(maps.Keys(e.Points)) {
+		if err := CheckCollectionName(name); err != nil {
+			return Errorf(KindOf(err), "points: %v", err)
+		}
+		if points += len(e.Points[name]); points > MaxBatchPoints {
+			return Errorf(KindUnprocessable, "points: more than %d of them", MaxBatchPoints)
+		}
+	}
+	tasks := 0
+	for _, queue := range slices.Sorted(maps.Keys(e.Tasks)) {
+		if err := CheckName("tasks", queue); err != nil {
+			return err
+		}
+		if tasks += len(e.Tasks[queue]); tasks > MaxTaskBatch {
+			return Errorf(KindUnprocessable, "tasks: more than %d of them", MaxTaskBatch)
+		}
+		for i := range e.Tasks[queue] {
+			if err := e.Tasks[queue][i].Check(); err != nil {
+				return Errorf(KindOf(err), "tasks.%.80s[%d].%v", queue, i, err)
+			}
+		}
+	}
+	return nil
 }
 
 // TaskCallKind tells calls apart.
@@ -270,6 +537,28 @@ type TaskScroll struct {
 	Tags   []string     // all of which the task has
 	After  TaskID       // the tasks made after this one
 	Limit  int          // 1 to MaxTaskBatch; 0: 100
+}
+
+// Check returns an error, which names the field and the value, unless tasks can be selected so.
+func (s *TaskScroll) Check() error {
+	for _, name := range []struct{ field, value string }{{"queue", s.Queue}, {"agent_id", s.Agent}} {
+		if name.value != "" {
+			if err := CheckName(name.field, name.value); err != nil {
+				return err
+			}
+		}
+	}
+	if s.Type != "" {
+		if err := checkLabel("type", s.Type); err != nil {
+			return err
+		}
+	}
+	if err := checkLabels("tags", s.Tags, MaxTaskTags); err != nil {
+		return err
+	}
+	return checkRanges("",
+		rangeCheck{"status", len(s.Status), 0, int(TaskCancelled)},
+		rangeCheck{"limit", s.Limit, 0, MaxTaskBatch})
 }
 
 // TaskEvent is one change of a task.

@@ -85,12 +85,27 @@ func New(baseURL string, o Options) (*Client, error) {
 
 // Error is a refusal by the server.
 type Error struct {
-	Status     int           // HTTP status code
+	Status     int           // HTTP status code; 0 where it is one of several answers in one
 	Text       string        // what the server says is wrong
+	Code       vectord.Code  // says more to a program, where there is more to say
 	RetryAfter time.Duration // with 429 and 503, if the server said when to come back
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("server answered %d: %s", e.Status, e.Text) }
+func (e *Error) Error() string {
+	if e.Status == 0 {
+		return "server refused: " + e.Text
+	}
+	return fmt.Sprintf("server answered %d: %s", e.Status, e.Text)
+}
+
+// CodeOf returns the code of the *Error in err, or nothing.
+func CodeOf(err error) vectord.Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
 
 // StatusOf returns the HTTP status of the *Error in err, or 0 if there is none.
 func StatusOf(err error) int {
@@ -107,6 +122,8 @@ type request struct {
 	path   string // with a leading slash, escaped
 	body   []byte // nil: none
 	key    string // Idempotency-Key of a write, empty for a read
+	once   bool   // not to be sent again when the connection failed, for then it may have had its effect
+	header http.Header
 }
 
 // write returns a request that changes something, under an idempotency key of its own unless the caller chose one.
@@ -121,16 +138,25 @@ func write(method, path string, body []byte, o vectord.WriteOptions) request {
 
 // call sends r until it is answered for good and decodes the answer's result into result, which may be nil.
 func (c *Client) call(ctx context.Context, r request, result any) error {
+	body, _, err := c.exchange(ctx, r)
+	if err != nil {
+		return err
+	}
+	return decodeResult(body, result)
+}
+
+// exchange sends r until it is answered for good and returns the answer.
+func (c *Client) exchange(ctx context.Context, r request) ([]byte, http.Header, error) {
 	for attempt := 1; ; attempt++ {
-		body, err := c.send(ctx, r)
+		body, header, err := c.send(ctx, r)
 		if err == nil {
-			return decodeResult(body, result)
+			return body, header, nil
 		}
-		if attempt == c.attempts || !retryable(err) || ctx.Err() != nil {
-			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
+		if attempt == c.attempts || !retryable(err) || r.once && StatusOf(err) == 0 || ctx.Err() != nil {
+			return nil, nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
 		if waitErr := wait(ctx, pause(attempt, err)); waitErr != nil {
-			return fmt.Errorf("%s %s: %w (last answer: %w)", r.method, r.path, waitErr, err)
+			return nil, nil, fmt.Errorf("%s %s: %w (last answer: %w)", r.method, r.path, waitErr, err)
 		}
 	}
 }
@@ -186,17 +212,19 @@ func wait(ctx context.Context, d time.Duration) error {
 // errResponse marks an answer that came but cannot be understood; sending the request again would not help.
 var errResponse = errors.New("unexpected answer")
 
-// send makes one attempt and returns the body of a successful answer.
-func (c *Client) send(ctx context.Context, r request) ([]byte, error) {
+// send makes one attempt and returns a successful answer.
+func (c *Client) send(ctx context.Context, r request) ([]byte, http.Header, error) {
 	var body io.Reader
 	if r.body != nil {
 		body = bytes.NewReader(r.body)
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errResponse, err)
+		return nil, nil, fmt.Errorf("%w: %w", errResponse, err)
 	}
-	if r.body != nil {
+	if r.header != nil {
+		req.Header = r.header.Clone()
+	} else if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.apiKey != "" {
@@ -207,31 +235,52 @@ func (c *Client) send(ctx context.Context, r request) ([]byte, error) {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, ResponseBytesMax+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read the answer: %w", err)
+		return nil, nil, fmt.Errorf("read the answer: %w", err)
 	case len(answer) > ResponseBytesMax:
-		return nil, fmt.Errorf("%w: longer than %d bytes", errResponse, ResponseBytesMax)
+		return nil, nil, fmt.Errorf("%w: longer than %d bytes", errResponse, ResponseBytesMax)
 	case resp.StatusCode/100 != 2:
-		return nil, &Error{Status: resp.StatusCode, Text: errorText(answer), RetryAfter: retryAfter(resp.Header)}
+		return nil, nil, refusal(resp, answer)
 	}
-	return answer, nil
+	return answer, resp.Header, nil
 }
 
-// errorText finds the text of an error in the envelope {"status": {"error": text}}, or quotes the answer as it is.
-func errorText(answer []byte) string {
+// errorJSON is an error in an answer.
+type errorJSON struct {
+	Error        string       `json:"error"`
+	Code         vectord.Code `json:"code"`
+	RetryAfterMS int64        `json:"retry_after_ms"`
+}
+
+// err returns the error, or nil if there is none.
+func (e *errorJSON) err() error {
+	if e.Error == "" {
+		return nil
+	}
+	return &Error{Text: e.Error, Code: e.Code, RetryAfter: time.Duration(e.RetryAfterMS) * time.Millisecond}
+}
+
+// refusal finds the error in the envelope {"status": {"error": text}}, or quotes the answer as it is.
+func refusal(resp *http.Response, answer []byte) error {
 	var envelope struct {
-		Status struct {
-			Error string `json:"error"`
-		} `json:"status"`
+		Status errorJSON `json:"status"`
 	}
-	if json.Unmarshal(answer, &envelope) == nil && envelope.Status.Error != "" {
-		return envelope.Status.Error
+	if json.Unmarshal(answer, &envelope) != nil || envelope.Status.Error == "" {
+		envelope.Status = errorJSON{Error: quoted(answer)}
 	}
+	e := &Error{Status: resp.StatusCode, Text: envelope.Status.Error, Code: envelope.Status.Code, RetryAfter: retryAfter(resp.Header)}
+	if ms := envelope.Status.RetryAfterMS; ms > 0 { // finer than the header
+		e.RetryAfter = time.Duration(ms) * time.Millisecond
+	}
+	return e
+}
+
+func quoted(answer []byte) string {
 	if len(answer) > errorTextMax {
 		answer = append(answer[:errorTextMax:errorTextMax], "…"...)
 	}
@@ -261,7 +310,7 @@ func decodeResult(answer []byte, result any) error {
 
 // Ready returns nil when the server can answer searches and writes.
 func (c *Client) Ready(ctx context.Context) error {
-	_, err := c.send(ctx, request{method: http.MethodGet, path: "/readyz"})
+	_, _, err := c.send(ctx, request{method: http.MethodGet, path: "/readyz"})
 	return err
 }
 

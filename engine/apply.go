@@ -90,6 +90,9 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	for _, c := range a.retired {
 		db.retire(c)
 	}
+	if db.machine != nil {
+		durable = announced(durable, db.machine.Committed())
+	}
 	return results, durable, nil
 }
 
@@ -100,8 +103,16 @@ func (a *applier) apply(e vectord.Entry) (value any, refusal, err error) {
 		return nil, nil, err
 	}
 	switch kind {
+	case commandMachine:
+		return a.machine(e, body)
 	case commandWrite:
 		w, err := decodeWrite(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return a.write(e, w)
+	case commandAnsweredWrite:
+		w, err := decodeAnsweredWrite(body)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -288,7 +299,7 @@ func (a *applier) updateAliases(c updateAliases) (value any, refusal, err error)
 }
 
 // write applies the operations of one write in order. An operation is refused as a whole; those before it stay, those
-// after it are not tried.
+// after it are not tried. The value is how many points it has deleted.
 func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err error) {
 	col := a.db.catalog.get(w.Collection)
 	if col == nil {
@@ -317,9 +328,9 @@ func (a *applier) write(e vectord.Entry, w *write) (value any, refusal, err erro
 		return nil, nil, err
 	}
 	if w.Session != ([16]byte{}) {
-		a.batch.PutSession(e.Group, w.Session, storage.Session{Time: e.Time, Fingerprint: w.Fingerprint, Result: encodeRefusal(refusal)})
+		a.batch.PutSession(e.Group, w.Session, storage.Session{Time: e.Time, Fingerprint: w.Fingerprint, Result: encodeOutcome(refusal, w.Answer)})
 	}
-	return nil, refusal, nil
+	return pw.deleted, refusal, nil
 }
 
 // writer returns what changes points of a shard for an entry.
@@ -329,8 +340,10 @@ func (a *applier) writer(col *collection, s *shard, e vectord.Entry) *pointWrite
 		a.used = append(a.used, col.id)
 	}
 	w := &pointWriter{collection: col, batch: a.batch, changes: a.changesOf(s), index: e.Index, time: e.Time}
-	w.changes.through = e.Index
-	w.before = len(w.changes.touched)
+	if w.changes.through != e.Index { // an entry of the Machine's may come here more than once
+		w.changes.through, w.changes.before = e.Index, len(w.changes.touched)
+	}
+	w.before = w.changes.before
 	return w
 }
 
@@ -341,31 +354,41 @@ func (a *applier) repeated(e vectord.Entry, w *write) (refusal error, seen bool,
 		return nil, false, err
 	}
 	a.db.metrics.applied.WithLabelValues("repeated").Inc()
-	return sessionOutcome(session, w.Fingerprint), true, nil
+	_, refusal = sessionOutcome(session, w.Fingerprint)
+	return refusal, true, nil
 }
 
 // sessionOutcome returns what the first attempt under an idempotency key answered, or a refusal if it asked for something
 // else.
-func sessionOutcome(session storage.Session, fingerprint uint64) error {
+func sessionOutcome(session storage.Session, fingerprint uint64) (answer []byte, refusal error) {
 	if session.Fingerprint != fingerprint {
-		return vectord.Errorf(vectord.KindUnprocessable, "this idempotency key was used for another request before")
+		return nil, vectord.Errorf(vectord.KindUnprocessable, "this idempotency key was used for another request before")
 	}
-	return decodeRefusal(session.Result)
+	return decodeOutcome(session.Result)
 }
 
-// encodeRefusal keeps a refusal for whoever repeats the write: its kind and text, nothing for success.
-func encodeRefusal(err error) []byte {
-	if err == nil {
-		return nil
+// answered stands, in the outcome of a write, where a refusal has its kind.
+const answered = 0xff
+
+// encodeOutcome keeps the outcome for whoever repeats the write: a refusal's kind and text, or the answer if there is one.
+func encodeOutcome(refusal error, answer []byte) []byte {
+	switch {
+	case refusal != nil:
+		return append([]byte{byte(vectord.KindOf(refusal))}, refusal.Error()...)
+	case len(answer) > 0:
+		return append([]byte{answered}, answer...)
 	}
-	return append([]byte{byte(vectord.KindOf(err))}, err.Error()...)
+	return nil
 }
 
-func decodeRefusal(b []byte) error {
-	if len(b) == 0 {
-		return nil
+func decodeOutcome(b []byte) (answer []byte, refusal error) {
+	switch {
+	case len(b) == 0:
+		return nil, nil
+	case b[0] == answered:
+		return b[1:], nil
 	}
-	return &vectord.Error{Kind: vectord.Kind(b[0]), Text: string(b[1:])}
+	return nil, &vectord.Error{Kind: vectord.Kind(b[0]), Text: string(b[1:])}
 }
 
 func (a *applier) changesOf(s *shard) *shardChanges {
@@ -417,6 +440,9 @@ func (w *pointWriter) operation(op *vectord.Operation) (refusal, err error) {
 		switch op.Kind {
 		case vectord.OpDelete:
 			w.delete(p.id, p.row)
+			continue
+		case vectord.OpSetExpiry:
+			w.setExpiry(p.id, p.row, op.Expires)
 			continue
 		case vectord.OpDeleteVectors:
 			if err := w.deleteVectors(p.id, p.row, numbers); err != nil {

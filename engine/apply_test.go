@@ -156,7 +156,7 @@ func randomEntries(t *testing.T, rng *rand.Rand, n int) []vectord.Entry {
 				w.Session, w.Fingerprint = sessionKey(1, fmt.Sprint(rng.IntN(6))), uint64(rng.IntN(2))
 			}
 			for range 1 + rng.IntN(3) {
-				op := vectord.Operation{Kind: vectord.OperationKind(1 + rng.IntN(7))}
+				op := vectord.Operation{Kind: vectord.OperationKind(1 + rng.IntN(9))}
 				for range rng.IntN(4) {
 					id := vectord.NumberID(uint64(rng.IntN(30)))
 					if op.Kind == vectord.OpUpsert || op.Kind == vectord.OpUpdateVectors {
@@ -171,6 +171,10 @@ func randomEntries(t *testing.T, rng *rand.Rand, n int) []vectord.Entry {
 					op.Payload = []byte(`{"k":1,"j":2,"a":{"y":3}}`)
 				case vectord.OpDeletePayload:
 					op.Keys = []string{"a.c", "b"}
+				case vectord.OpDeleteVectors:
+					op.Keys = []string{""}
+				case vectord.OpSetExpiry:
+					op.Expires = rng.Int64N(int64(n) * 700)
 				}
 				w.Operations = append(w.Operations, op)
 			}

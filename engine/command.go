@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 
@@ -37,6 +38,8 @@ const (
 	commandReplaceCollections commandKind = 12
 	commandCreateVectorName   commandKind = 13
 	commandDeleteVectorName   commandKind = 14
+	commandMachine            commandKind = 15 // of the Machine, see machine.go
+	commandAnsweredWrite      commandKind = 16
 )
 
 type createCollection struct {
@@ -75,6 +78,8 @@ type write struct {
 	Session     [16]byte
 	Fingerprint uint64
 	Operations  []vectord.Operation
+	// Answer, if there is one, is kept with the session for who repeats the request. Its meaning is the proposer's.
+	Answer []byte
 }
 
 func encodeCatalogCommand(kind commandKind, body any) ([]byte, error) {
@@ -97,7 +102,11 @@ func splitCommand(b []byte) (commandKind, []byte, error) {
 }
 
 func (w *write) append(dst []byte) ([]byte, error) {
-	dst = append(dst, commandVersion, byte(commandWrite))
+	if len(w.Answer) > 0 {
+		dst = appendBytes(append(dst, commandVersion, byte(commandAnsweredWrite)), w.Answer)
+	} else {
+		dst = append(dst, commandVersion, byte(commandWrite))
+	}
 	dst = binary.LittleEndian.AppendUint32(dst, w.Collection)
 	dst = binary.LittleEndian.AppendUint32(dst, w.Shard)
 	dst = append(dst, w.Session[:]...)
@@ -141,6 +150,9 @@ func appendOperation(dst []byte, op *vectord.Operation) (_ []byte, err error) {
 	dst = binary.AppendUvarint(dst, uint64(len(op.Keys)))
 	for _, key := range op.Keys {
 		dst = appendBytes(dst, []byte(key))
+	}
+	if op.Kind == vectord.OpSetExpiry {
+		dst = binary.AppendUvarint(dst, uint64(op.Expires))
 	}
 	return dst, nil
 }
@@ -187,9 +199,20 @@ func appendBytes(dst, b []byte) []byte {
 }
 
 // decodeWrite reads the body of a write. The result shares no memory with b.
-func decodeWrite(b []byte) (*write, error) {
+func decodeWrite(b []byte) (*write, error) { return (&reader{b: b}).write(nil) }
+
+// decodeAnsweredWrite reads the body of a write with an answer.
+func decodeAnsweredWrite(b []byte) (*write, error) {
 	r := reader{b: b}
-	w := &write{Collection: r.uint32(), Shard: r.uint32()}
+	answer := r.bytes()
+	if r.err == nil && answer == nil {
+		r.err = errors.New("there is no answer")
+	}
+	return r.write(answer)
+}
+
+func (r *reader) write(answer []byte) (*write, error) {
+	w := &write{Collection: r.uint32(), Shard: r.uint32(), Answer: answer}
 	copy(w.Session[:], r.take(16))
 	w.Fingerprint = r.uint64()
 	n := r.count(1)
@@ -389,7 +412,7 @@ func (r *reader) operation() vectord.Operation {
 			}
 		}
 	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
-		vectord.OpDeleteVectors:
+		vectord.OpDeleteVectors, vectord.OpSetExpiry:
 		n := r.count(encodedIDSizeMin)
 		op.IDs = make([]vectord.PointID, 0, n)
 		for range n {
@@ -401,6 +424,9 @@ func (r *reader) operation() vectord.Operation {
 		n = r.count(1)
 		for range n {
 			op.Keys = append(op.Keys, string(r.bytes()))
+		}
+		if op.Kind == vectord.OpSetExpiry {
+			op.Expires = int64(r.uvarint())
 		}
 	default:
 		if r.err == nil {

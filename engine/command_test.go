@@ -26,6 +26,7 @@ func someWrite() *write {
 		{Kind: vectord.OpOverwritePayload, IDs: []vectord.PointID{uuid}, Payload: []byte(`{}`)},
 		{Kind: vectord.OpDeletePayload, IDs: []vectord.PointID{uuid}, Keys: []string{"a", "b[]"}},
 		{Kind: vectord.OpClearPayload, IDs: []vectord.PointID{uuid}},
+		{Kind: vectord.OpSetExpiry, IDs: []vectord.PointID{uuid}, Expires: math.MaxInt64},
 	}}
 }
 
@@ -51,6 +52,34 @@ func TestWriteRoundTrip(t *testing.T) {
 			t.Fatalf("the first %d of %d bytes were accepted", i, len(body))
 		}
 	}
+}
+
+// FuzzDecodeAnsweredWrite checks that no input panics or allocates without bound, and that what is accepted is written back alike.
+func FuzzDecodeAnsweredWrite(f *testing.F) {
+	w := someWrite()
+	w.Answer = []byte(`[{"id":1}]`)
+	b, err := w.append(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[2:])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, err := decodeAnsweredWrite(body)
+		if err != nil {
+			return
+		}
+		again, err := w.append(nil)
+		if err != nil {
+			t.Fatalf("%x was decoded and cannot be encoded: %v", body, err)
+		}
+		kind, rest, err := splitCommand(again)
+		if err != nil || kind != commandAnsweredWrite {
+			t.Fatalf("%x became a command of kind %d (%v)", body, kind, err)
+		}
+		if w2, err := decodeAnsweredWrite(rest); err != nil || !bytes.Equal(w2.Answer, w.Answer) {
+			t.Fatalf("%x was decoded, its encoding was not: %v", body, err)
+		}
+	})
 }
 
 // FuzzDecodeWrite checks that no input panics or allocates without bound, and that what is accepted is written back alike.

@@ -6,7 +6,7 @@
 // filter caches and the hot set are derived from them and may be dropped at any time.
 //
 // Lock order: shard.applying before fieldIndexes.mu before vectorIndex.mu, filterCache.mu and querySample.mu, which nobody
-// holds together; catalog.mu and snapshots.mu are held alone.
+// holds together; catalog.mu and snapshots.mu are held alone. memoryLocks come before all of them.
 package engine
 
 import (
@@ -42,6 +42,7 @@ type Options struct {
 	SetHeapLimit func(bytes int64)     // told what of MemoryLimit is the Go heap's, as it changes; nil: nobody is
 	IndexWorkers int                   // goroutines that build graphs; 0: one a core
 	Embedders    []Embedder            // models that make dense vectors of texts
+	Machine      Machine               // whose commands go through the same log; nil: there is none
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
 
@@ -64,12 +65,14 @@ type DB struct {
 	budget  *budget
 	workers *workerTokens
 	metrics *metrics
+	machine Machine
 
 	embedders map[string]Embedder // by name in lower case
 	now       func() int64        // milliseconds since the Unix epoch; tests have clocks of their own
 
-	snapshots snapshots
-	limiters  limiters
+	snapshots   snapshots
+	limiters    limiters
+	memoryLocks *memoryLocks
 
 	applied map[uint32]storage.Applied // by group; Apply's own
 
@@ -95,9 +98,10 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	if o.IndexWorkers <= 0 {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
-	db := &DB{store: store, logger: o.Logger, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
-		now:     func() int64 { return time.Now().UnixMilli() },
-		workers: newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
+	db := &DB{store: store, logger: o.Logger, machine: o.Machine, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+		now:         func() int64 { return time.Now().UnixMilli() },
+		memoryLocks: newMemoryLocks(),
+		workers:     newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
 		snapshots: snapshots{dir: snapshotDir{o.SnapshotDir}, fetch: o.FetchSnapshot, slots: make(chan struct{}, snapshotOperationsMax),
 			imported: map[uint32]*shard{}}}
 	for _, e := range o.Embedders {

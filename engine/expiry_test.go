@@ -186,6 +186,35 @@ func TestExpiry(t *testing.T) {
 	b.sees(1)
 }
 
+// TestExpiryIsSet checks that points expire when they were last told to, before and after a restart.
+func TestExpiryIsSet(t *testing.T) {
+	b := newClockBench(t)
+	defer func() { b.close() }()
+	b.must(b.db.CreateCollection(t.Context(), "c", vectord.DefaultCollectionConfig(2, vectord.Dot)))
+	b.must(b.write(upsertOf(expiringPoint(1, 0), expiringPoint(2, 2000), expiringPoint(3, 2000), expiringPoint(4, 2000))))
+	at := func(expires int64, ids ...uint64) {
+		op := vectord.Operation{Kind: vectord.OpSetExpiry, Expires: expires}
+		for _, id := range ids {
+			op.IDs = append(op.IDs, vectord.NumberID(id))
+		}
+		b.must(b.write(op))
+	}
+	at(3000, 1, 2)
+	at(0, 3)
+	b.log.now = 2000
+	b.sees(1, 2, 3)
+	b.replica.close()
+	b.open()
+	b.start()
+	b.sees(1, 2, 3)
+	b.log.now = 3000
+	b.sees(3)
+	if err := b.write(vectord.Operation{Kind: vectord.OpSetExpiry, IDs: []vectord.PointID{vectord.NumberID(1)}}); vectord.KindOf(err) != vectord.KindNotFound {
+		t.Errorf("a point that has expired is told to stay: %v", err)
+	}
+	b.sees(3)
+}
+
 // TestManyExpire checks searches while more points than they can find and leave out wait for the sweep.
 func TestManyExpire(t *testing.T) {
 	b := newClockBench(t)

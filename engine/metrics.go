@@ -28,6 +28,10 @@ type metrics struct {
 	applied       *prometheus.CounterVec
 	expired       prometheus.Counter
 
+	memories       *prometheus.CounterVec
+	memorySearches *prometheus.CounterVec
+	forgotten      prometheus.Counter
+
 	recallMeasurements prometheus.Counter
 	recallSeconds      prometheus.Counter
 }
@@ -55,6 +59,12 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 			Help: "Commands applied, by outcome: ok, refused or repeated (an idempotency key seen before)."}, []string{"outcome"}),
 		expired: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_expired_points_total",
 			Help: "Points removed because they expired."}),
+		memories: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_memories_stored_total",
+			Help: "Memories that came in by themselves, by what became of them: created, skipped, refreshed or superseded (written in the place of another)."}, []string{"outcome"}),
+		memorySearches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "vectord_memory_searches_total",
+			Help: "Searches of memories, by what was scored: similar (the most similar, nothing else counts), all that match, or candidates (as there were too many)."}, []string{"scored"}),
+		forgotten: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_memories_forgotten_total",
+			Help: "Memories deleted because somebody asked to forget them."}),
 		recallMeasurements: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_recall_measurements_total",
 			Help: "Measurements of the recall of a shard's searches."}),
 		recallSeconds: prometheus.NewCounter(prometheus.CounterOpts{Name: "vectord_recall_work_seconds_total",
@@ -68,7 +78,7 @@ func newMetrics(db *DB, registry prometheus.Registerer) *metrics {
 	if registry == nil {
 		return m
 	}
-	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.candidates, m.exact, m.applied, m.expired, m.recallMeasurements,
+	registry.MustRegister(m.indexed, m.rebuilds, m.checkpointSeconds, m.retrainings, searches, m.searchRetries, m.candidates, m.exact, m.applied, m.expired, m.memories, m.memorySearches, m.forgotten, m.recallMeasurements,
 		m.recallSeconds, recallCollector{db})
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))

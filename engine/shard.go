@@ -53,17 +53,18 @@ type shardChanges struct {
 	points  int64    // points more than before
 	payload int64    // bytes of payloads more than before
 	touched []uint32 // slots whose point or payload changed
+	before  int      // those of them that entries before the one at through touched
 	fields  []fieldStep
 	through uint64 // index of the last entry, whether it changed anything or not
 }
 
 // slotStep is one change of a slot: given to a point with new vectors, kept by it with a new version (a changed
-// payload), or freed.
+// payload or time to expire at), or freed.
 type slotStep struct {
 	kind    slotStepKind
 	slot    uint32
 	point   slotPoint
-	expires int64            // of a slot that is filled
+	expires int64            // of a slot that is filled or dated
 	filled  []numberedVector // what came with the slot
 	emptied []uint16         // numbers of the vectors that went with it
 }
@@ -79,6 +80,7 @@ type slotStepKind uint8
 const (
 	slotFilled slotStepKind = iota
 	slotKept
+	slotDated // kept, and the point expires at another time
 	slotFreed
 )
 
@@ -111,6 +113,9 @@ func (c *shardChanges) finish() {
 			}
 		case slotKept:
 			c.shard.slots.set(s.slot, s.point)
+		case slotDated:
+			c.shard.slots.set(s.slot, s.point)
+			c.shard.expiry.set(s.slot, s.expires)
 		case slotFreed:
 			c.shard.slots.clear(s.slot)
 			c.shard.expiry.remove(s.slot)
@@ -146,6 +151,7 @@ type pointWriter struct {
 	index      uint64 // of the entry being applied
 	time       int64  // … and its time
 	before     int    // slots touched by entries before
+	deleted    int    // points
 	err        error  // the first of reindex, which ends everything
 }
 
@@ -236,6 +242,7 @@ func (w *pointWriter) delete(id vectord.PointID, row storage.PointRow) {
 	w.reindex(&row, nil)
 	w.free(row)
 	w.changes.points--
+	w.deleted++
 }
 
 // setPayload replaces a point's payload; its slot and vectors stay.
@@ -248,6 +255,15 @@ func (w *pointWriter) setPayload(id vectord.PointID, row storage.PointRow, paylo
 	w.reindex(&old, &row)
 	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: row.Expires, Vectors: row.Vectors})
 	w.step(slotStep{kind: slotKept, slot: row.Slot, point: slotPoint{id, w.index}})
+}
+
+// setExpiry has a point expire at another time; 0 is never.
+func (w *pointWriter) setExpiry(id vectord.PointID, row storage.PointRow, expires int64) {
+	s := w.changes.shard
+	row.Expires = expires
+	w.batch.PutPoint(s.id, id, row)
+	w.batch.PutSlot(s.id, row.Slot, storage.SlotRow{ID: id, Version: w.index, Expires: expires, Vectors: row.Vectors})
+	w.step(slotStep{kind: slotDated, slot: row.Slot, point: slotPoint{id, w.index}, expires: expires})
 }
 
 // setVectors gives an existing point other vectors of some names; the others move with it.

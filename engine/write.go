@@ -108,6 +108,9 @@ type proposal struct {
 	// noting are the shards that note the session: all that the operations go to. The last command goes to each of them,
 	// if only for this.
 	noting []*shard
+	// answer, if any, is noted with the session, and repeatedAnswer what the first attempt has noted, once repeated says so.
+	answer, repeatedAnswer []byte
+	deleted                int // points so far
 }
 
 // repeated reports whether every shard that the operations go to has the proposal's key already, and how that ended.
@@ -117,7 +120,7 @@ func (p *proposal) repeated() (done bool, err error) {
 		if err != nil || !ok {
 			return false, err
 		}
-		if err := sessionOutcome(session, p.fingerprint); err != nil {
+		if p.repeatedAnswer, err = sessionOutcome(session, p.fingerprint); err != nil {
 			return true, err
 		}
 	}
@@ -227,7 +230,7 @@ func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bo
 	for _, s := range p.collection.shards {
 		w := write{Collection: p.collection.id, Shard: s.id}
 		if last {
-			w.Session, w.Fingerprint = p.session, p.fingerprint
+			w.Session, w.Fingerprint, w.Answer = p.session, p.fingerprint, p.answer
 		}
 		for _, op := range ops {
 			if mine := part(op, p.collection, s); !mine.empty() {
@@ -258,6 +261,8 @@ func (p *proposal) propose(ctx context.Context, ops []vectord.Operation, last bo
 		if o.err == nil {
 			o.err = o.result.Err
 		}
+		deleted, _ := o.result.Value.(int)
+		p.deleted += deleted
 		if err == nil {
 			err = o.err
 		}
@@ -312,7 +317,7 @@ func (db *DB) checkOperation(c *collection, op *vectord.Operation) error {
 		}
 		return db.checkPoints(c, op.Points)
 	case vectord.OpDelete, vectord.OpSetPayload, vectord.OpOverwritePayload, vectord.OpDeletePayload, vectord.OpClearPayload,
-		vectord.OpDeleteVectors:
+		vectord.OpDeleteVectors, vectord.OpSetExpiry:
 	default:
 		return vectord.Errorf(vectord.KindInvalid, "unknown operation %d", op.Kind)
 	}

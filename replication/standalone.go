@@ -34,7 +34,7 @@ type StandaloneOptions struct {
 	BatchEntries int                   // applied together; 0: DefaultBatchEntries
 	QueueBytes   int                   // of commands waiting, and of the largest one; 0: DefaultQueueBytes
 	InFlight     int                   // batches being applied or waiting for the disk; 0: DefaultInFlight
-	Now          func() time.Time      // nil: time.Now
+	Now          func() time.Time      // nil: a Clock that goes on after the last entry
 	Registerer   prometheus.Registerer // of the metrics; nil: none
 	// Fatal is called once, with the first error of the Applier, and should not return: nil logs the error and exits
 	// with status 1. If it does return, every waiter gets an error, and so does whoever proposes later.
@@ -56,9 +56,6 @@ func (o StandaloneOptions) withDefaults() StandaloneOptions {
 			*d.field = d.value
 		}
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Fatal == nil {
 		o.Fatal = func(err error) {
 			slog.Error("stopping: a log entry could not be applied", "err", err)
@@ -66,6 +63,18 @@ func (o StandaloneOptions) withDefaults() StandaloneOptions {
 		}
 	}
 	return o
+}
+
+// Clock returns a clock for the log's times that goes on after a time (milliseconds since the Unix epoch), or now if that is
+// later. It neither goes back nor jumps, whatever happens to the machine's own: what is measured in the log's time, such as
+// leases, does not end because somebody has set that.
+func Clock(last int64) func() time.Time {
+	start := time.Now()
+	base := start.Round(0)
+	if after := time.UnixMilli(last); after.After(base) {
+		base = after
+	}
+	return func() time.Time { return base.Add(time.Since(start)) }
 }
 
 // Standalone is the Log of a node on its own. It keeps no log file: the Applier's atomic, durable commit is the log, and
@@ -147,6 +156,9 @@ type batch struct {
 // epoch), which is what the Applier applied last. The caller closes it.
 func NewStandalone(a Applier, lastIndex uint64, lastTime int64, o StandaloneOptions) *Standalone {
 	o = o.withDefaults()
+	if o.Now == nil {
+		o.Now = Clock(lastTime)
+	}
 	l := &Standalone{
 		applier:    a,
 		o:          o,

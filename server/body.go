@@ -66,9 +66,11 @@ const keptBufferBytes = 1 << 20
 const firstBufferBytes = 16 << 10
 
 // body reads the request's body, decompressed. The bytes are valid until the request is answered.
-func (r *request) body() ([]byte, error) {
+func (r *request) body() ([]byte, error) { return r.bodyUpTo(r.server.options.MaxBodyBytes) }
+
+// bodyUpTo is body with a limit of the route's own.
+func (r *request) bodyUpTo(limit int) ([]byte, error) {
 	h := &r.http.Request.Header
-	limit := r.server.options.MaxBodyBytes
 	if n := h.ContentLength(); n > limit {
 		return nil, bodyTooLarge(limit)
 	}
@@ -95,9 +97,9 @@ func (r *request) body() ([]byte, error) {
 	var err error
 	if compressed {
 		// An endless stream of empty gzip blocks would never reach the limit on the output.
-		r.buffer, err = r.fillFromGzip(r.newBuffer(size), io.LimitReader(stream, int64(limit)))
+		r.buffer, err = r.fillFromGzip(r.newBuffer(size), io.LimitReader(stream, int64(limit)), limit)
 	} else {
-		r.buffer, err = r.fill(r.newBuffer(size), stream)
+		r.buffer, err = r.fill(r.newBuffer(size), stream, limit)
 	}
 	if err != nil {
 		return nil, readError(err, r.server.options.RequestTimeout.String())
@@ -106,9 +108,8 @@ func (r *request) body() ([]byte, error) {
 	return r.buffer, nil
 }
 
-// fill appends all of src to dst, up to the limit on bodies.
-func (r *request) fill(dst []byte, src io.Reader) ([]byte, error) {
-	limit := r.server.options.MaxBodyBytes
+// fill appends all of src to dst, up to the limit.
+func (r *request) fill(dst []byte, src io.Reader, limit int) ([]byte, error) {
 	for {
 		if len(dst) == cap(dst) {
 			size := min(2*cap(dst), max(limit+1, cap(dst)+1))
@@ -130,7 +131,7 @@ func (r *request) fill(dst []byte, src io.Reader) ([]byte, error) {
 	}
 }
 
-func (r *request) fillFromGzip(dst []byte, src io.Reader) ([]byte, error) {
+func (r *request) fillFromGzip(dst []byte, src io.Reader, limit int) ([]byte, error) {
 	z, _ := r.server.gunzip.Get().(*gzip.Reader)
 	if z == nil {
 		z = new(gzip.Reader)
@@ -139,7 +140,7 @@ func (r *request) fillFromGzip(dst []byte, src io.Reader) ([]byte, error) {
 	if err := z.Reset(src); err != nil {
 		return dst, err
 	}
-	return r.fill(dst, z)
+	return r.fill(dst, z, limit)
 }
 
 func bodyTooLarge[T int | int64](limit T) error {

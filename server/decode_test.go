@@ -497,6 +497,14 @@ func TestSmallBodyLargeMemory(t *testing.T) {
 	f("pairs", query, `{"query":{"context":[`, `{}`, `]}}`)
 	f("expressions", query, `{"query":{"formula":{"sum":[`, `1`, `]}},"prefetch":{}}`)
 	f("searches", func(b []byte) error { _, err := decodeQueryBatch(b); return err }, `{"searches":[`, `{}`, `]}`)
+	submission := func(b []byte) error { _, err := decodeSubmission(b); return err }
+	f("tasks", submission, `{"tasks":[`, `{}`, `]}`)
+	f("tags", submission, `{"tags":[`, `""`, `]}`)
+	f("dependencies", submission, `{"depends_on":[`, `"01900000-0000-7000-8000-00000000000b"`, `]}`)
+	f("heartbeats", func(b []byte) error { _, err := decodeHeartbeats(b); return err }, `{"tasks":[`, `{}`, `]}`)
+	f("statuses", func(b []byte) error { _, err := decodeTaskScroll(b); return err }, `{"status":[`, `"failed"`, `]}`)
+	agent := func(b []byte) error { _, err := decodeAgent(b); return err }
+	f("vectors of an agent", agent, `{"vectors":[`, `[]`, `]}`)
 	f("actions", func(b []byte) error { _, err := decodeAliases(b); return err }, `{"actions":[`, `{}`, `]}`)
 }
 

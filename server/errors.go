@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"reflect"
@@ -54,6 +55,14 @@ func statusOf(err error) (status int, text string) {
 		place = form.place
 	}
 	text = strings.ToValidUTF8(err.Error(), "\uFFFD")
+	switch vectord.CodeOf(err) { // that have a status of their own
+	case vectord.CodeKeyReused, vectord.CodeNoEligibleAgent:
+		return fasthttp.StatusUnprocessableEntity, text
+	case vectord.CodeEventsCompacted:
+		return fasthttp.StatusGone, text
+	case vectord.CodeQueueFull:
+		return fasthttp.StatusTooManyRequests, "Too many requests: " + text
+	}
 	switch vectord.KindOf(err) {
 	case vectord.KindInvalid:
 		if place != "" {
@@ -89,12 +98,20 @@ func statusOf(err error) (status int, text string) {
 
 // retryAfter returns the seconds for the Retry-After header of an answer with status 429 or 503, at least 1.
 func retryAfter(err error) string {
-	wait := defaultRetryAfter
-	var e *vectord.Error
-	if errors.As(err, &e) && e.RetryAfter > 0 {
-		wait = e.RetryAfter
+	wait := retryAfterOf(err)
+	if wait == 0 {
+		wait = defaultRetryAfter
 	}
 	return strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
+}
+
+// retryAfterOf returns when the error says that a retry may succeed, 0 if it doesn't.
+func retryAfterOf(err error) time.Duration {
+	var e *vectord.Error
+	if errors.As(err, &e) && e.RetryAfter > 0 {
+		return e.RetryAfter
+	}
+	return 0
 }
 
 // outOfRange returns the error for a well-formed value that a field cannot take.
@@ -151,10 +168,15 @@ func at(p jsontext.Pointer) string {
 	return b.String()
 }
 
+var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+
 // describe names the JSON that a Go type is read from.
 func describe(t reflect.Type) string {
 	if t == nil {
 		return "another value"
+	}
+	if reflect.PointerTo(t).Implements(textUnmarshaler) {
+		return "a string"
 	}
 	switch t.Kind() {
 	case reflect.Bool:

@@ -36,8 +36,13 @@ const (
 	tagIndexes     = "Payload indexes"
 	tagPoints      = "Points"
 	tagSearch      = "Search"
+	tagMemories    = "Memories"
 	tagSnapshots   = "Snapshots"
 	tagCluster     = "Cluster"
+	tagQueues      = "Queues"
+	tagTasks       = "Tasks"
+	tagAgents      = "Agents"
+	tagStates      = "States"
 )
 
 // operations has a line for every route.
@@ -101,16 +106,62 @@ var operations = map[string]operation{
 	"POST /collections/{name}/points/search/matrix/offsets": {tag: tagSearch, summary: "The same, by their places in the sample", params: readParams, body: "Matrix", result: "MatrixOffsets"},
 	"POST /collections/{name}/facet":                        {tag: tagSearch, summary: "How many points have each value", params: readParams, body: "Facet", result: "FacetHits"},
 
+	"PUT /collections/{name}/memories":         {tag: tagMemories, summary: "Write memories, each unless there is one like it", params: writeParams, body: "StoreMemories", result: "StoredMemories"},
+	"POST /collections/{name}/memories/search": {tag: tagMemories, summary: "Memories by similarity, age and importance; touch needs the permission write", params: readParams, body: "SearchMemories", result: "FoundMemories"},
+	"POST /collections/{name}/memories/touch":  {tag: tagMemories, summary: "Count a use of each", params: "wait ordering timeout", body: "TouchMemories", result: "TouchedMemories"},
+	"POST /collections/{name}/memories/delete": {tag: tagMemories, summary: "Forget memories; the log has a line of it", params: "wait ordering timeout", body: "ForgetMemories", result: "ForgottenMemories"},
+
 	"GET /collections/{name}/snapshots":               {tag: tagSnapshots, summary: "Snapshots of a collection", result: "[]Snapshot"},
 	"POST /collections/{name}/snapshots":              {tag: tagSnapshots, summary: "Make one", params: "wait", result: "Snapshot"},
 	"GET /collections/{name}/snapshots/{snapshot}":    {tag: tagSnapshots, summary: "The file", bare: fileContentType},
 	"DELETE /collections/{name}/snapshots/{snapshot}": {tag: tagSnapshots, summary: "Delete one", params: "wait", result: "True"},
 	"PUT /collections/{name}/snapshots/recover":       {tag: tagSnapshots, summary: "Replace the collection by a snapshot", params: "wait", body: "RecoverSnapshot", result: "True"},
 	"POST /collections/{name}" + uploadPath:           {tag: tagSnapshots, summary: "Replace the collection by the snapshot in the body", params: "wait checksum priority", body: "UploadSnapshot", result: "True"},
-	"GET /snapshots":                                  {tag: tagSnapshots, summary: "Snapshots of the node", result: "[]Snapshot"},
-	"POST /snapshots":                                 {tag: tagSnapshots, summary: "Make one of the node", params: "wait", result: "Snapshot"},
-	"GET /snapshots/{snapshot}":                       {tag: tagSnapshots, summary: "The file", bare: fileContentType},
-	"DELETE /snapshots/{snapshot}":                    {tag: tagSnapshots, summary: "Delete one of the node", params: "wait", result: "True"},
+	"GET /queues":                                     {tag: tagQueues, summary: "All of them, by name", result: "Queues"},
+	"GET /queues/{queue}":                             {tag: tagQueues, summary: "Settings and state", result: "Queue"},
+	"PUT /queues/{queue}":                             {tag: tagQueues, summary: "Create or configure one: what is not given is the default", params: settingParams, body: "QueueConfig", result: "True"},
+	"PATCH /queues/{queue}":                           {tag: tagQueues, summary: "Change what is given", params: settingParams, body: "QueueConfig", result: "True"},
+	"DELETE /queues/{queue}":                          {tag: tagQueues, summary: "Delete one", params: "force timeout", result: "True"},
+
+	"POST /queues/{queue}/tasks":                {tag: tagTasks, summary: "Submit one task or many", params: "timeout task_key traceparent", body: "Submission", result: "SubmissionResult"},
+	"POST /queues/{queue}/tasks/lease":          {tag: tagTasks, summary: "Take tasks, and wait for some", params: "timeout with_vector", body: "Lease", result: "Leased"},
+	"GET /queues/{queue}/dead_letters":          {tag: tagQueues, summary: "The failed tasks", params: "task_limit after_task with_vector", result: "TaskPage"},
+	"POST /queues/{queue}/dead_letters/redrive": {tag: tagQueues, summary: "Give failed tasks their attempts anew", params: settingParams, body: "Redrive", result: "Redriven"},
+
+	"POST /tasks/lease":            {tag: tagTasks, summary: "Take tasks of all queues that the agent serves", params: "timeout with_vector", body: "Lease", result: "Leased"},
+	"POST /tasks/heartbeat":        {tag: tagTasks, summary: "Extend many leases", params: settingParams, body: "Heartbeats", result: "CallResults"},
+	"POST /tasks/scroll":           {tag: tagTasks, summary: "A page of tasks", params: "with_vector", body: "TaskScroll", result: "TaskPage"},
+	"POST /tasks/count":            {tag: tagTasks, summary: "Number of tasks", body: "TaskScroll", result: "Counted"},
+	"GET /tasks/{task}":            {tag: tagTasks, summary: "One task", params: "with_vector", result: "Task"},
+	"POST /tasks/{task}/heartbeat": {tag: tagTasks, summary: "Extend a lease", params: settingParams, body: "Heartbeat", result: "CallResult"},
+	"POST /tasks/{task}/complete":  {tag: tagTasks, summary: "The task is done", params: settingParams, body: "Complete", result: "CallResult"},
+	"POST /tasks/{task}/fail":      {tag: tagTasks, summary: "The attempt failed", params: settingParams, body: "Fail", result: "CallResult"},
+	"POST /tasks/{task}/release":   {tag: tagTasks, summary: "Give the task back, no attempt counted", params: settingParams, body: "Release", result: "CallResult"},
+	"POST /tasks/{task}/input":     {tag: tagTasks, summary: "Ask for input, or give it", params: settingParams, body: "Input", result: "InputResult"},
+	"POST /tasks/{task}/cancel":    {tag: tagTasks, summary: "Cancel the task", params: settingParams, result: "Task"},
+	"GET /tasks/{task}/result":     {tag: tagTasks, summary: "What the task came to, and wait for it", params: "wait_ms", result: "TaskResult"},
+	"GET /tasks/{task}/events":     {tag: tagTasks, summary: "Its events as they come, to its end", params: "last_event_id", bare: eventContentType},
+	"GET /tasks/{task}/route":      {tag: tagTasks, summary: "Why it went where it went", result: "Decisions"},
+	"GET /events":                  {tag: tagTasks, summary: "Events of tasks as they come", params: "events_queue last_event_id", bare: eventContentType},
+
+	"GET /agents":                    {tag: tagAgents, summary: "All of them, by id", params: "with_vector", result: "Agents"},
+	"GET /agents/{agent}":            {tag: tagAgents, summary: "One agent", params: "with_vector", result: "Agent"},
+	"PUT /agents/{agent}":            {tag: tagAgents, summary: "Register one, or change it", params: settingParams, body: "AgentConfig", result: "True"},
+	"DELETE /agents/{agent}":         {tag: tagAgents, summary: "Remove one, and end its leases", params: settingParams, result: "True"},
+	"POST /agents/{agent}/heartbeat": {tag: tagAgents, summary: "A sign of life", params: settingParams, body: "AgentHeartbeat", result: "AgentNews"},
+	"POST /agents/{agent}/drain":     {tag: tagAgents, summary: "Let it get no new tasks", params: settingParams, result: "True"},
+	"POST /agents/{agent}/resume":    {tag: tagAgents, summary: "Let it get some again", params: settingParams, result: "True"},
+	"POST /route":                    {tag: tagAgents, summary: "Where a task would go", params: settingParams, body: "RouteRequest", result: "Decision"},
+
+	"GET /states":          {tag: tagStates, summary: "A page of states, without their values", params: "prefix after_key state_limit", result: "States"},
+	"GET /states/{key}":    {tag: tagStates, summary: "A value, and wait for a new one", params: "wait_ms since if_none_match", bare: anyContentType},
+	"PUT /states/{key}":    {tag: tagStates, summary: "Write a value, up to 64 MiB of whatever content type", params: "timeout ttl_seconds if_match if_none_match", body: "AnyContent", result: "State"},
+	"DELETE /states/{key}": {tag: tagStates, summary: "Delete one", params: "timeout if_match", result: "Bool"},
+
+	"GET /snapshots":               {tag: tagSnapshots, summary: "Snapshots of the node", result: "[]Snapshot"},
+	"POST /snapshots":              {tag: tagSnapshots, summary: "Make one of the node", params: "wait", result: "Snapshot"},
+	"GET /snapshots/{snapshot}":    {tag: tagSnapshots, summary: "The file", bare: fileContentType},
+	"DELETE /snapshots/{snapshot}": {tag: tagSnapshots, summary: "Delete one of the node", params: "wait", result: "True"},
 }
 
 // The content types of a description, which has them without parameters.
@@ -118,6 +169,7 @@ const (
 	plainContentType = "text/plain"
 	fileContentType  = "application/octet-stream"
 	formContentType  = "multipart/form-data"
+	anyContentType   = "*/*"
 )
 
 // openapiComponents are the parts that operations are described with.
@@ -184,6 +236,9 @@ func (o *operation) describe(rt *route) map[string]any {
 		if strings.HasSuffix(rt.path, uploadPath) {
 			kind = formContentType
 		}
+		if o.body == "AnyContent" {
+			kind = anyContentType
+		}
 		out["requestBody"] = map[string]any{"required": true, "content": content(kind, component("schemas", o.body))}
 	}
 	return out
@@ -214,6 +269,9 @@ func (o *operation) responses(rt *route) map[string]any {
 		"200": map[string]any{"description": "Done.", "content": success},
 		"4XX": map[string]any{"description": "Refused.", "content": refused},
 		"5XX": map[string]any{"description": "Failed.", "content": failed},
+	}
+	if o.bare == anyContentType {
+		out["304"] = map[string]any{"description": "There is no other version than the client has."}
 	}
 	if o.tag == tagSnapshots && strings.HasPrefix(o.params, "wait") {
 		out["202"] = map[string]any{"description": "Begun, with wait=false.", "content": content(jsonContentType, component("schemas", "Accepted"))}

@@ -27,8 +27,8 @@ var descriptions = sync.OnceValues(func() ([]*openapi.Description, error) {
 	return []*openapi.Description{own, qdrant}, nil
 })
 
-// ownRoutes are those that Qdrant does not have, or describes otherwise on purpose.
-var ownRoutes = []string{"GET /openapi.json"}
+// ownRoutes are the beginnings of those that Qdrant does not have, or describes otherwise on purpose.
+var ownRoutes = regexp.MustCompile(`^/(openapi\.json|queues|tasks|events|agents|route|states)\b|/memories\b`)
 
 // checkExchange holds a request and its answer against the descriptions.
 func checkExchange(t *testing.T, x openapi.Exchange) {
@@ -41,7 +41,7 @@ func checkExchange(t *testing.T, x openapi.Exchange) {
 		t.Fatal(err)
 	}
 	for i, d := range all {
-		if i > 0 && slices.Contains(ownRoutes, x.Method+" "+x.Path) {
+		if i > 0 && ownRoutes.MatchString(x.Path) {
 			continue
 		}
 		if err := d.Check(x); err != nil {

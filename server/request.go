@@ -33,6 +33,7 @@ type request struct {
 	out  []byte // the answer; handlers append the value of "result"
 	bare bool   // the answer is not in the envelope
 
+	waiting  bool // the request counts among those that wait, and not among those being served
 	streamed bool // the answer is a stream that the handler gave to fasthttp
 
 	bodyRead bool
@@ -70,7 +71,7 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 		}
 	}()
 	if rt.needs != permissionOpen { // the probes answer even when the server is full
-		defer s.calls.Add(-1)
+		defer r.leave()
 		if s.calls.Add(1) > int64(s.options.MaxConcurrentCalls) {
 			return vectord.Errorf(vectord.KindOverloaded, "more than %d requests at the same time", s.options.MaxConcurrentCalls)
 		}
@@ -176,6 +177,16 @@ func badParameter(name string, value []byte, expected string) error {
 	return &formError{inQuery, vectord.Errorf(vectord.KindInvalid, "%s: expected %s, got %q", name, expected, excerpt(value))}
 }
 
+// segment decodes a parameter of the path.
+func (r *request) segment(name string) (string, error) {
+	raw, _ := r.http.UserValue(name).(string)
+	text, err := url.PathUnescape(strings.Clone(raw))
+	if err != nil {
+		return "", vectord.Errorf(vectord.KindInvalid, "%s: %v", name, err)
+	}
+	return text, nil
+}
+
 // text makes the answer one of a content type, outside the envelope.
 func (r *request) text(contentType string) {
 	r.bare = true
@@ -254,7 +265,7 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 			response.SetBodyString(refused.text)
 			return
 		}
-		writeErrorText(response, r.out, refused.status, refused.text, start)
+		writeErrorText(response, r.out, refused.status, errorJSON{Error: refused.text}, start)
 		return
 	}
 	status, text := statusOf(err)
@@ -269,13 +280,21 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 	case fasthttp.StatusRequestEntityTooLarge:
 		s.metrics.rejected.WithLabelValues(reasonTooLarge).Inc()
 	}
-	writeErrorText(response, r.out, status, text, start)
+	writeErrorText(response, r.out, status, errorJSON{text, vectord.CodeOf(err), retryAfterMillis(err)}, start)
 }
 
 // writeErrorText writes an error's envelope, using buffer's memory.
-func writeErrorText(response *fasthttp.Response, buffer []byte, status int, text string, start time.Time) {
+func writeErrorText(response *fasthttp.Response, buffer []byte, status int, e errorJSON, start time.Time) {
 	out := append(buffer[:0], `{"status":{"error":`...)
-	out = appendString(out, text)
+	out = appendString(out, e.Error)
+	if e.Code != "" {
+		out = append(out, `,"code":`...)
+		out = appendString(out, string(e.Code))
+	}
+	if e.RetryAfterMS > 0 {
+		out = append(out, `,"retry_after_ms":`...)
+		out = strconv.AppendInt(out, e.RetryAfterMS, 10)
+	}
 	out = append(out, `},"time":`...)
 	out = append(strconv.AppendFloat(out, time.Since(start).Seconds(), 'f', 9, 64), '}')
 	response.SetStatusCode(status)
@@ -297,5 +316,5 @@ func (s *Server) handleMalformed(ctx *fasthttp.RequestCtx, err error) {
 	s.metrics.rejected.WithLabelValues(reasonMalformed).Inc()
 	lingerOnClose(ctx.Conn())
 	setSafeHeaders(&ctx.Response)
-	writeErrorText(&ctx.Response, nil, status, text, time.Now())
+	writeErrorText(&ctx.Response, nil, status, errorJSON{Error: text}, time.Now())
 }

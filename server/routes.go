@@ -17,7 +17,8 @@ type route struct {
 	handle handler
 }
 
-// routes is the whole API. {name} is a collection or an alias, {id} a point, {snapshot} a file. Each line says which permission a caller needs,
+// routes is the whole API. {name} is a collection or an alias, {id} a point, {snapshot} a file, and {queue}, {task}, {agent} and
+// {key} are the scheduler's, the last one of a state. Each line says which permission a caller needs,
 // and for what. A handler whose body names further collections asks request.authorize for each of them.
 var routes = []route{
 	{"GET", "/", permissionOpen, scopeServer, (*Server).getRoot},
@@ -80,12 +81,57 @@ var routes = []route{
 	{"POST", "/collections/{name}/points/search/matrix/offsets", permissionRead, scopeCollection, (*Server).matrixOffsets},
 	{"POST", "/collections/{name}/facet", permissionRead, scopeCollection, (*Server).facet},
 
+	{"PUT", "/collections/{name}/memories", permissionWrite, scopeCollection, (*Server).storeMemories},
+	{"POST", "/collections/{name}/memories/search", permissionRead, scopeCollection, (*Server).searchMemories},
+	{"POST", "/collections/{name}/memories/touch", permissionWrite, scopeCollection, (*Server).touchMemories},
+	{"POST", "/collections/{name}/memories/delete", permissionWrite, scopeCollection, (*Server).forgetMemories},
+
 	{"GET", "/collections/{name}/snapshots", permissionRead, scopeCollection, (*Server).listSnapshots},
 	{"POST", "/collections/{name}/snapshots", permissionMaintain, scopeCollection, (*Server).createSnapshot},
 	{"GET", "/collections/{name}/snapshots/{snapshot}", permissionRead, scopeCollection, (*Server).getSnapshot},
 	{"DELETE", "/collections/{name}/snapshots/{snapshot}", permissionMaintain, scopeCollection, (*Server).deleteSnapshot},
 	{"PUT", "/collections/{name}/snapshots/recover", permissionManage, scopeCollection, (*Server).recoverSnapshot},
 	{"POST", "/collections/{name}" + uploadPath, permissionManage, scopeCollection, (*Server).uploadSnapshot},
+	{"GET", "/queues", permissionRead, scopeServer, scheduled((*Server).listQueues)},
+	{"GET", "/queues/{queue}", permissionRead, scopeServer, scheduled((*Server).getQueue)},
+	{"PUT", "/queues/{queue}", permissionMaintain, scopeServer, scheduled((*Server).putQueue)},
+	{"PATCH", "/queues/{queue}", permissionMaintain, scopeServer, scheduled((*Server).patchQueue)},
+	{"DELETE", "/queues/{queue}", permissionManage, scopeServer, scheduled((*Server).deleteQueue)},
+	{"POST", "/queues/{queue}/tasks", permissionWrite, scopeServer, scheduled((*Server).submit)},
+	{"POST", "/queues/{queue}/tasks/lease", permissionWrite, scopeServer, scheduled((*Server).lease)},
+	{"GET", "/queues/{queue}/dead_letters", permissionRead, scopeServer, scheduled((*Server).listDeadLetters)},
+	{"POST", "/queues/{queue}/dead_letters/redrive", permissionMaintain, scopeServer, scheduled((*Server).redrive)},
+
+	{"POST", "/tasks/lease", permissionWrite, scopeServer, scheduled((*Server).lease)},
+	{"POST", "/tasks/heartbeat", permissionWrite, scopeServer, scheduled((*Server).heartbeatTasks)},
+	{"POST", "/tasks/scroll", permissionRead, scopeServer, scheduled((*Server).scrollTasks)},
+	{"POST", "/tasks/count", permissionRead, scopeServer, scheduled((*Server).countTasks)},
+	{"GET", "/tasks/{task}", permissionRead, scopeServer, scheduled((*Server).getTask)},
+	{"POST", "/tasks/{task}/heartbeat", permissionWrite, scopeServer, scheduled(taskCall(decodeHeartbeat))},
+	{"POST", "/tasks/{task}/complete", permissionWrite, scopeServer, scheduled(taskCall(decodeComplete))},
+	{"POST", "/tasks/{task}/fail", permissionWrite, scopeServer, scheduled(taskCall(decodeFail))},
+	{"POST", "/tasks/{task}/release", permissionWrite, scopeServer, scheduled(taskCall(decodeRelease))},
+	{"POST", "/tasks/{task}/input", permissionWrite, scopeServer, scheduled((*Server).giveInput)},
+	{"POST", "/tasks/{task}/cancel", permissionWrite, scopeServer, scheduled((*Server).cancelTask)},
+	{"GET", "/tasks/{task}/result", permissionRead, scopeServer, scheduled((*Server).getTaskResult)},
+	{"GET", "/tasks/{task}/events", permissionRead, scopeServer, scheduled((*Server).taskEvents)},
+	{"GET", "/tasks/{task}/route", permissionRead, scopeServer, scheduled((*Server).getDecisions)},
+	{"GET", "/events", permissionRead, scopeServer, scheduled((*Server).events)},
+
+	{"GET", "/agents", permissionRead, scopeServer, scheduled((*Server).listAgents)},
+	{"GET", "/agents/{agent}", permissionRead, scopeServer, scheduled((*Server).getAgent)},
+	{"PUT", "/agents/{agent}", permissionMaintain, scopeServer, scheduled((*Server).putAgent)},
+	{"DELETE", "/agents/{agent}", permissionMaintain, scopeServer, scheduled(removeAgent)},
+	{"POST", "/agents/{agent}/heartbeat", permissionWrite, scopeServer, scheduled((*Server).heartbeatAgent)},
+	{"POST", "/agents/{agent}/drain", permissionMaintain, scopeServer, scheduled(drainAgent)},
+	{"POST", "/agents/{agent}/resume", permissionMaintain, scopeServer, scheduled(resumeAgent)},
+	{"POST", "/route", permissionRead, scopeServer, scheduled((*Server).routeTask)},
+
+	{"GET", "/states", permissionRead, scopeServer, scheduled((*Server).listStates)},
+	{"GET", "/states/{key}", permissionRead, scopeServer, scheduled((*Server).getState)},
+	{"PUT", "/states/{key}", permissionWrite, scopeServer, scheduled((*Server).putState)},
+	{"DELETE", "/states/{key}", permissionWrite, scopeServer, scheduled((*Server).deleteState)},
+
 	{"GET", "/snapshots", permissionManage, scopeServer, (*Server).listSnapshots},
 	{"POST", "/snapshots", permissionManage, scopeServer, (*Server).createSnapshot},
 	{"GET", "/snapshots/{snapshot}", permissionManage, scopeServer, (*Server).getSnapshot},

@@ -1,5 +1,5 @@
-// Package server speaks HTTP for an Engine: it decodes a request, makes one call and encodes the answer, in the forms of
-// Qdrant's REST API.
+// Package server speaks HTTP for an Engine and a Scheduler: it decodes a request, makes one call and encodes the answer. What
+// concerns the Engine has the forms of Qdrant's REST API, which the rest follows.
 //
 // Every request takes the same way, in this order: the limits on connections, headers and concurrency; who asks (the
 // key or token); whether they may (the permission that the route declares, and for what); and only then the body, beginning with its declared
@@ -58,6 +58,11 @@ type Engine interface {
 	SearchGroups(ctx context.Context, collection string, g vectord.Groups) ([]vectord.Group, error)
 	Facet(ctx context.Context, collection string, f vectord.Facet) ([]vectord.FacetHit, error)
 	Matrix(ctx context.Context, collection string, m vectord.Matrix) ([]vectord.MatrixRow, error)
+	// StoreMemories returns one result for each memory, in order; dedup nil writes all of them.
+	StoreMemories(ctx context.Context, collection string, memories []vectord.Memory, dedup *vectord.MemoryDedup, o vectord.WriteOptions) ([]vectord.MemoryResult, error)
+	SearchMemories(ctx context.Context, collection string, q vectord.MemoryQuery) ([]vectord.MemoryHit, error)
+	TouchMemories(ctx context.Context, collection string, ids []vectord.PointID) (touched int, err error)
+	ForgetMemories(ctx context.Context, collection string, s vectord.MemorySelector) (deleted int, err error) // of those before an error too
 	Ready() error
 
 	// Snapshots are those of a collection, or of the whole node where the collection's name is empty.
@@ -104,6 +109,8 @@ type Options struct {
 
 	Version string // of this build; empty means vectord.Version
 	Commit  string // of this build, shown if not empty
+
+	Scheduler Scheduler // of queues, tasks, agents and states; nil means that they are not offered
 
 	Logger  *slog.Logger         // nil means slog.Default()
 	Metrics *prometheus.Registry // where the metrics are registered and what /metrics shows; nil means a registry of its own
@@ -154,8 +161,12 @@ type Server struct {
 
 	calls     atomic.Int64 // requests being served, open routes not counted
 	bodies    atomic.Int64 // bytes reserved for bodies in memory
+	waiting   atomic.Int64 // requests that wait
+	streams   atomic.Int64 // of events being sent
 	downloads atomic.Int64 // snapshots being sent
 	draining  atomic.Bool
+	serving   context.Context // ends when the server begins to shut down, and with it what waits
+	drain     context.CancelFunc
 
 	buffers sync.Pool // of *[]byte, for bodies
 	gunzip  sync.Pool // of *gzip.Reader
@@ -166,6 +177,7 @@ type Server struct {
 func New(e Engine, o Options) *Server {
 	o.setDefaults()
 	s := &Server{engine: e, options: o, authorizer: access.New(o.keys(), e), log: o.Logger, description: sync.OnceValue(describeAPI), id: rand.Text(), started: time.Now()}
+	s.serving, s.drain = context.WithCancel(context.Background())
 	s.metrics = newMetrics(&s.options)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
@@ -210,10 +222,11 @@ func (s *Server) serve(ln net.Listener) error {
 	return nil
 }
 
-// Shutdown stops accepting, lets the requests that are being served finish and closes their connections. It returns
+// Shutdown stops accepting, ends the waits of requests, lets those that are being served finish and closes their connections. It returns
 // ctx's error if that takes longer than ctx lasts.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.drain()
 	if err := s.http.ShutdownWithContext(ctx); err != nil {
 		return fmt.Errorf("shut down HTTP: %w", err)
 	}

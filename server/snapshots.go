@@ -43,6 +43,9 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int64 {
 	if isUpload(h) {
 		return s.options.MaxSnapshotBytes
 	}
+	if isStateWrite(h) {
+		return vectord.MaxStateBytes
+	}
 	return int64(s.options.MaxBodyBytes)
 }
 

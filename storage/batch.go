@@ -242,6 +242,29 @@ func (b *Batch) PutMeta(key string, value []byte) {
 // DeleteMeta removes a meta entry.
 func (b *Batch) DeleteMeta(key string) { b.delete(metaKey(key)) }
 
+// PutRow writes a row of a table under a key of 1 to 1,024 bytes. What tables there are and what is in them is the caller's
+// affair.
+func (b *Batch) PutRow(table byte, key, value []byte) {
+	if b.rowKey(key) {
+		b.set(tableKey(table, key), encodeMeta(value))
+	}
+}
+
+// DeleteRow removes a row of a table.
+func (b *Batch) DeleteRow(table byte, key []byte) {
+	if b.rowKey(key) {
+		b.delete(tableKey(table, key))
+	}
+}
+
+func (b *Batch) rowKey(key []byte) bool {
+	if len(key) == 0 || len(key) > tableKeyMax {
+		b.fail(fmt.Errorf("key of a row with %d bytes: must be from 1 to %d", len(key), tableKeyMax))
+		return false
+	}
+	return true
+}
+
 func (b *Batch) set(key, value []byte) {
 	if b.room(len(key) + len(value)) {
 		b.fail(b.batch.Set(key, value, nil))

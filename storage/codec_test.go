@@ -33,6 +33,7 @@ func TestFormatOfKeys(t *testing.T) {
 	f(expiryKey(0x11121314, 1, key16), "65111213148000000000000001b00000000000000000000000000000bf")
 	f(expiryKey(0x11121314, -1, key16), "65111213147fffffffffffffffb00000000000000000000000000000bf")
 	f(metaKey("name"), "6d6e616d65")
+	f(tableKey('b', []byte("id")), "74626964")
 	f(pointKey(0x21222324, number), "6421222324"+"70"+"010102030405060708")
 	f(pointKey(0x21222324, uuid), "6421222324"+"70"+"02a00000000000000000000000000000af")
 	f(slotKey(0x21222324, 0x31323334), "6421222324"+"73"+"31323334")
@@ -235,6 +236,8 @@ func unparse(k parsedKey) []byte {
 		return expiryKey(k.group, k.time, k.session)
 	case k.kind == kindMeta:
 		return metaKey(k.name)
+	case k.kind == kindTable:
+		return tableKey(k.table, k.tableKey)
 	case k.sub == subPoint:
 		return pointKey(k.shard, k.id)
 	case k.sub == subSlot:

@@ -14,6 +14,7 @@ const (
 	kindExpiry  = 'e' // group, time, session key → nothing: the sessions by age
 	kindMeta    = 'm' // name → a blob of the catalog
 	kindSession = 's' // group, session key → session
+	kindTable   = 't' // table, key → a row of the scheduler's, which knows what is in it
 
 	subChange  = 'c' // index in the log → slots changed by that entry
 	subPosting = 'f' // field number, term, slot → nothing: the slot's payload has the term at that field
@@ -28,6 +29,7 @@ const (
 	sessionKeySize  = 1 + 4 + 16     // kind, group, key
 	expiryKeySize   = 1 + 4 + 8 + 16 // kind, group, time, key
 	metaKeyMax      = 2048           // bytes of a meta key's name
+	tableKeyMax     = 1024           // bytes of a row's key within its table
 	postingSizeMin  = 2 + 1 + 4      // field, a term of one byte, slot
 )
 
@@ -97,6 +99,10 @@ func expiryPrefix(group uint32, time int64) []byte {
 
 func metaKey(name string) []byte { return append([]byte{kindMeta}, name...) }
 
+func tableKey(table byte, key []byte) []byte {
+	return append(append(make([]byte, 0, 2+len(key)), kindTable, table), key...)
+}
+
 // prefixEnd returns the first key after all that begin with prefix, nil if there is none.
 func prefixEnd(prefix []byte) []byte {
 	for i := len(prefix) - 1; i >= 0; i-- {
@@ -123,6 +129,8 @@ type parsedKey struct {
 	id        vectord.PointID
 	session   [16]byte
 	name      string
+	table     byte
+	tableKey  []byte // part of the key that was parsed
 }
 
 // parseKey takes a key apart; ok is false if no version of this program wrote it.
@@ -135,6 +143,13 @@ func parseKey(key []byte) (k parsedKey, ok bool) {
 	if k.kind == kindMeta {
 		k.name = string(rest)
 		return k, len(rest) >= 1 && len(rest) <= metaKeyMax
+	}
+	if k.kind == kindTable {
+		if len(rest) < 2 || len(rest) > 1+tableKeyMax {
+			return k, false
+		}
+		k.table, k.tableKey = rest[0], rest[1:]
+		return k, true
 	}
 	if len(rest) < 4 {
 		return k, false
@@ -214,6 +229,8 @@ func (k parsedKey) String() string {
 		return fmt.Sprintf("expiry at %d of session %x of group %d", k.time, k.session, k.group)
 	case k.kind == kindMeta:
 		return fmt.Sprintf("meta entry %q", k.name)
+	case k.kind == kindTable:
+		return fmt.Sprintf("row %.64q of table %q", k.tableKey, k.table)
 	case k.sub == subPoint:
 		return fmt.Sprintf("point %s of shard %d", k.id, k.shard)
 	case k.sub == subSlot:

@@ -247,6 +247,28 @@ func (r Reader) ScanMeta(fn func(key string, value []byte) error) error {
 	})
 }
 
+// Row returns the row of a table under a key, which is the caller's own, and whether there is one.
+func (r Reader) Row(table byte, key []byte) (row []byte, ok bool, err error) {
+	ok, err = r.get(tableKey(table, key), func(value []byte) error {
+		body, err := unseal(value)
+		row = slices.Clone(body)
+		return err
+	})
+	return row, ok, err
+}
+
+// ScanRows calls fn for the rows of a table from a key on, by ascending key, until fn returns false. What it is given is valid
+// during fn.
+func (r Reader) ScanRows(table byte, from []byte, fn func(key, row []byte) (more bool, err error)) error {
+	return r.scan(tableKey(table, from), prefixEnd(tableKey(table, nil)), func(k parsedKey, value []byte) (bool, error) {
+		row, err := unseal(value)
+		if err != nil {
+			return false, damaged(k, err)
+		}
+		return fn(k.tableKey, row)
+	})
+}
+
 // get calls decode with the value of a key, and tells whether there is one. The value is valid during decode.
 func (r Reader) get(key []byte, decode func(value []byte) error) (bool, error) {
 	value, closer, err := r.r.Get(key)

@@ -25,6 +25,7 @@ type Report struct {
 	Changes  uint64
 	Sessions uint64
 	Meta     uint64
+	Rows     uint64 // of the scheduler's tables
 
 	ProblemCount uint64
 	Problems     []string // the first 100
@@ -104,6 +105,10 @@ func (v *verifier) checkEntry(k parsedKey, value []byte) error {
 		return err
 	case kindMeta:
 		v.report.Meta++
+		_, err := unseal(value)
+		return err
+	case kindTable:
+		v.report.Rows++
 		_, err := unseal(value)
 		return err
 	case kindExpiry:

@@ -27,7 +27,7 @@ func (c *checkCmd) Run(s *session) error {
 		return err
 	}
 	fmt.Fprintf(s.stdout, "%d keys read: %d points, %d slots, %d vectors, %d changes, %d sessions, %d of metadata\n",
-		report.Keys, report.Points, report.Slots, report.Vectors, report.Changes, report.Sessions, report.Meta)
+		report.Keys, report.Points, report.Slots, report.Vectors, report.Changes, report.Sessions, report.Meta+report.Rows)
 	if report.ProblemCount == 0 {
 		_, err = fmt.Fprintln(s.stdout, "no damage found")
 		return err

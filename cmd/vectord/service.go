@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/access"
 	"github.com/vectord/vectord/internal/node"
 	"github.com/vectord/vectord/server"
@@ -24,7 +25,7 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 	}
 	bodies := bodiesBytes(o.memoryLimit)
 	overHTTP := server.New(n.Engine(), server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
-		JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics})
+		Scheduler: n.Tasks(), JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics})
 	overGRPC := grpcserver.New(n.Engine(), grpcserver.Options{
 		Keys:   access.Keys{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey, JWTRBAC: o.jwtRBAC},
 		Commit: commit(), MaxMessagesBytes: bodies, Logger: o.logger, Metrics: metrics})
@@ -32,7 +33,8 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 }
 
 // bodiesBytes returns what of the memory limit the bodies of requests may take together, at each door: an eighth, and room for
-// two of the largest whatever the limit.
+// the largest state, and with it for two of the other bodies, whatever the limit.
 func bodiesBytes(memoryLimit int64) int {
-	return int(min(max(memoryLimit/8, 2*server.DefaultMaxBodyBytes), server.DefaultMaxBodiesBytes))
+	const largest = vectord.MaxStateBytes + 1<<20
+	return int(min(max(memoryLimit/8, largest), server.DefaultMaxBodiesBytes))
 }

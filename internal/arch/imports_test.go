@@ -30,7 +30,7 @@ var rules = []rule{
 	{pkg: "storage", imports: []string{"."}},
 	{pkg: "replication", imports: []string{"."}},
 	{pkg: "scheduler/pool", imports: []string{"."}},
-	{pkg: "scheduler", imports: []string{"."}},
+	{pkg: "scheduler", imports: []string{".", "index", "storage"}, tests: []string{"internal/node"}},
 	{pkg: "engine", imports: []string{".", "index", "internal/text", "storage"}, tests: []string{"replication", "internal/model"}},
 	{pkg: "server/grpc", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/node", "internal/token", "server"}},
 	{pkg: "server", imports: []string{".", "internal/access"}, tests: []string{"internal/model", "internal/openapi", "internal/token"}},

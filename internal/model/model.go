@@ -22,10 +22,14 @@ import (
 
 // Model keeps collections in memory. Its methods may be called at the same time.
 type Model struct {
+	// Clock tells the time in milliseconds since the Unix epoch; nil: the computer's does. It is set before the first call.
+	Clock func() int64
+
 	mu          sync.Mutex // guards all below
 	collections map[string]*collection
 	aliases     map[string]string // alias → collection
 	attempts    map[string]attempt
+	stored      map[string]memoryAttempt
 	operations  uint64 // the id of the last operation
 	snapshots   []snapshot
 	made        int // snapshots so far
@@ -55,7 +59,7 @@ type attempt struct {
 
 // New returns an empty model.
 func New() *Model {
-	return &Model{collections: map[string]*collection{}, aliases: map[string]string{}, attempts: map[string]attempt{}}
+	return &Model{collections: map[string]*collection{}, aliases: map[string]string{}, attempts: map[string]attempt{}, stored: map[string]memoryAttempt{}}
 }
 
 func noCollection(name string) error {
@@ -66,9 +70,15 @@ func noPoint(id vectord.PointID) error {
 	return vectord.Errorf(vectord.KindNotFound, "No point with id %s found", id)
 }
 
+func (m *Model) now() int64 {
+	if m.Clock != nil {
+		return m.Clock()
+	}
+	return time.Now().UnixMilli()
+}
+
 // expire removes the points that have expired.
-func (c *collection) expire() {
-	now := time.Now().UnixMilli()
+func (c *collection) expire(now int64) {
 	maps.DeleteFunc(c.points, func(_ vectord.PointID, p point) bool { return p.expires != 0 && p.expires <= now })
 }
 
@@ -81,7 +91,7 @@ func (m *Model) find(name string) (*collection, error) {
 	if !ok {
 		return nil, noCollection(name)
 	}
-	c.expire()
+	c.expire(m.now())
 	return c, nil
 }
 
@@ -359,7 +369,7 @@ func (m *Model) Write(_ context.Context, name string, ops []vectord.Operation, o
 			return nil, err
 		}
 		c.points = points
-		c.expire()
+		c.expire(m.now())
 		results = append(results, vectord.UpdateResult{OperationID: m.operations})
 	}
 	if o.IdempotencyKey != "" {

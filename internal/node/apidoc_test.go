@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -30,16 +31,19 @@ const (
 // ellipsis stands for any value in a documented answer, as a key for further ones, and in a text for anything.
 const ellipsis = "…"
 
-// volatileNumbers are the members of answers whose numbers are not compared: how long it took, how large a file is, and the
-// number of an entry in the log.
-var volatileNumbers = map[string]bool{"time": true, "size": true, "operation_id": true, "version": true}
+// volatileNumbers are the members of answers whose numbers are not compared: how long it took, how large a file is, the number
+// of an entry in the log, and what depends on how long ago something was.
+var volatileNumbers = map[string]bool{"time": true, "took_us": true, "size": true, "operation_id": true, "version": true, "recency": true}
 
-// volatileStrings, names of snapshots and checksums, are whatever the server gives, but the same wherever the page has the
+// volatileStrings, names of snapshots, checksums, and ids of tasks and leases, are whatever the server gives, but the same wherever the page has the
 // same: what an answer names, later requests can use. volatileTimes are any.
 var (
-	volatileStrings = regexp.MustCompile(`^([^/]*\.snapshot|[0-9a-f]{64})$`)
-	volatileTimes   = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}$`)
+	volatileStrings = regexp.MustCompile(`^([^/]*\.snapshot|[0-9a-f]{64}|[0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+	volatileTimes   = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3}Z)?$`)
 )
+
+// oldestEvent finds in the text of an error the id that the server gives the event before the oldest one.
+var oldestEvent = regexp.MustCompile(`the oldest that is comes after (\d+)$`)
 
 // pageExample is a request of the page and the answer that it shows.
 type pageExample struct {
@@ -116,7 +120,7 @@ func TestAPIPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler)})
+	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks()})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	t.Cleanup(func() {
@@ -196,18 +200,39 @@ func (r *exampleRunner) send(e *pageExample) (status int, answer []byte, content
 	if err != nil {
 		r.t.Fatalf("line %d: %v", e.line, err)
 	}
-	if header != nil {
-		request.Header = header
+	for name, values := range header {
+		for i := range values {
+			values[i] = r.real(values[i])
+		}
+		request.Header[name] = values
 	}
 	resp, err := http.DefaultClient.Do(request)
 	if err != nil {
 		r.t.Fatalf("line %d: %v", e.line, err)
 	}
 	defer resp.Body.Close()
-	if answer, err = io.ReadAll(resp.Body); err != nil {
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		answer, err = firstEvent(resp.Body)
+	} else {
+		answer, err = io.ReadAll(resp.Body)
+	}
+	if err != nil {
 		r.t.Fatalf("line %d: %v", e.line, err)
 	}
 	return resp.StatusCode, answer, resp.Header.Get("Content-Type")
+}
+
+// firstEvent reads a stream of events to the end of the first one.
+func firstEvent(stream io.Reader) (read []byte, err error) {
+	lines := bufio.NewReader(stream)
+	for !bytes.HasPrefix(read[bytes.LastIndexByte(bytes.TrimSuffix(read, []byte("\n")), '\n')+1:], []byte("data: ")) {
+		line, err := lines.ReadBytes('\n')
+		read = append(read, line...)
+		if err != nil {
+			return read, err
+		}
+	}
+	return bytes.TrimSuffix(read, []byte("\n")), nil
 }
 
 func (r *exampleRunner) run(e *pageExample, d *openapi.Description) {
@@ -230,7 +255,7 @@ func (r *exampleRunner) run(e *pageExample, d *openapi.Description) {
 		fail(err)
 	}
 	if e.kind == "text" {
-		if !matchesText(string(answer), e.answer) {
+		if !matchesText(string(answer), r.real(e.answer)) {
 			fail(fmt.Errorf("want %s", e.answer))
 		}
 		return
@@ -270,6 +295,9 @@ func (r *exampleRunner) compare(got, want any, where string) error {
 		s, ok := got.(string)
 		switch {
 		case want == ellipsis, ok && volatileTimes.MatchString(want) && volatileTimes.MatchString(s):
+			return nil
+		case ok && oldestEvent.MatchString(want) && oldestEvent.MatchString(s):
+			r.actual[oldestEvent.FindStringSubmatch(want)[1]] = oldestEvent.FindStringSubmatch(s)[1]
 			return nil
 		case ok && volatileStrings.MatchString(want) && volatileStrings.MatchString(s):
 			if _, known := r.actual[want]; !known {

@@ -11,10 +11,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/engine"
 	"github.com/vectord/vectord/index/simd"
 	"github.com/vectord/vectord/internal/embed"
 	"github.com/vectord/vectord/replication"
+	"github.com/vectord/vectord/scheduler"
 	"github.com/vectord/vectord/storage"
 )
 
@@ -43,6 +45,7 @@ type Config struct {
 type Node struct {
 	store *storage.Store
 	db    *engine.DB
+	tasks *scheduler.Scheduler
 	log   *replication.Standalone
 }
 
@@ -80,27 +83,60 @@ func Open(c Config) (*Node, error) {
 	if options.Embedders, err = embedders(c.Embedding, registerer); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	db, err := engine.Open(store, options)
+	last, err := store.LastApplied()
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	n := &Node{store: store}
+	clock := replication.Clock(last.Time)
+	n.tasks, err = scheduler.Open(store, scheduler.Options{Embed: taskEmbedder(options.Embedders), Points: n,
+		Now: func() int64 { return clock().UnixMilli() }, Logger: c.Logger, Metrics: registerer})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), store.Close())
 	}
-	index, millis, err := db.LastApplied()
-	if err != nil {
-		return nil, errors.Join(err, db.Close(), store.Close())
+	options.Machine = n.tasks
+	if n.db, err = engine.Open(store, options); err != nil {
+		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), n.tasks.Close(), store.Close())
 	}
-	n := &Node{store: store, db: db}
-	n.log = replication.NewStandalone(db, index, millis, replication.StandaloneOptions{Fatal: c.Fatal, Registerer: registerer})
-	db.Start(n.log)
+	n.log = replication.NewStandalone(n.db, last.Index, last.Time,
+		replication.StandaloneOptions{QueueBytes: logQueueBytes, Now: clock, Fatal: c.Fatal, Registerer: registerer})
+	n.db.Start(n.log)
+	n.tasks.Start(taskLog{n.log})
 	return n, nil
+}
+
+// logQueueBytes bounds the writes that wait for the log. Three of the largest states fit.
+const logQueueBytes = 3 * (vectord.MaxStateBytes + 1<<20)
+
+// PrepareWrites implements scheduler.Points.
+func (n *Node) PrepareWrites(ctx context.Context, points map[string][]vectord.Point) ([]byte, error) {
+	return n.db.PrepareWrites(ctx, points)
+}
+
+// taskLog is the log of the scheduler's commands, which share it with the engine's.
+type taskLog struct{ log *replication.Standalone }
+
+// Propose implements scheduler.Log.
+func (l taskLog) Propose(ctx context.Context, command []byte) (vectord.Result, error) {
+	return l.log.Propose(ctx, engine.MachineGroup, engine.MachineCommand(command))
+}
+
+// taskEmbedder returns the model that makes vectors of the texts of tasks and agents: the operator's if there is one.
+func taskEmbedder(models []engine.Embedder) func(ctx context.Context, texts []string) ([][]float32, error) {
+	return models[len(models)-1].Embed
 }
 
 // Engine returns what answers requests.
 func (n *Node) Engine() *engine.DB { return n.db }
 
+// Tasks returns what keeps tasks, queues, agents and states.
+func (n *Node) Tasks() *scheduler.Scheduler { return n.tasks }
+
 // Close finishes accepted writes, saves what makes the next start fast, and releases the data directory. Requests must
 // have ended before.
 func (n *Node) Close() error {
-	return errors.Join(n.log.Close(), n.db.Close(), n.store.Close())
+	n.tasks.Interrupt()
+	return errors.Join(n.log.Close(), n.tasks.Close(), n.db.Close(), n.store.Close())
 }
 
 // Report is what Check found.

@@ -277,6 +277,10 @@ func checkContent(contents map[string]*jsonschema.Schema, contentType string, bo
 		return fmt.Errorf("content type %q: %w", contentType, err)
 	}
 	schema, ok := contents[kind]
+	if !ok {
+		schema, ok = contents["*/*"]
+		kind = "" // whose schema is not looked at
+	}
 	switch {
 	case !ok:
 		return fmt.Errorf("content type %q is not described", contentType)

@@ -1,0 +1,497 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/vectord/vectord"
+)
+
+const (
+	// scanMax bounds the tasks that are looked at for one poll.
+	scanMax = 16_384
+	// routeBatch is how many tasks are compared with the agents before the lock is asked for again.
+	routeBatch = 64
+	// smallRegistry is how many agents a poll itself compares a task with that was not compared yet.
+	smallRegistry = 256
+	// rethinkEvery is how often tasks that wait for more than an agent are looked at again.
+	rethinkEvery = 25 * time.Millisecond
+)
+
+// poll is a call of Lease that wants tasks. The scheduler's mu guards it.
+type poll struct {
+	agent   *agent
+	only    *queue // nil: all that the agent serves
+	want    int
+	chosen  []choice
+	filled  chan struct{} // gets one when something was chosen, or the poll has ended
+	waiting bool
+}
+
+// choice is a task that is to be granted to the poll's agent.
+type choice struct {
+	task     *task
+	decision *vectord.Decision // nil where there was no choice
+}
+
+func (p *poll) room() int { return min(p.want-len(p.chosen), p.agent.free()) }
+
+// end wakes whoever waits.
+func (p *poll) end() {
+	select {
+	case p.filled <- struct{}{}:
+	default:
+	}
+}
+
+// enqueue takes a queued task among those that wait to be leased.
+func (s *Scheduler) enqueue(t *task, now int64) {
+	t.readyAt, t.routed, t.fresh, t.steps, t.widenAt, t.similars = now, false, true, 0, 0, nil
+	t.queue.ready.push(t)
+	s.markFresh(t.queue)
+}
+
+func (s *Scheduler) markFresh(q *queue) { s.fresh[q] = struct{}{} }
+
+// dequeue takes out a task that is not queued any more.
+func (s *Scheduler) dequeue(t *task) {
+	t.queue.ready.remove(t)
+	t.similars, t.waiting = nil, ""
+}
+
+// freed has the waiting polls of an agent looked at again.
+func (s *Scheduler) freed(a *agent) {
+	if len(a.polls) > 0 {
+		s.freedAgents[a] = struct{}{}
+	}
+}
+
+// reserve chooses a task for a poll.
+func (s *Scheduler) reserve(p *poll, t *task, d *vectord.Decision, now int64) {
+	q := t.queue
+	q.ready.remove(t)
+	q.reserved++
+	q.hold(t)
+	q.limiter.spend(now)
+	if q.limitsKeys() {
+		q.key(t.new.FairnessKey).limiter.spend(now)
+	}
+	p.agent.reserved++
+	s.turns++
+	p.agent.turn, p.agent.idleAt = s.turns, now
+	p.chosen = append(p.chosen, choice{t, d})
+	s.metrics.assigned(now - t.readyAt)
+}
+
+// unreserve ends the reservation of a task, whose grant has been applied or will not be.
+func (s *Scheduler) unreserve(p *poll, t *task) {
+	t.queue.reserved--
+	t.queue.letGo(t)
+	p.agent.reserved--
+	if t.status == vectord.TaskQueued && t.lane == nil && s.tasks[t.id] == t {
+		t.queue.ready.push(t)
+		t.fresh = true
+		s.markFresh(t.queue)
+	}
+}
+
+// collect chooses tasks for a poll. The scheduler's mu is held.
+func (s *Scheduler) collect(p *poll) {
+	now := s.now()
+	if p.room() <= 0 || p.agent.status(now) == vectord.AgentDraining {
+		return
+	}
+	for q := range s.sources(p) {
+		if p.room() <= 0 {
+			return
+		}
+		q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, func(t *task) verdict {
+			if p.room() <= 0 {
+				return stop
+			}
+			all, this := q.limited(t, q.reserved, now)
+			if all {
+				t.waiting = "limit of the queue"
+				return stop
+			}
+			if this {
+				t.waiting = "limit of the fairness key"
+				return skip
+			}
+			began := time.Now()
+			if !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
+				list := s.snapshot().byQueue[q.name]
+				if len(list) > smallRegistry {
+					return skip // the dispatcher is about to
+				}
+				similars, best := nearest(list, t.new.Vector, t.new.Tags, "", now)
+				t.route(similars, best, now)
+			}
+			if _, ok := s.may(t, p.agent, now); !ok {
+				t.waiting = "no suitable agent"
+				return skip
+			}
+			s.reserve(p, t, s.decide(t, p.agent, began), now)
+			return take
+		})
+	}
+}
+
+// decide explains the choice of a task's agent where there was one.
+func (s *Scheduler) decide(t *task, a *agent, began time.Time) *vectord.Decision {
+	if !t.constrained() {
+		return nil
+	}
+	return s.explain(t, a, began, candidatesMax)
+}
+
+// sources yields the queues that a poll may get tasks from: those that its agent serves, beginning with another one each
+// time, and those that fall back to them.
+func (s *Scheduler) sources(p *poll) func(yield func(*queue) bool) {
+	return func(yield func(*queue) bool) {
+		names := p.agent.config.Queues
+		for i := range names {
+			q := s.queues[names[(i+int(s.turns))%len(names)]]
+			if q == nil || p.only != nil && p.only != q {
+				continue
+			}
+			if !yield(q) {
+				return
+			}
+			for _, other := range s.fallbacks["queue:"+q.name] {
+				if !yield(other) {
+					return
+				}
+			}
+		}
+		for _, other := range s.fallbacks["agent:"+p.agent.id] {
+			if !slices.Contains(names, other.name) && !yield(other) {
+				return
+			}
+		}
+	}
+}
+
+// relateFallbacks notes which queues fall back to what.
+func (s *Scheduler) relateFallbacks() {
+	s.fallbacks = map[string][]*queue{}
+	for _, q := range s.queues {
+		if f := q.config.Routing.Fallback; f != "wait" && f != "any" && f != "reject" {
+			s.fallbacks[f] = append(s.fallbacks[f], q)
+		}
+	}
+}
+
+// wait puts a poll among those that wait, or takes it out.
+func (s *Scheduler) wait(p *poll, waits bool) {
+	a := p.agent
+	if p.waiting == waits {
+		return
+	}
+	p.waiting = waits
+	if waits {
+		a.polls = append(a.polls, p)
+	} else if i := slices.Index(a.polls, p); i >= 0 {
+		a.polls = slices.Delete(a.polls, i, i+1)
+	}
+	for q := range s.sources(p) {
+		if len(a.polls) > 0 {
+			q.pollers[a] = struct{}{}
+		} else {
+			delete(q.pollers, a)
+		}
+	}
+	if len(a.polls) == 0 {
+		for q := range s.queuesOf(a) {
+			delete(q.pollers, a)
+		}
+	}
+}
+
+// open returns the waiting poll of an agent that has room for a task of the queue, nil if there is none.
+func (a *agent) open(q *queue) *poll {
+	for _, p := range a.polls {
+		if p.room() > 0 && (p.only == nil || p.only == q) {
+			return p
+		}
+	}
+	return nil
+}
+
+// dispatchLoop matches tasks with the polls that wait.
+func (s *Scheduler) dispatchLoop() {
+	tick := time.NewTicker(rethinkEvery)
+	defer tick.Stop()
+	for {
+		periodic := false
+		select {
+		case <-s.dispatchWake:
+		case <-tick.C:
+			periodic = true
+		case <-s.stop.Done():
+			return
+		}
+		s.dispatch(periodic)
+	}
+}
+
+// kick has the dispatcher look at what is fresh.
+func (s *Scheduler) kick() {
+	select {
+	case s.dispatchWake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Scheduler) dispatch(periodic bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if periodic {
+		for _, q := range s.queues {
+			if q.ready.count > 0 && len(q.pollers) > 0 {
+				s.markFresh(q)
+			}
+		}
+	}
+	for a := range s.freedAgents {
+		delete(s.freedAgents, a)
+		for _, p := range slices.Clone(a.polls) {
+			if s.collect(p); len(p.chosen) > 0 {
+				s.wait(p, false)
+				p.end()
+			}
+		}
+	}
+	for q := range s.fresh {
+		delete(s.fresh, q)
+		if q.ready.count > 0 && len(q.pollers) > 0 {
+			s.routeFresh(q)
+			s.match(q, periodic)
+		}
+	}
+}
+
+// routeFresh compares fresh tasks with the queue's agents, without the lock meanwhile.
+func (s *Scheduler) routeFresh(q *queue) {
+	for {
+		var tasks []*task
+		for i := len(q.ready.levels) - 1; i >= 0; i-- {
+			for _, ln := range q.ready.levels[i].lanes {
+				for t := ln.first; t != nil && len(tasks) < routeBatch; t = t.next {
+					if !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
+						tasks = append(tasks, t)
+					}
+				}
+			}
+		}
+		if len(tasks) == 0 {
+			return
+		}
+		list, now := s.snapshot().byQueue[q.name], s.now()
+		type routed struct {
+			similars []similar
+			best     float64
+		}
+		found := make([]routed, len(tasks))
+		compare := func() {
+			for i, t := range tasks {
+				found[i].similars, found[i].best = nearest(list, t.new.Vector, t.new.Tags, "", now)
+			}
+		}
+		if len(list) <= smallRegistry {
+			compare()
+		} else {
+			s.mu.Unlock()
+			compare()
+			s.mu.Lock()
+		}
+		for i, t := range tasks {
+			t.route(found[i].similars, found[i].best, now)
+		}
+	}
+}
+
+// match gives the queue's fresh tasks, and those whose margin is to be widened, to polls that wait.
+func (s *Scheduler) match(q *queue, periodic bool) {
+	now := s.now()
+	room := 0
+	for a := range q.pollers {
+		if a.open(q) != nil {
+			room += a.free()
+		}
+	}
+	limits := periodic && (q.config.RateLimit.PerSecond > 0 || q.limitsKeys() || q.config.MaxInFlight > 0)
+	filled := map[*poll]struct{}{}
+	q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, func(t *task) verdict {
+		if room <= 0 {
+			return stop
+		}
+		if widen := t.widenAt != 0 && now >= t.widenAt; widen {
+			t.steps++
+			similars, best := nearest(s.snapshot().byQueue[q.name], t.new.Vector, t.new.Tags, "", now)
+			t.route(similars, best, now)
+		} else if !t.fresh && !limits && t.preferred == "" {
+			return skip
+		}
+		all, this := q.limited(t, q.reserved, now)
+		if all {
+			return stop
+		}
+		if this {
+			return skip
+		}
+		t.fresh = false
+		began := time.Now()
+		var best similar
+		for a := range q.pollers {
+			if a.free() <= 0 || a.open(q) == nil || a.draining {
+				continue
+			}
+			if near, ok := s.may(t, a, now); ok && (best.agent == nil || q.better(similar{a, near}, best)) {
+				best = similar{a, near}
+			}
+		}
+		if best.agent == nil {
+			t.waiting = "no suitable agent is free"
+			return skip
+		}
+		p := best.agent.open(q)
+		s.reserve(p, t, s.decide(t, best.agent, began), now)
+		filled[p] = struct{}{}
+		room--
+		return take
+	})
+	for p := range filled {
+		s.wait(p, false)
+		p.end()
+	}
+}
+
+// Lease implements the server's Scheduler.
+func (s *Scheduler) Lease(ctx context.Context, r vectord.LeaseRequest) ([]vectord.Task, error) {
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
+	p, err := s.poll(ctx, &r)
+	if err != nil || len(p.chosen) == 0 {
+		return nil, err
+	}
+	return s.grantAll(ctx, p, r.LeaseSeconds)
+}
+
+// poll waits until tasks are chosen for a request.
+func (s *Scheduler) poll(ctx context.Context, r *vectord.LeaseRequest) (*poll, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.agents[r.AgentID]
+	if a == nil {
+		return nil, noAgent(r.AgentID)
+	}
+	a.seen(s.now())
+	p := &poll{agent: a, want: max(r.MaxTasks, 1), filled: make(chan struct{}, 1)}
+	if r.Queue != "" {
+		if p.only = s.queues[r.Queue]; p.only == nil {
+			return nil, noQueue(r.Queue)
+		}
+		if !slices.Contains(a.config.Queues, r.Queue) {
+			return nil, vectord.Errorf(vectord.KindInvalid, "queue: agent %q does not serve queue %q", a.id, r.Queue)
+		}
+	}
+	s.collect(p)
+	if len(p.chosen) > 0 || r.WaitMS <= 0 {
+		return p, nil
+	}
+	s.wait(p, true)
+	s.mu.Unlock()
+	timer := time.NewTimer(millis(r.WaitMS))
+	select {
+	case <-p.filled:
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-s.stop.Done():
+	}
+	timer.Stop()
+	s.mu.Lock()
+	s.wait(p, false)
+	a.seen(s.now())
+	return p, nil
+}
+
+// grantAll has the chosen tasks leased and returns those that were.
+func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]vectord.Task, error) {
+	durable, volatile := grant{agent: p.agent.id}, grant{agent: p.agent.id}
+	for _, c := range p.chosen {
+		l := granted{id: c.task.id, leaseSeconds: leaseSeconds}
+		if l.leaseSeconds == 0 {
+			l.leaseSeconds = c.task.queue.config.LeaseSeconds
+		}
+		if c.decision != nil {
+			l.decision, _ = json.Marshal(c.decision) // it is ours
+		}
+		if c.task.queue.durable() {
+			durable.leases = append(durable.leases, l)
+		} else {
+			volatile.leases = append(volatile.leases, l)
+		}
+	}
+	var out []vectord.Task
+	var errs []error
+	if len(volatile.leases) > 0 {
+		s.inMemory(func(x *tx) {
+			value, _, err := x.grant(&volatile)
+			errs = append(errs, err)
+			out = s.leased(out, value)
+		})
+	}
+	if len(durable.leases) > 0 {
+		// Not with ctx: whoever asked may be gone, but the tasks are chosen, and the outcome should be known.
+		value, err := s.propose(context.WithoutCancel(ctx), durable.append(nil))
+		errs = append(errs, err)
+		out = s.leased(out, value)
+	}
+	s.mu.Lock()
+	for _, c := range p.chosen {
+		s.unreserve(p, c.task)
+	}
+	s.freed(p.agent)
+	pending := len(s.fresh) > 0 || len(s.freedAgents) > 0
+	s.mu.Unlock()
+	if pending {
+		s.kick()
+	}
+	err := errors.Join(errs...)
+	for i := range out {
+		if err == nil && out[i].Payload == nil {
+			err = s.loadPayload(&out[i])
+		}
+	}
+	return out, err
+}
+
+// leased appends the tasks of a grant that were leased.
+func (s *Scheduler) leased(out []vectord.Task, value any) []vectord.Task {
+	outcomes, _ := value.([]grantOutcome)
+	for i := range outcomes {
+		if outcomes[i].err == nil {
+			out = append(out, outcomes[i].task)
+		}
+	}
+	return out
+}
+
+// inMemory applies something to tasks that are in memory only.
+func (s *Scheduler) inMemory(apply func(x *tx)) {
+	s.mu.Lock()
+	s.lastTime = max(s.lastTime, s.now())
+	apply(&tx{s: s, now: s.lastTime})
+	ended := s.takeEnded()
+	pending := len(s.fresh) > 0 || len(s.freedAgents) > 0
+	s.mu.Unlock()
+	s.announce(ended)
+	if pending {
+		s.kick()
+	}
+}

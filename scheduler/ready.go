@@ -1,0 +1,223 @@
+package scheduler
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+
+	"github.com/vectord/vectord"
+)
+
+// ready are the queued tasks of a queue that nobody was given yet, in the order in which they should go.
+//
+// Priority decides first, raised by one for every aging interval that the oldest task of a level has waited. Within a
+// level the fairness keys share what is leased by their weights (start-time fair queueing: Goyal, Vin and Cheng, 1996):
+// each key's lane has a pass that grows by 1/weight with each task, and the lane with the least goes next; a lane that was
+// empty begins where the others are. Within a lane the tasks go in the order in which they were submitted.
+type ready struct {
+	levels [vectord.MaxPriority + 1]level
+	count  int
+}
+
+type level struct {
+	lanes map[string]*lane // by fairness key
+	pass  float64          // of the lane that was served last
+}
+
+// lane holds the tasks of one fairness key and priority.
+type lane struct {
+	key         string
+	level       *level
+	pass        float64
+	first, last *task
+}
+
+// idleLanesMax is how many empty lanes a level remembers, so that a key does not get rid of its past by a pause.
+const idleLanesMax = 1_024
+
+func (r *ready) push(t *task) {
+	l := &r.levels[t.priority()]
+	ln := l.lanes[t.new.FairnessKey]
+	if ln == nil {
+		if l.lanes == nil {
+			l.lanes = map[string]*lane{}
+		}
+		if len(l.lanes) >= idleLanesMax {
+			l.forgetIdle()
+		}
+		ln = &lane{key: t.new.FairnessKey, level: l}
+		l.lanes[t.new.FairnessKey] = ln
+	}
+	if ln.first == nil {
+		ln.pass = max(ln.pass, l.pass)
+	}
+	t.lane = ln
+	r.count++
+	// Nearly always the last one; a task that comes back has its old place.
+	after := ln.last
+	for after != nil && after.seq > t.seq {
+		after = after.prev
+	}
+	t.prev = after
+	if after == nil {
+		t.next, ln.first = ln.first, t
+	} else {
+		t.next, after.next = after.next, t
+	}
+	if t.next == nil {
+		ln.last = t
+	} else {
+		t.next.prev = t
+	}
+}
+
+// forgetIdle drops the empty lanes whose past does not matter any more.
+func (l *level) forgetIdle() {
+	for key, ln := range l.lanes {
+		if ln.first == nil && ln.pass <= l.pass {
+			delete(l.lanes, key)
+		}
+	}
+}
+
+// remove takes a task out, if it is in.
+func (r *ready) remove(t *task) {
+	ln := t.lane
+	if ln == nil {
+		return
+	}
+	if t.prev == nil {
+		ln.first = t.next
+	} else {
+		t.prev.next = t.next
+	}
+	if t.next == nil {
+		ln.last = t.prev
+	} else {
+		t.next.prev = t.prev
+	}
+	t.lane, t.prev, t.next = nil, nil, nil
+	r.count--
+	if ln.first == nil && len(ln.level.lanes) > idleLanesMax && ln.pass <= ln.level.pass {
+		delete(ln.level.lanes, ln.key)
+	}
+}
+
+// oldest returns the time since when the level's oldest task has waited.
+func (l *level) oldest() (at int64, ok bool) {
+	for _, ln := range l.lanes {
+		if ln.first != nil && (!ok || ln.first.readyAt < at) {
+			at, ok = ln.first.readyAt, true
+		}
+	}
+	return at, ok
+}
+
+// verdict is what becomes of a task that walk shows.
+type verdict uint8
+
+const (
+	skip verdict = iota
+	take         // it was taken out, by remove
+	stop
+)
+
+// walk shows tasks in the order in which they should go, at most limit of them, until fn says stop.
+func (r *ready) walk(now, agingMillis int64, limit int, fn func(*task) verdict) {
+	if r.count == 0 {
+		return
+	}
+	type ranked struct {
+		level     *level
+		effective int64
+		oldest    int64
+	}
+	order := make([]ranked, 0, len(r.levels))
+	for i := range r.levels {
+		oldest, ok := r.levels[i].oldest()
+		if !ok {
+			continue
+		}
+		rank := ranked{&r.levels[i], int64(i), oldest}
+		if agingMillis > 0 {
+			rank.effective += max(now-oldest, 0) / agingMillis
+		}
+		order = append(order, rank)
+	}
+	slices.SortFunc(order, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(b.effective, a.effective), cmp.Compare(a.oldest, b.oldest))
+	})
+	for _, rank := range order {
+		if !rank.level.walk(r, &limit, fn) {
+			return
+		}
+	}
+}
+
+// cursor is how far a walk has come in a lane.
+type cursor struct {
+	lane *lane
+	next *task
+}
+
+type cursors []cursor
+
+// Len implements heap.Interface, as do the methods below.
+func (c cursors) Len() int { return len(c) }
+
+// Less implements heap.Interface.
+func (c cursors) Less(i, j int) bool {
+	a, b := c[i], c[j]
+	return a.lane.pass < b.lane.pass || a.lane.pass == b.lane.pass && a.next.seq < b.next.seq
+}
+
+// Swap implements heap.Interface.
+func (c cursors) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
+
+// Push implements heap.Interface.
+func (c *cursors) Push(x any) { *c = append(*c, x.(cursor)) }
+
+// Pop implements heap.Interface.
+func (c *cursors) Pop() any {
+	last := (*c)[len(*c)-1]
+	*c = (*c)[:len(*c)-1]
+	return last
+}
+
+// walk shows the tasks of a level and reports whether it goes on with the next.
+func (l *level) walk(r *ready, limit *int, fn func(*task) verdict) bool {
+	var heads cursors
+	for _, ln := range l.lanes {
+		if ln.first != nil {
+			heads = append(heads, cursor{ln, ln.first})
+		}
+	}
+	heap.Init(&heads)
+	for len(heads) > 0 {
+		if *limit == 0 {
+			return false
+		}
+		*limit--
+		head := &heads[0]
+		t := head.next
+		head.next = t.next // t may be taken out
+		ln, pass := head.lane, head.lane.pass
+		switch fn(t) {
+		case take:
+			weight := t.new.FairnessWeight
+			if weight == 0 {
+				weight = 1
+			}
+			ln.pass = pass + 1/weight
+			l.pass = max(l.pass, pass)
+		case stop:
+			return false
+		}
+		if head.next == nil {
+			heap.Pop(&heads)
+		} else {
+			heap.Fix(&heads, 0)
+		}
+	}
+	return true
+}

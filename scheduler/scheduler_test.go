@@ -1,0 +1,340 @@
+package scheduler_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/node"
+	"github.com/vectord/vectord/scheduler"
+)
+
+var background = context.Background()
+
+func open(t testing.TB, dir string) (*node.Node, *scheduler.Scheduler) {
+	t.Helper()
+	n, err := node.Open(node.Config{DataDir: dir, Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { panic(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, n.Tasks()
+}
+
+func start(t testing.TB) *scheduler.Scheduler {
+	n, s := open(t, t.TempDir())
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// submit submits one task that must be accepted.
+func submit(t testing.TB, s *scheduler.Scheduler, queue string, n vectord.NewTask) vectord.Submitted {
+	t.Helper()
+	out, err := s.Submit(background, queue, []vectord.NewTask{n})
+	must(t, err)
+	must(t, out[0].Err)
+	return out[0]
+}
+
+func register(t testing.TB, s *scheduler.Scheduler, id string, c vectord.AgentConfig) {
+	t.Helper()
+	if c.Queues == nil {
+		c.Queues = []string{"q"}
+	}
+	must(t, s.RegisterAgent(background, id, c))
+}
+
+func lease(t testing.TB, s *scheduler.Scheduler, agent string, n int, wait int64) []vectord.Task {
+	t.Helper()
+	tasks, err := s.Lease(background, vectord.LeaseRequest{AgentID: agent, MaxTasks: n, WaitMS: wait})
+	must(t, err)
+	return tasks
+}
+
+func call(t testing.TB, s *scheduler.Scheduler, c vectord.TaskCall) vectord.CallOutcome {
+	t.Helper()
+	out, err := s.Call(background, []vectord.TaskCall{c})
+	must(t, err)
+	return out[0]
+}
+
+func complete(t testing.TB, s *scheduler.Scheduler, task vectord.Task, result string) {
+	t.Helper()
+	must(t, call(t, s, vectord.TaskCall{Kind: vectord.CallComplete, ID: task.ID, LeaseID: task.LeaseID, Result: json.RawMessage(result)}).Err)
+}
+
+func wantCode(t testing.TB, err error, want vectord.Code) {
+	t.Helper()
+	if vectord.CodeOf(err) != want {
+		t.Errorf("got %v (code %q), want code %q", err, vectord.CodeOf(err), want)
+	}
+}
+
+func TestLife(t *testing.T) {
+	dir := t.TempDir()
+	n, s := open(t, dir)
+	register(t, s, "a", vectord.AgentConfig{Capacity: 2})
+	first := submit(t, s, "q", vectord.NewTask{Payload: json.RawMessage(`{"n":1}`), Metadata: json.RawMessage(`{"m":2}`)})
+	if first.Status != vectord.TaskQueued || first.Admission != vectord.AdmissionOK || first.Position != 1 || !first.Durable {
+		t.Errorf("submitted: %+v", first)
+	}
+	tasks := lease(t, s, "a", 5, 0)
+	if len(tasks) != 1 || tasks[0].ID != first.TaskID || string(tasks[0].Payload) != `{"n":1}` || tasks[0].Attempt != 1 || tasks[0].Agent != "a" {
+		t.Fatalf("leased: %+v", tasks)
+	}
+	waited := make(chan vectord.Task)
+	go func() {
+		task, err := s.TaskResult(background, first.TaskID)
+		if err != nil {
+			t.Error(err)
+		}
+		waited <- task
+	}()
+	complete(t, s, tasks[0], `{"answer":42}`)
+	if task := <-waited; task.Status != vectord.TaskCompleted || string(task.Result) != `{"answer":42}` {
+		t.Errorf("result: %+v", task)
+	}
+	complete(t, s, tasks[0], `{"answer":42}`) // repeated
+	wantCode(t, call(t, s, vectord.TaskCall{Kind: vectord.CallComplete, ID: first.TaskID, LeaseID: tasks[0].LeaseID, Result: json.RawMessage(`1`)}).Err, vectord.CodeTaskTerminal)
+	wantCode(t, call(t, s, vectord.TaskCall{Kind: vectord.CallFail, ID: first.TaskID, LeaseID: tasks[0].LeaseID + 1, Error: vectord.TaskError{Code: "x"}}).Err, vectord.CodeLeaseLost)
+
+	// A poll that waits gets a task at once.
+	got := make(chan []vectord.Task)
+	go func() { got <- lease(t, s, "a", 1, 10_000) }()
+	second := submit(t, s, "q", vectord.NewTask{Payload: json.RawMessage(`2`)})
+	held := <-got
+	if len(held) != 1 || held[0].ID != second.TaskID {
+		t.Fatalf("polled: %+v", held)
+	}
+	third := submit(t, s, "q", vectord.NewTask{Payload: json.RawMessage(`3`), Priority: new(int)})
+	must(t, n.Close())
+
+	// What was acknowledged is there after a restart, and the lease holds.
+	n, s = open(t, dir)
+	defer n.Close()
+	if task, err := s.Task(first.TaskID); err != nil || task.Status != vectord.TaskCompleted || string(task.Result) != `{"answer":42}` || string(task.Payload) != `{"n":1}` {
+		t.Errorf("after a restart: %+v, %v", task, err)
+	}
+	complete(t, s, held[0], `"done"`)
+	again := lease(t, s, "a", 5, 0)
+	if len(again) != 1 || again[0].ID != third.TaskID || again[0].LeaseID <= held[0].LeaseID {
+		t.Fatalf("after a restart: %+v", again)
+	}
+	info, err := s.Queue("q")
+	if err != nil || info.Counts[vectord.TaskRunning] != 1 || info.Counts[vectord.TaskQueued] != 0 {
+		t.Errorf("queue: %+v, %v", info, err)
+	}
+	list, err := s.ScrollTasks(vectord.TaskScroll{Queue: "q"})
+	if err != nil || len(list) != 3 {
+		t.Errorf("scrolled: %+v, %v", list, err)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	s := start(t)
+	config := vectord.DefaultQueueConfig()
+	config.MaxAttempts, config.Backoff = 2, vectord.Backoff{InitialMS: 1, Factor: 1, MaxMS: 1}
+	must(t, s.PutQueue(background, "q", config))
+	register(t, s, "a", vectord.AgentConfig{})
+	id := submit(t, s, "q", vectord.NewTask{}).TaskID
+	for attempt := 1; attempt <= 2; attempt++ {
+		task := lease(t, s, "a", 1, 10_000)[0]
+		if task.Attempt != attempt {
+			t.Errorf("attempt %d, want %d", task.Attempt, attempt)
+		}
+		must(t, call(t, s, vectord.TaskCall{Kind: vectord.CallFail, ID: id, LeaseID: task.LeaseID, Error: vectord.TaskError{Code: "broken", Message: "it is"}}).Err)
+	}
+	task, err := s.TaskResult(background, id)
+	if err != nil || task.Status != vectord.TaskFailed || task.Error.Code != "broken" {
+		t.Fatalf("%+v, %v", task, err)
+	}
+	if n, err := s.Redrive(background, "q", nil); n != 1 || err != nil {
+		t.Fatalf("redriven: %d, %v", n, err)
+	}
+	leased := lease(t, s, "a", 1, 10_000)[0]
+	if leased.Attempt != 3 {
+		t.Errorf("attempt %d after the redrive", leased.Attempt)
+	}
+	must(t, s.EndLeases(background, "a", "killed"))
+	leased = lease(t, s, "a", 1, 10_000)[0]
+	if leased.Error == nil || leased.Error.Code != vectord.ErrorAgentDied {
+		t.Errorf("after the agent's death: %+v", leased)
+	}
+	if task, err = s.Cancel(background, id); err != nil || !task.CancelRequested || task.Status != vectord.TaskRunning {
+		t.Errorf("cancelled: %+v, %v", task, err)
+	}
+	if news, err := s.HeartbeatAgent("a", vectord.AgentHeartbeat{}); err != nil || len(news.CancelRequested) != 1 {
+		t.Errorf("news: %+v, %v", news, err)
+	}
+	must(t, call(t, s, vectord.TaskCall{Kind: vectord.CallRelease, ID: id, LeaseID: leased.LeaseID}).Err)
+	if task, err = s.Task(id); err != nil || task.Status != vectord.TaskCancelled {
+		t.Errorf("released: %+v, %v", task, err)
+	}
+}
+
+func TestIdempotencyAndAdmission(t *testing.T) {
+	s := start(t)
+	config := vectord.DefaultQueueConfig()
+	config.MaxDepth, config.MaxOverflow, config.DropPolicy = 2, 2, vectord.EvictLowest
+	must(t, s.PutQueue(background, "q", config))
+	low := 1
+	task := vectord.NewTask{Payload: json.RawMessage(`1`), IdempotencyKey: "k", Priority: &low}
+	first := submit(t, s, "q", task)
+	if again := submit(t, s, "q", task); again.TaskID != first.TaskID || !again.Deduplicated {
+		t.Errorf("repeated: %+v", again)
+	}
+	task.Payload = json.RawMessage(`2`)
+	out, err := s.Submit(background, "q", []vectord.NewTask{task, {Priority: &low}, {Priority: &low}, {Priority: &low}, {Priority: &low}})
+	must(t, err)
+	wantCode(t, out[0].Err, vectord.CodeKeyReused)
+	if out[1].Admission != vectord.AdmissionOK || out[2].Admission != vectord.AdmissionBackpressure || out[3].Admission != vectord.AdmissionBackpressure {
+		t.Errorf("admissions: %+v", out)
+	}
+	wantCode(t, out[4].Err, vectord.CodeQueueFull)
+	submit(t, s, "q", vectord.NewTask{}) // of higher priority
+	evicted, err := s.Task(out[3].TaskID)
+	if err != nil || evicted.Status != vectord.TaskFailed || evicted.Error.Code != vectord.ErrorEvicted {
+		t.Errorf("the youngest of the lowest: %+v, %v", evicted, err)
+	}
+}
+
+func TestDependencies(t *testing.T) {
+	s := start(t)
+	register(t, s, "a", vectord.AgentConfig{Capacity: 10})
+	parent := submit(t, s, "q", vectord.NewTask{})
+	child := submit(t, s, "q", vectord.NewTask{DependsOn: []vectord.TaskID{parent.TaskID}})
+	grandchild := submit(t, s, "q", vectord.NewTask{DependsOn: []vectord.TaskID{child.TaskID}})
+	stubborn := submit(t, s, "q", vectord.NewTask{DependsOn: []vectord.TaskID{grandchild.TaskID}, RunOnDependencyFailure: true})
+	if child.Status != vectord.TaskBlocked {
+		t.Errorf("child: %+v", child)
+	}
+	complete(t, s, lease(t, s, "a", 10, 0)[0], `1`)
+	held := lease(t, s, "a", 10, 0)
+	if len(held) != 1 || held[0].ID != child.TaskID {
+		t.Fatalf("unblocked: %+v", held)
+	}
+	must(t, call(t, s, vectord.TaskCall{Kind: vectord.CallFail, Final: true, ID: child.TaskID, LeaseID: held[0].LeaseID, Error: vectord.TaskError{Code: "x"}}).Err)
+	if task, _ := s.Task(grandchild.TaskID); task.Status != vectord.TaskFailed || task.Error.Code != vectord.ErrorDependencyFailed {
+		t.Errorf("grandchild: %+v", task)
+	}
+	if held = lease(t, s, "a", 10, 0); len(held) != 1 || held[0].ID != stubborn.TaskID {
+		t.Errorf("which runs all the same: %+v", held)
+	}
+	out, err := s.Submit(background, "q", []vectord.NewTask{{DependsOn: []vectord.TaskID{{1}}}})
+	must(t, err)
+	wantCode(t, out[0].Err, vectord.CodeTaskNotFound)
+}
+
+func TestRouting(t *testing.T) {
+	s := start(t)
+	register(t, s, "x", vectord.AgentConfig{Vectors: [][]float32{{1, 0}}})
+	register(t, s, "y", vectord.AgentConfig{Vectors: [][]float32{{0, 2}}, Capabilities: []string{"gpu"}})
+	east := submit(t, s, "q", vectord.NewTask{Vector: []float32{3, 0.1}})
+	if tasks := lease(t, s, "y", 1, 0); len(tasks) != 0 {
+		t.Errorf("the far agent got %+v", tasks)
+	}
+	d, err := s.Route(background, vectord.RouteRequest{Queue: "q", Vector: []float32{0.1, 1}})
+	if err != nil || d.AgentID != "y" || len(d.Candidates) != 2 || d.Candidates[1].Reason == "" {
+		t.Errorf("route: %+v, %v", d, err)
+	}
+	tasks := lease(t, s, "x", 1, 0)
+	if len(tasks) != 1 || tasks[0].ID != east.TaskID {
+		t.Fatalf("the near agent got %+v", tasks)
+	}
+	decisions, err := s.Decisions(east.TaskID)
+	if err != nil || len(decisions) != 1 || decisions[0].AgentID != "x" || decisions[0].Candidates[0].Similarity < 0.99 {
+		t.Errorf("decisions: %+v, %v", decisions, err)
+	}
+	submit(t, s, "q", vectord.NewTask{Tags: []string{"gpu"}})
+	if tasks := lease(t, s, "y", 1, 0); len(tasks) != 1 {
+		t.Errorf("the agent with the tag got %+v", tasks)
+	}
+	out, err := s.Submit(background, "q", []vectord.NewTask{{Vector: []float32{1, 2, 3}}})
+	must(t, err)
+	wantCode(t, out[0].Err, vectord.CodeDimensionMismatch)
+}
+
+func TestMemoryQueue(t *testing.T) {
+	s := start(t)
+	config := vectord.DefaultQueueConfig()
+	config.Durability = vectord.InMemory
+	must(t, s.PutQueue(background, "q", config))
+	register(t, s, "a", vectord.AgentConfig{Capacity: 100})
+	var tasks []vectord.NewTask
+	for i := range 50 {
+		tasks = append(tasks, vectord.NewTask{Payload: fmt.Appendf(nil, "%d", i)})
+	}
+	out, err := s.Submit(background, "q", tasks)
+	must(t, err)
+	if out[0].Durable {
+		t.Error("a task in memory is said to be durable")
+	}
+	held := lease(t, s, "a", 100, 0)
+	if len(held) != 50 {
+		t.Fatalf("leased %d", len(held))
+	}
+	for i, task := range held {
+		if string(task.Payload) != fmt.Sprint(i) {
+			t.Errorf("task %d has payload %s", i, task.Payload)
+		}
+		complete(t, s, task, `1`)
+	}
+	if task, err := s.Task(held[7].ID); err != nil || task.Status != vectord.TaskCompleted {
+		t.Errorf("%+v, %v", task, err)
+	}
+}
+
+func TestStates(t *testing.T) {
+	s := start(t)
+	value := make([]byte, 3<<20)
+	for i := range value {
+		value[i] = byte(i >> 8)
+	}
+	first, err := s.PutState(background, "k", value, vectord.StateWrite{ContentType: "x/y"})
+	must(t, err)
+	zero := uint64(0)
+	_, err = s.PutState(background, "k", value, vectord.StateWrite{IfVersion: &zero})
+	wantCode(t, err, vectord.CodeVersionConflict)
+	st, err := s.State(background, "k", 0)
+	if err != nil || string(st.Value) != string(value) || st.ContentType != "x/y" || st.Version != first.Version {
+		t.Fatalf("read: %d bytes, %v", len(st.Value), err)
+	}
+	changed := make(chan vectord.State)
+	go func() {
+		st, err := s.State(background, "k", first.Version)
+		if err != nil {
+			t.Error(err)
+		}
+		changed <- st
+	}()
+	_, err = s.PutState(background, "k", []byte("new"), vectord.StateWrite{IfVersion: &first.Version, TTLSeconds: 1})
+	must(t, err)
+	if st := <-changed; string(st.Value) != "new" {
+		t.Errorf("watched: %q", st.Value)
+	}
+	submit(t, s, "q", vectord.NewTask{StateRefs: []string{"k"}})
+	if st, _ := s.State(background, "k", 0); st.Refs != 1 {
+		t.Errorf("references: %+v", st)
+	}
+	out, err := s.Submit(background, "q", []vectord.NewTask{{StateRefs: []string{"absent"}}})
+	must(t, err)
+	wantCode(t, out[0].Err, vectord.CodeStateNotFound)
+	if existed, err := s.DeleteState(background, "k", nil); !existed || err != nil {
+		t.Errorf("deleted: %t, %v", existed, err)
+	}
+	_, err = s.State(background, "k", 0)
+	wantCode(t, err, vectord.CodeStateNotFound)
+}
