@@ -79,7 +79,7 @@ func (r *run) cancelOnce() { r.once.Do(func() { close(r.cancel) }) }
 
 // newAgent returns one that does not live yet. The caller holds the pool's mu.
 func newAgent(p *pool, number int) *agent {
-	a := &agent{pool: p, number: number, id: fmt.Sprintf("%s/%d", p.name, number), generation: p.generation,
+	a := &agent{pool: p, number: number, id: fmt.Sprintf("%s:%d", p.name, number), generation: p.generation,
 		capacity: p.definition.CapacityPerProcess, retired: make(chan struct{}), runs: map[vectord.TaskID]*run{}}
 	a.logger = p.supervisor.options.Logger.With("pool", p.name, "agent", a.id)
 	return a
@@ -184,7 +184,7 @@ func (a *agent) start() (reason string, err error) {
 func (a *agent) stateless() bool {
 	g, s := a.generation, a.pool.supervisor
 	g.probe.Do(func() {
-		p, err := s.startProcess(&g.definition, a.pool.name+"/probe")
+		p, err := s.startProcess(&g.definition, a.pool.name+":probe")
 		if err != nil {
 			return // the process proper will say so too
 		}

@@ -165,6 +165,10 @@ func (d *Definition) check() error {
 			return refuse("vectors[%d] is empty or not of finite numbers", i)
 		}
 	}
+	agent := (&greeting{}).config(d)
+	if err := agent.Check(); err != nil {
+		return fmt.Errorf("pool %q: %w", d.Name, err)
+	}
 	if len(d.ToolMap) > 0 && d.Kind != MCP {
 		return refuse("tool_map is for kind mcp, this is kind %s", d.Kind)
 	}

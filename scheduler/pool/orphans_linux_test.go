@@ -171,7 +171,7 @@ func TestLeftovers(t *testing.T) {
 
 	// A record of a process that is not the one that was recorded: this test's own number.
 	other := filepath.Join(dir, strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(other, []byte("another/1\np/1\n"), 0o600); err != nil {
+	if err := os.WriteFile(other, []byte("another/1\np:1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open(t, newMemory(), Options{Dir: dir})
@@ -193,7 +193,7 @@ func TestLeftoverItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(cmd.Process.Pid)), []byte(start+"\np/1\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(cmd.Process.Pid)), []byte(start+"\np:1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open(t, newMemory(), Options{Dir: dir})

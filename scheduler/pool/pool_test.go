@@ -92,7 +92,7 @@ func TestWorker(t *testing.T) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c := m.agents["p/1"]; c.Capacity != 1 || c.Transport != "exec" || !slices.Equal(c.Capabilities, []string{"help"}) || c.Labels["pool"] != "p" {
+	if c := m.agents["p:1"]; c.Capacity != 1 || c.Transport != "exec" || !slices.Equal(c.Capabilities, []string{"help"}) || c.Labels["pool"] != "p" {
 		t.Errorf("registered as %+v", c)
 	}
 }
@@ -104,7 +104,7 @@ func TestEnvironment(t *testing.T) {
 	s := open(t, m, Options{}, helper(t, "worker", nil))
 	var env []string
 	json.Unmarshal(m.result(t, m.submit(`{"do":"env"}`)).Result, &env)
-	if !slices.Contains(env, "VECTORD_AGENT=p/1") || !slices.Contains(env, "POOL_TEST="+t.Name()) || strings.Contains(strings.Join(env, " "), "secret") {
+	if !slices.Contains(env, "VECTORD_AGENT=p:1") || !slices.Contains(env, "POOL_TEST="+t.Name()) || strings.Contains(strings.Join(env, " "), "secret") {
 		t.Errorf("environment %q", env)
 	}
 	if shown := fmt.Sprint(s.Pools()[0].Definition.Env); strings.Contains(shown, t.Name()) {
@@ -174,7 +174,7 @@ func TestSize(t *testing.T) {
 		m.result(t, id)
 	}
 	eventually(t, "the surplus to go", func() bool { p := s.Pools()[0]; return p.Ready == 2 && p.Stopping+p.Busy == 0 })
-	if names := m.names(); !slices.Equal(names, []string{"p/1", "p/2"}) {
+	if names := m.names(); !slices.Equal(names, []string{"p:1", "p:2"}) {
 		t.Errorf("agents %q", names)
 	}
 	if err := s.Scale("p", 3, 0); err != nil {
@@ -206,7 +206,7 @@ func TestRecycledAndReplaced(t *testing.T) {
 	}
 	m.change(func() { m.tasks[id].CancelRequested = true })
 	m.result(t, id)
-	m.await(t, "the new definition", func() bool { return slices.Contains(m.agents["p/1"].Capabilities, "new") })
+	m.await(t, "the new definition", func() bool { return slices.Contains(m.agents["p:1"].Capabilities, "new") })
 	if p := s.Pools()[0]; p.Restarts != 0 {
 		t.Errorf("%d deaths", p.Restarts)
 	}
@@ -409,7 +409,7 @@ func TestMCP(t *testing.T) {
 			f("quiet", `{}`, vectord.TaskFailed, `no tool is for tasks of type "quiet"`, 1)
 			f("loud", `[1]`, vectord.TaskFailed, "an object", 1)
 			m.mu.Lock()
-			c := m.agents["p/1"]
+			c := m.agents["p:1"]
 			m.mu.Unlock()
 			if p := s.Pools()[0]; p.Restarts != 0 || c.Transport != "mcp_stdio" || !slices.Equal(c.Texts, []string{"shout: Makes text loud.", "fail: Fails."}) {
 				t.Errorf("%d deaths, registered as %+v", p.Restarts, c)
@@ -462,7 +462,7 @@ func (l *lockedBuffer) String() string {
 func TestStderrIsLogged(t *testing.T) {
 	var log lockedBuffer
 	open(t, newMemory(), Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, helper(t, "worker", nil))
-	eventually(t, "the line", func() bool { return strings.Contains(log.String(), `pool=p agent=p/1 stderr="worker p/1"`) })
+	eventually(t, "the line", func() bool { return strings.Contains(log.String(), `pool=p agent=p:1 stderr="worker p:1"`) })
 }
 
 func TestLogLines(t *testing.T) {

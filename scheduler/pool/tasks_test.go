@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -96,6 +97,9 @@ func (m *memory) running(t testing.TB, id vectord.TaskID) {
 }
 
 func (m *memory) RegisterAgent(_ context.Context, id string, c vectord.AgentConfig) error {
+	if err := cmp.Or(vectord.CheckName("agent_id", id), c.Check()); err != nil {
+		return err
+	}
 	m.change(func() { m.agents[id] = c })
 	return nil
 }
