@@ -354,6 +354,11 @@ func (a *agent) takeSlots(polling context.Context, slots chan struct{}) (n int) 
 	case <-polling.Done():
 		return 0
 	}
+	select {
+	case <-a.conn.gone: // polling is about to end; the slot may be that of a task which was released for this reason
+		return 0
+	default:
+	}
 	for n < most {
 		select {
 		case slots <- struct{}{}:

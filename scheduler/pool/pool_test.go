@@ -317,7 +317,7 @@ func anAgent(t *testing.T, s *Supervisor) (found *agent) {
 // TestDeaf checks that a process that reads no more is found out by a ping, or by what it is told.
 func TestDeaf(t *testing.T) {
 	m, registry := newMemory(), prometheus.NewRegistry()
-	s := open(t, m, Options{Metrics: registry}, helper(t, "deaf", func(d *Definition) { d.StartTimeoutSeconds = 1 }))
+	s := open(t, m, Options{Metrics: registry}, helper(t, "deaf", func(d *Definition) { d.StartTimeoutSeconds, d.Restart.Max = 1, 1_000 }))
 	first := anAgent(t, s)
 	first.ping()
 	<-first.conn.gone
