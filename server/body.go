@@ -6,12 +6,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/valyala/fasthttp"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/wire"
 )
 
 // refusedHeader marks a request whose declared length is over the limit, from the moment when its header was read to its
@@ -68,8 +70,29 @@ const keptBufferBytes = 1 << 20
 // firstBufferBytes is the size of a new buffer.
 const firstBufferBytes = 16 << 10
 
-// body reads the request's body, decompressed. The bytes are valid until the request is answered.
-func (r *request) body() ([]byte, error) { return r.bodyUpTo(r.server.options.MaxBodyBytes) }
+// body reads the request's body, decompressed, and as JSON if it is MessagePack. The bytes are valid until the request is
+// answered.
+func (r *request) body() ([]byte, error) {
+	limit := r.server.options.MaxBodyBytes
+	body, err := r.bodyUpTo(limit)
+	if err != nil || !isMsgpack(r.http.Request.Header.ContentType()) {
+		return body, err
+	}
+	if err := r.reserve(len(body)); err != nil { // about what the JSON takes besides
+		return nil, err
+	}
+	body, err = wire.AppendJSON(nil, body, limit)
+	if err != nil {
+		return nil, &formError{inBody, err}
+	}
+	return body, nil
+}
+
+// isMsgpack reports whether a content type is MessagePack.
+func isMsgpack(contentType []byte) bool {
+	mediaType, _, _ := strings.Cut(string(contentType), ";")
+	return wire.IsMsgpack(strings.TrimSpace(mediaType))
+}
 
 // bodyUpTo is body with a limit of the route's own.
 func (r *request) bodyUpTo(limit int) ([]byte, error) {

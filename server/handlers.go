@@ -55,7 +55,7 @@ func (s *Server) getReady(r *request) error {
 		r.out = append(r.out, "not ready: "+err.Error()...)
 		return nil
 	}
-	r.out = append(r.out, "all shards are ready"...)
+	r.out = append(append(r.out, "all shards are ready"...), s.warming()...)
 	return nil
 }
 

@@ -152,6 +152,10 @@ var operations = map[string]operation{
 	"DELETE /agents/{agent}":         {tag: tagAgents, summary: "Remove one, and end its leases", params: settingParams, result: "True"},
 	"POST /agents/{agent}/heartbeat": {tag: tagAgents, summary: "A sign of life", params: settingParams, body: "AgentHeartbeat", result: "AgentNews"},
 	"POST /agents/{agent}/drain":     {tag: tagAgents, summary: "Let it get no new tasks", params: settingParams, result: "True"},
+	"GET /pools":                     {tag: tagAgents, summary: "The pools of agents that are processes of this server", result: "Pools"},
+	"PUT /pools/{pool}":              {tag: tagAgents, summary: "Create or change one, of a program that the operator has allowed", params: settingParams, body: "Pool", result: "True"},
+	"DELETE /pools/{pool}":           {tag: tagAgents, summary: "End one and its processes", params: settingParams, result: "True"},
+	"POST /pools/{pool}/scale":       {tag: tagAgents, summary: "Change how many processes one has", params: settingParams, body: "PoolSize", result: "True"},
 	"POST /agents/{agent}/resume":    {tag: tagAgents, summary: "Let it get some again", params: settingParams, result: "True"},
 	"POST /route":                    {tag: tagAgents, summary: "Where a task would go", params: settingParams, body: "RouteRequest", result: "Decision"},
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/access"
+	"github.com/vectord/vectord/internal/wire"
 )
 
 // request is one request on its way through the server. It belongs to the goroutine that serves it.
@@ -212,6 +214,9 @@ func (s *Server) writeAnswer(r *request, start time.Time) {
 		response.Header.SetContentType(jsonContentType)
 		r.out = append(r.out, `,"status":"ok","time":`...)
 		r.out = append(strconv.AppendFloat(r.out, time.Since(start).Seconds(), 'f', 9, 64), '}')
+		if r.wantsMsgpack() {
+			r.out = s.msgpack(response, r.out)
+		}
 	}
 	setSafeHeaders(response)
 	if r.streamed {
@@ -265,7 +270,7 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 			response.SetBodyString(refused.text)
 			return
 		}
-		writeErrorText(response, r.out, refused.status, errorJSON{Error: refused.text}, start)
+		s.writeErrorText(r, refused.status, errorJSON{Error: refused.text}, start)
 		return
 	}
 	status, text := statusOf(err)
@@ -280,7 +285,37 @@ func (s *Server) writeError(r *request, err error, start time.Time) {
 	case fasthttp.StatusRequestEntityTooLarge:
 		s.metrics.rejected.WithLabelValues(reasonTooLarge).Inc()
 	}
-	writeErrorText(response, r.out, status, errorJSON{text, vectord.CodeOf(err), retryAfterMillis(err)}, start)
+	s.writeErrorText(r, status, errorJSON{text, vectord.CodeOf(err), retryAfterMillis(err)}, start)
+}
+
+// writeErrorText writes an error's envelope in the form that the client wants.
+func (s *Server) writeErrorText(r *request, status int, e errorJSON, start time.Time) {
+	response := &r.http.Response
+	writeErrorText(response, r.out, status, e, start)
+	if r.wantsMsgpack() {
+		response.SwapBody(s.msgpack(response, response.Body()))
+	}
+}
+
+// wantsMsgpack reports whether the answer shall be MessagePack.
+func (r *request) wantsMsgpack() bool {
+	for _, accepted := range bytes.Split(r.http.Request.Header.Peek(fasthttp.HeaderAccept), []byte{','}) {
+		if isMsgpack(accepted) {
+			return true
+		}
+	}
+	return false
+}
+
+// msgpack returns an answer, which is JSON, as MessagePack.
+func (s *Server) msgpack(response *fasthttp.Response, answer []byte) []byte {
+	out, err := wire.AppendMsgpack(nil, answer)
+	if err != nil { // the answer is the server's own
+		s.log.Error("an answer cannot be MessagePack", "error", err)
+		return answer
+	}
+	response.Header.SetContentType("application/vnd.msgpack")
+	return out
 }
 
 // writeErrorText writes an error's envelope, using buffer's memory.

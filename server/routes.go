@@ -129,6 +129,11 @@ var routes = []route{
 	{"POST", "/agents/{agent}/resume", permissionMaintain, scopeServer, scheduled(resumeAgent)},
 	{"POST", "/route", permissionRead, scopeServer, scheduled((*Server).routeTask)},
 
+	{"GET", "/pools", permissionRead, scopeServer, (*Server).listPools},
+	{"PUT", "/pools/{pool}", permissionManage, scopeServer, (*Server).putPool},
+	{"DELETE", "/pools/{pool}", permissionManage, scopeServer, (*Server).removePool},
+	{"POST", "/pools/{pool}/scale", permissionManage, scopeServer, (*Server).scalePool},
+
 	{"GET", "/states", permissionRead, scopeServer, scheduled((*Server).listStates)},
 	{"GET", "/states/{key}", permissionRead, scopeServer, scheduled((*Server).getState)},
 	{"PUT", "/states/{key}", permissionWrite, scopeServer, scheduled((*Server).putState)},

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/embed"
+	"github.com/vectord/vectord/scheduler/pool"
 )
 
 const (
@@ -55,6 +59,8 @@ type serveCmd struct {
 	SnapshotDir        string         `help:"Directory of snapshots; the folder snapshots of the data directory unless given." setting:"" placeholder:"DIR"`
 	SnapshotURLs       string         `help:"URLs, separated by commas, from or below which a request may have a snapshot fetched." name:"snapshot-urls" setting:"" placeholder:"URLS"`
 	Embedding          embeddingFlags `embed:""`
+	Pools              string         `help:"JSON file with pools of agents that the server starts itself; see docs/POOLS.md." name:"pools" setting:"" placeholder:"FILE"`
+	AllowExec          string         `help:"Absolute paths, separated by commas, of programs that requests may have started as pools." name:"allow-exec" setting:"" placeholder:"PATHS"`
 	CORS               string         `help:"Origins, separated by commas, whose pages may send requests from a browser, such as https://app.example.com; * for every one." name:"cors" setting:"" placeholder:"ORIGINS"`
 	LogFormat          string         `help:"text or json." enum:"text,json" default:"text" setting:""`
 	LogLevel           string         `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" setting:""`
@@ -152,6 +158,8 @@ type serviceOptions struct {
 	snapshotURLs      []string
 	corsOrigins       []string
 	embedding         *embed.HTTPOptions
+	pools             []pool.Definition
+	allowExec         []string
 	logger            *slog.Logger
 }
 
@@ -166,6 +174,17 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	var err error
 	if options.corsOrigins, err = origins(c.CORS); err != nil {
 		return err
+	}
+	if options.pools, err = readPools(c.Pools); err != nil {
+		return err
+	}
+	for path := range strings.SplitSeq(c.AllowExec, ",") {
+		if path = strings.TrimSpace(path); path != "" {
+			if !filepath.IsAbs(path) {
+				return fmt.Errorf("--allow-exec: %q is not an absolute path", path)
+			}
+			options.allowExec = append(options.allowExec, path)
+		}
 	}
 	if options.embedding, err = c.Embedding.options(logger); err != nil {
 		return err
@@ -265,6 +284,23 @@ func shutdown(ctx context.Context, doors []*door, logger *slog.Logger) {
 		})
 	}
 	all.Wait()
+}
+
+// readPools reads the definitions of pools from a file, if one is named.
+func readPools(path string) (pools []pool.Definition, err error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--pools: %w", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&pools); err != nil {
+		return nil, fmt.Errorf("--pools: %s: %w", path, err)
+	}
+	return pools, nil
 }
 
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {

@@ -121,8 +121,8 @@ func TestAPIPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks(),
-		MCP: mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks()}).HandleHTTP})
+	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks(), Pools: n,
+		MCP: mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks(), Pools: n}).HandleHTTP})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	t.Cleanup(func() {

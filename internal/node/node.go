@@ -17,6 +17,7 @@ import (
 	"github.com/vectord/vectord/internal/embed"
 	"github.com/vectord/vectord/replication"
 	"github.com/vectord/vectord/scheduler"
+	"github.com/vectord/vectord/scheduler/pool"
 	"github.com/vectord/vectord/storage"
 )
 
@@ -37,6 +38,10 @@ type Config struct {
 	SnapshotURLs []string
 	// Embedding is an endpoint that makes vectors of texts; nil: none beside the model that is part of the program.
 	Embedding *embed.HTTPOptions
+	// Pools are of agents that the node starts itself; AllowExec are the absolute paths of further programs that a request may
+	// have started. Without either none can be.
+	Pools     []pool.Definition
+	AllowExec []string
 	// Fatal is called with the first error after which nothing can be promised; nil logs it and exits with status 1.
 	Fatal func(error)
 }
@@ -46,6 +51,7 @@ type Node struct {
 	store *storage.Store
 	db    *engine.DB
 	tasks *scheduler.Scheduler
+	pools *pool.Supervisor // nil: programs may not be started
 	log   *replication.Standalone
 }
 
@@ -102,6 +108,9 @@ func Open(c Config) (*Node, error) {
 		replication.StandaloneOptions{QueueBytes: logQueueBytes, Now: clock, Fatal: c.Fatal, Registerer: registerer})
 	n.db.Start(n.log)
 	n.tasks.Start(taskLog{n.log})
+	if err := n.startPools(&c, registerer); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
 	return n, nil
 }
 
@@ -135,6 +144,7 @@ func (n *Node) Tasks() *scheduler.Scheduler { return n.tasks }
 // Close finishes accepted writes, saves what makes the next start fast, and releases the data directory. Requests must
 // have ended before.
 func (n *Node) Close() error {
+	n.stopPools()
 	n.tasks.Interrupt()
 	return errors.Join(n.log.Close(), n.tasks.Close(), n.db.Close(), n.store.Close())
 }
