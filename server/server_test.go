@@ -89,7 +89,9 @@ func (h *harness) send(method, path string, body io.Reader, header ...string) (s
 	if resp.Header.Get("Content-Encoding") == "" {
 		x.Answer = b
 	}
-	checkExchange(h.t, x)
+	if !isMsgpack([]byte(req.Header.Get("Content-Type"))) { // the descriptions are of JSON
+		checkExchange(h.t, x)
+	}
 	return resp.StatusCode, string(b), resp.Header
 }
 

@@ -236,7 +236,9 @@ func TestCalls(t *testing.T) {
 	r(400, taskA+"/fail", l+`}`, "Format error in JSON body: missing field `error`")
 	r(422, taskA+"/fail", l+`,"error":{}}`, "Validation error in JSON body: [error.code: is empty]")
 	r(400, taskA+"/input", l+`}`, "Format error in JSON body: exactly one of request, with lease_id, and response must be given")
-	r(400, taskA+"/complete", l+`,"memories":[{}]}`, "Bad request: memories: not offered by this server")
+	r(400, taskA+"/complete", l+`,"memories":[{}]}`, "Format error in JSON body: expected an object, got an array")
+	r(422, taskA+"/complete", l+`,"memories":{"memories":[{"text":"a"}]}}`, "Validation error in JSON body: [memories.collection: collection_name: length 0 invalid, must be from 1 to 255]")
+	r(400, taskA+"/complete", l+`,"memories":{"collection":"c","memories":[{}]}}`, "Format error in JSON body: missing field `memories[0].text`")
 	r(400, taskA+"/complete", l+`,"points":{"c":[{"id":1}]}}`, "Format error in JSON body: missing field `points.c[0].vector`")
 	r(400, "heartbeat", `{"tasks":[{"task_id":"`+taskA+`"}]}`, "Format error in JSON body: tasks[0].lease_id: is missing")
 	if got != nil {

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -175,8 +173,10 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	if options.corsOrigins, err = origins(c.CORS); err != nil {
 		return err
 	}
-	if options.pools, err = readPools(c.Pools); err != nil {
-		return err
+	if c.Pools != "" {
+		if options.pools, err = pool.ReadFile(c.Pools); err != nil {
+			return fmt.Errorf("--%w", err)
+		}
 	}
 	for path := range strings.SplitSeq(c.AllowExec, ",") {
 		if path = strings.TrimSpace(path); path != "" {
@@ -284,23 +284,6 @@ func shutdown(ctx context.Context, doors []*door, logger *slog.Logger) {
 		})
 	}
 	all.Wait()
-}
-
-// readPools reads the definitions of pools from a file, if one is named.
-func readPools(path string) (pools []pool.Definition, err error) {
-	if path == "" {
-		return nil, nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("--pools: %w", err)
-	}
-	decoder := json.NewDecoder(bytes.NewReader(b))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&pools); err != nil {
-		return nil, fmt.Errorf("--pools: %s: %w", path, err)
-	}
-	return pools, nil
 }
 
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {

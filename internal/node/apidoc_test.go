@@ -122,7 +122,7 @@ func TestAPIPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks(), Pools: n,
-		MCP: mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks(), Pools: n}).HandleHTTP})
+		MCP: mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks()}).HandleHTTP})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	t.Cleanup(func() {
