@@ -720,9 +720,7 @@ func (x *tx) checkEffects(c *call) (refusal, err error) {
 
 // fingerprintOf tells a repetition of a completion from another one.
 func fingerprintOf(c *call) uint64 {
-	h := xxh3.New()
-	h.Write(c.Result)
-	return h.Sum64() | 1 // 0: the task was not completed
+	return xxh3.Hash(c.Result) | 1 // 0: the task was not completed
 }
 
 // lateCall answers a call for a task that is terminal, or not there.

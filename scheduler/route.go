@@ -142,7 +142,7 @@ func (q *queue) better(a, b similar) bool {
 	r := &q.config.Routing
 	loadA, loadB := a.agent.load(q.reference()).Score, b.agent.load(q.reference()).Score
 	idle := cmp.Or(cmp.Compare(a.agent.idleAt, b.agent.idleAt), cmp.Compare(a.agent.turn, b.agent.turn), cmp.Compare(a.agent.number, b.agent.number))
-	order := 0
+	var order int
 	switch r.Policy {
 	case vectord.RoundRobin:
 		order = cmp.Compare(a.agent.turn, b.agent.turn)
