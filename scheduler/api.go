@@ -93,9 +93,9 @@ func (s *Scheduler) submit(ctx context.Context, c *submit) ([]vectord.Submitted,
 	s.mu.Unlock()
 	if inMemory {
 		var value any
-		var err error
-		s.inMemory(func(x *tx) { value, _, err = x.submit(c) })
-		if err != nil {
+		var refusal, err error
+		s.inMemory(func(x *tx) { value, refusal, err = x.submit(c) })
+		if err = cmp.Or(err, refusal); err != nil {
 			return nil, err
 		}
 		return value.([]vectord.Submitted), nil

@@ -323,9 +323,9 @@ func backoff(b vectord.Backoff, id vectord.TaskID, attempt, series int) int64 {
 
 // submit takes tasks in. One that is refused does not hinder the others.
 func (x *tx) submit(c *submit) (value any, refusal, err error) {
-	q, err := x.queueFor(c)
-	if err != nil {
-		return nil, nil, err
+	q, refusal, err := x.queueFor(c)
+	if refusal != nil || err != nil {
+		return nil, refusal, err
 	}
 	out := make([]vectord.Submitted, len(c.tasks))
 	for i := range c.tasks {
@@ -337,15 +337,32 @@ func (x *tx) submit(c *submit) (value any, refusal, err error) {
 }
 
 // queueFor returns the queue that tasks are for, which is made if there is none.
-func (x *tx) queueFor(c *submit) (*queue, error) {
+func (x *tx) queueFor(c *submit) (q *queue, refusal, err error) {
+	config, refusal, err := x.configFor(c)
+	if refusal != nil || err != nil {
+		return nil, refusal, err
+	}
 	if q := x.s.queues[c.queue]; q != nil {
-		return q, nil
+		return q, nil, nil
 	}
-	var config vectord.QueueConfig
-	if err := json.Unmarshal(c.config, &config); err != nil {
-		return nil, err
+	q, err = x.newQueue(c.queue, config)
+	return q, nil, err
+}
+
+// configFor returns how the queue that tasks are for is run, or would be, or why they cannot go there: it may have been deleted
+// or replaced since the command was made.
+func (x *tx) configFor(c *submit) (config vectord.QueueConfig, refusal, err error) {
+	if q := x.s.queues[c.queue]; q != nil {
+		config = q.config
+	} else if len(c.config) == 0 {
+		return config, noQueue(c.queue), nil
+	} else if err := json.Unmarshal(c.config, &config); err != nil {
+		return config, nil, err
 	}
-	return x.newQueue(c.queue, config)
+	if durable := config.Durability != vectord.InMemory; durable != (x.batch != nil) {
+		return config, vectord.Errorf(vectord.KindConflict, "queue %q is %q, which it was not before", c.queue, config.Durability), nil
+	}
+	return config, nil, nil
 }
 
 func (x *tx) newQueue(name string, config vectord.QueueConfig) (*queue, error) {
@@ -654,7 +671,10 @@ func (x *tx) complete(t *task, c *call) (vectord.CallOutcome, error) {
 	}
 	out := vectord.CallOutcome{Status: t.status}
 	for i := range c.submits {
-		q, err := x.queueFor(&c.submits[i])
+		q, refusal, err := x.queueFor(&c.submits[i])
+		if err == nil && refusal != nil {
+			err = fmt.Errorf("queue of follow-up tasks was checked, and refused: %w", refusal)
+		}
 		if err != nil {
 			return out, err
 		}
@@ -675,16 +695,19 @@ func (x *tx) complete(t *task, c *call) (vectord.CallOutcome, error) {
 // checkEffects returns why follow-up tasks would be refused, all of which come in together or not at all.
 func (x *tx) checkEffects(c *call) (refusal, err error) {
 	for i := range c.submits {
+		config, refusal, err := x.configFor(&c.submits[i])
+		switch {
+		case err != nil:
+			return nil, err
+		case vectord.KindOf(refusal) == vectord.KindConflict:
+			return vectord.Errorf(vectord.KindInvalid, "tasks: queue %q is %q, the completed task's is not", c.submits[i].queue, config.Durability), nil
+		case refusal != nil:
+			return refusal, nil
+		}
 		q := x.s.queues[c.submits[i].queue]
 		sizes := 0
 		if q == nil {
-			q = &queue{name: c.submits[i].queue}
-			if err := json.Unmarshal(c.submits[i].config, &q.config); err != nil {
-				return nil, err
-			}
-		}
-		if x.batch != nil && !q.durable() {
-			return vectord.Errorf(vectord.KindInvalid, "tasks: queue %q is in memory only, the completed task is not", q.name), nil
+			q = &queue{name: c.submits[i].queue, config: config}
 		}
 		keys := map[[16]byte]uint64{}
 		for j := range c.submits[i].tasks {

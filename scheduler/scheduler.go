@@ -182,11 +182,13 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 // Start begins to serve with the log that applies its entries to this Scheduler. Leases that were held before may run their
 // full time from now on: their holders had nobody to extend them.
 func (s *Scheduler) Start(log Log) {
-	s.log = log
+	s.serve(log)
 	s.workers.Go(s.drive)
 	s.workers.Go(s.dispatchLoop)
 	s.workers.Go(s.sweep)
 }
+
+func (s *Scheduler) serve(log Log) { s.log = log }
 
 // Close ends waiting calls and background work. The log is closed before, the store after.
 func (s *Scheduler) Close() error {
