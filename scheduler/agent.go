@@ -23,6 +23,9 @@ type agent struct {
 	polls    []*poll // that wait, the longest first
 	idleAt   int64   // when it was given a task last
 	turn     uint64  // likewise, counted in grants
+	// firstQueue is which of its queues was looked at first last. It does not follow turn: an agent that takes as many tasks at
+	// a time as it has queues would begin with the same one each time.
+	firstQueue int
 
 	inFlight  atomic.Int64 // len(held)
 	latency   atomic.Uint64

@@ -104,6 +104,7 @@ func (s *Scheduler) collect(p *poll) {
 	if p.room() <= 0 || p.agent.status(now) == vectord.AgentDraining {
 		return
 	}
+	p.agent.firstQueue = (p.agent.firstQueue + 1) % len(p.agent.config.Queues)
 	for q := range s.sources(p) {
 		if p.room() <= 0 {
 			return
@@ -153,8 +154,9 @@ func (s *Scheduler) decide(t *task, a *agent, began time.Time) *vectord.Decision
 func (s *Scheduler) sources(p *poll) func(yield func(*queue) bool) {
 	return func(yield func(*queue) bool) {
 		names := p.agent.config.Queues
+		first := p.agent.firstQueue
 		for i := range names {
-			q := s.queues[names[(i+int(s.turns))%len(names)]]
+			q := s.queues[names[(i+first)%len(names)]]
 			if q == nil || p.only != nil && p.only != q {
 				continue
 			}
