@@ -122,7 +122,7 @@ func (x *tx) putQueue(c putQueue) (value any, refusal, err error) {
 		return nil, vectord.Errorf(vectord.KindConflict, "durability: queue %q is %q, which cannot be changed", c.Name, q.config.Durability), nil
 	}
 	if size := c.Config.Routing.VectorSize; size != 0 && size != q.size {
-		if q.size != 0 && q.waiting+q.counts[vectord.TaskRunning] > 0 {
+		if q.durable() && q.size != 0 && q.waiting+q.counts[vectord.TaskRunning] > 0 {
 			return nil, vectord.Errorf(vectord.KindConflict, "routing.vector_size: the queue has tasks with vectors of %d components", q.size), nil
 		}
 		q.size = size
@@ -141,8 +141,8 @@ func (x *tx) deleteQueue(c deleteQueue) (value any, refusal, err error) {
 		return nil, noQueue(c.Name), nil
 	}
 	live := q.waiting + q.counts[vectord.TaskRunning]
-	if live > 0 && !c.Force {
-		return nil, vectord.Refuse(vectord.KindConflict, vectord.CodeQueueNotEmpty, "queue %q has %d tasks that are not terminal", c.Name, live), nil
+	if live > 0 && !c.Force && q.durable() { // DeleteQueue has looked at the others, which other replicas do not know
+		return nil, notEmpty(c.Name, live), nil
 	}
 	for _, t := range x.s.ordered(func(t *task) bool { return t.queue == q }) {
 		if t.status.Terminal() { // one of its dependencies was before it
@@ -162,6 +162,10 @@ func (x *tx) deleteQueue(c deleteQueue) (value any, refusal, err error) {
 		x.batch.DeleteRow(tableQueue, queueKey(q.id))
 	}
 	return nil, nil, nil
+}
+
+func notEmpty(queue string, live int) error {
+	return vectord.Refuse(vectord.KindConflict, vectord.CodeQueueNotEmpty, "queue %q has %d tasks that are not terminal", queue, live)
 }
 
 func (x *tx) putAgent(c putAgent) (value any, refusal, err error) {

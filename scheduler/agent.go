@@ -17,6 +17,8 @@ type agent struct {
 	config   vectord.AgentConfig
 	draining bool
 	held     map[vectord.TaskID]*task // that it has leases of
+	// heldDurable is how many of them are durable: the same on every replica.
+	heldDurable int
 
 	// What follows is the dispatcher's.
 	reserved int     // tasks chosen for it whose grants are on their way
@@ -101,11 +103,17 @@ func (a *agent) stopPolling(q *queue) { delete(q.pollers, a) }
 func (a *agent) seen(now int64) { a.lastSeen.Store(now) }
 
 func (a *agent) hold(t *task) {
+	if a.held[t.id] == nil && t.queue.durable() {
+		a.heldDurable++
+	}
 	a.held[t.id] = t
 	a.inFlight.Store(int64(len(a.held)))
 }
 
 func (a *agent) letGo(t *task) {
+	if a.held[t.id] != nil && t.queue.durable() {
+		a.heldDurable--
+	}
 	delete(a.held, t.id)
 	a.inFlight.Store(int64(len(a.held)))
 }

@@ -39,7 +39,7 @@ func (s *Scheduler) Apply(b *storage.Batch, e vectord.Entry, command []byte, wri
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastTime = max(s.lastTime, e.Time)
+	s.lastTime = max(s.lastTime, e.Time) // and not the time of what is in memory only, which no other replica knows
 	x := &tx{s: s, batch: b, index: e.Index, now: s.lastTime, write: write}
 	if commandKind(command[0]) != commandElected { // which extends what would end otherwise
 		if err := x.advance(&s.timers); err != nil {
@@ -163,7 +163,7 @@ func (s *Scheduler) ordered(want func(*task) bool) (tasks []*task) {
 
 // save writes the header of a task that is not terminal and sets its timer.
 func (x *tx) save(t *task) {
-	if x.batch != nil {
+	if t.queue.durable() {
 		x.batch.PutRow(tableHeader, t.id[:], appendHeader(nil, t.queue.id, t.seq, &t.header))
 		x.s.timers.set(t)
 	} else {
@@ -227,16 +227,17 @@ func (x *tx) end(t *task, status vectord.TaskStatus, failure *vectord.TaskError)
 	}
 	x.set(t, status)
 	t.runAt = 0
-	if x.batch != nil {
+	if q.durable() {
 		x.batch.PutRow(tableHeader, t.id[:], appendHeader(nil, q.id, t.seq, &t.header))
 		s.timers.remove(t)
+		s.ended = append(s.ended, t.id)
 	} else {
 		s.volatile.timers.remove(t)
 		s.volatile.keep(s, t)
+		s.volatile.ended = append(s.volatile.ended, t.id)
 	}
 	delete(s.tasks, t.id)
 	s.states.release(t.new.StateRefs, x.now)
-	s.ended = append(s.ended, t.id)
 	x.event(t, status.String())
 	s.metrics.ended(t)
 
@@ -372,7 +373,11 @@ func (x *tx) newQueue(name string, config vectord.QueueConfig) (*queue, error) {
 }
 
 func (x *tx) saveQueue(q *queue) error {
-	row, err := json.Marshal(queueRow{q.id, q.name, q.size, q.config})
+	size := q.size
+	if !q.durable() {
+		size = q.config.Routing.VectorSize // what its tasks have is in no log
+	}
+	row, err := json.Marshal(queueRow{q.id, q.name, size, q.config})
 	if err == nil && x.batch != nil {
 		x.batch.PutRow(tableQueue, queueKey(q.id), row)
 	}
@@ -514,10 +519,10 @@ func (x *tx) dependencies(q *queue, n *vectord.NewTask) (open []vectord.TaskID, 
 
 // terminal returns the header of a terminal task, nil if there is none.
 func (x *tx) terminal(q *queue, id vectord.TaskID) (*header, error) {
-	if t := x.s.volatile.done[id]; t != nil {
-		return &t.header, nil
-	}
 	if x.batch == nil {
+		if t := x.s.volatile.done[id]; t != nil {
+			return &t.header, nil
+		}
 		return x.s.storedHeader(x.s.store.Reader, id)
 	}
 	return x.s.storedHeader(x.batch.Reader, id)
@@ -551,7 +556,7 @@ func (x *tx) grant(g *grant) (value any, refusal, err error) {
 			out[i].err = noAgent(g.agent)
 		case t == nil || t.status != vectord.TaskQueued:
 			out[i].err = vectord.Errorf(vectord.KindConflict, "task %s is not queued any more", l.id)
-		case len(a.held) >= a.config.Capacity:
+		case x.heldBy(a) >= a.config.Capacity:
 			out[i].err = vectord.Errorf(vectord.KindConflict, "agent %s is at capacity", g.agent)
 		default:
 			x.lease(t, a, l)
@@ -559,6 +564,14 @@ func (x *tx) grant(g *grant) (value any, refusal, err error) {
 		}
 	}
 	return out, nil, nil
+}
+
+// heldBy returns how many leases of an agent count against its capacity: all that it has, but for the log those that are in it.
+func (x *tx) heldBy(a *agent) int {
+	if x.batch != nil {
+		return a.heldDurable
+	}
+	return len(a.held)
 }
 
 func (x *tx) lease(t *task, a *agent, l granted) {
@@ -572,11 +585,11 @@ func (x *tx) lease(t *task, a *agent, l granted) {
 	a.hold(t)
 	t.queue.hold(t)
 	x.save(t)
-	if x.batch != nil && len(l.decision) > 0 {
-		x.batch.PutRow(tableDecision, decisionKey(t.id, t.attempt), l.decision)
-	}
-	if x.batch == nil {
+	switch {
+	case !t.queue.durable():
 		x.s.volatile.decide(t, l.decision)
+	case len(l.decision) > 0:
+		x.batch.PutRow(tableDecision, decisionKey(t.id, t.attempt), l.decision)
 	}
 	x.event(t, "leased")
 }

@@ -425,6 +425,7 @@ func (s *Scheduler) poll(ctx context.Context, r *vectord.LeaseRequest) (*poll, e
 // grantAll has the chosen tasks leased and returns those that were.
 func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]vectord.Task, error) {
 	durable, volatile := grant{agent: p.agent.id}, grant{agent: p.agent.id}
+	s.mu.Lock() // of the queues' configurations
 	for _, c := range p.chosen {
 		l := granted{id: c.task.id, leaseSeconds: leaseSeconds}
 		if l.leaseSeconds == 0 {
@@ -439,6 +440,7 @@ func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]
 			volatile.leases = append(volatile.leases, l)
 		}
 	}
+	s.mu.Unlock()
 	var out []vectord.Task
 	var errs []error
 	if len(volatile.leases) > 0 {
@@ -487,12 +489,17 @@ func (s *Scheduler) leased(out []vectord.Task, value any) []vectord.Task {
 // inMemory applies something to tasks that are in memory only.
 func (s *Scheduler) inMemory(apply func(x *tx)) {
 	s.mu.Lock()
-	s.lastTime = max(s.lastTime, s.now())
-	apply(&tx{s: s, now: s.lastTime})
-	ended := s.takeEnded()
+	s.volatile.time = max(s.volatile.time, s.lastTime, s.now())
+	apply(&tx{s: s, now: s.volatile.time})
+	ended := s.volatile.takeEnded()
 	pending := len(s.fresh) > 0 || len(s.freedAgents) > 0
+	_, due := s.volatile.timers.next()
+	sooner := due != 0 && (s.volatile.driven == 0 || due < s.volatile.driven)
 	s.mu.Unlock()
 	s.announce(ended)
+	if sooner {
+		s.wakeDriver()
+	}
 	if pending {
 		s.kick()
 	}

@@ -29,7 +29,7 @@ func (s *Scheduler) drive() {
 		now := s.now()
 		_, due := s.timers.next()
 		_, volatile := s.volatile.timers.next()
-		s.driven = due
+		s.driven, s.volatile.driven = due, volatile
 		s.mu.Unlock()
 		if volatile != 0 && volatile <= now {
 			s.inMemory(func(x *tx) {
@@ -52,6 +52,14 @@ func (s *Scheduler) drive() {
 			}
 		}
 		s.pause(wait)
+	}
+}
+
+// wakeDriver has the driver look at the timers.
+func (s *Scheduler) wakeDriver() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
 }
 

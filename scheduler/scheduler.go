@@ -76,9 +76,9 @@ type Scheduler struct {
 	volatile   volatile
 	events     events
 	waiters    map[vectord.TaskID][]chan struct{} // for the end of a task
-	ended      []vectord.TaskID                   // since the last Committed
+	ended      []vectord.TaskID                   // durable tasks, since the last Committed
 	fresh      map[*queue]struct{}                // that have tasks to be dispatched
-	lastTime   int64                              // of the machine
+	lastTime   int64                              // of the log
 	driven     int64                              // when the driver will look at the timers; 0: not soon
 
 	// What follows is the dispatcher's.
