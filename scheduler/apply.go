@@ -183,7 +183,7 @@ func (x *tx) set(t *task, status vectord.TaskStatus) {
 		t.leaseExpires, t.cancelBy = 0, 0
 	}
 	if before == vectord.TaskQueued {
-		q.queued[t.priority()].remove(t)
+		q.queued[t.priority()].Delete(t.seq)
 		x.s.dequeue(t)
 	}
 	if before != 0 {
@@ -198,7 +198,7 @@ func (x *tx) set(t *task, status vectord.TaskStatus) {
 		q.waiting++
 	}
 	if status == vectord.TaskQueued {
-		q.queued[t.priority()].push(t)
+		q.queued[t.priority()].Set(t.seq, t)
 		x.s.enqueue(t, x.now)
 	}
 }
@@ -485,8 +485,8 @@ func (x *tx) admit(q *queue, c *submission, pending int) (victim *task, refusal 
 	if q.config.DropPolicy == vectord.EvictLowest && pending == 0 {
 		newcomer := task{new: c.new}
 		for p := range newcomer.priority() {
-			if victim := q.queued[p].youngest; victim != nil {
-				return victim, nil
+			if _, youngest, ok := q.queued[p].Max(); ok {
+				return youngest, nil
 			}
 		}
 	}

@@ -38,3 +38,5 @@ func TestTurnsOfQueues(t *testing.T) {
 		t.Errorf("leased %d tasks of 10", len(tasks))
 	}
 }
+
+func priority(p int) *int { return &p }

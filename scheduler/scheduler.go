@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tidwall/btree"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/storage"
@@ -103,7 +104,7 @@ type queue struct {
 
 	waiting int                            // tasks that are neither running nor terminal
 	counts  [vectord.TaskCancelled + 1]int // tasks by status; of terminal ones, those since the start
-	queued  [vectord.MaxPriority + 1]queuedList
+	queued  [vectord.MaxPriority + 1]btree.Map[uint64, *task] // the queued tasks by priority and in their order
 
 	// What follows is the dispatcher's.
 	ready    ready
@@ -115,33 +116,6 @@ type queue struct {
 }
 
 func (q *queue) durable() bool { return q.config.Durability != vectord.InMemory }
-
-// queuedList are the queued tasks of one priority, in the order in which they were queued.
-type queuedList struct{ oldest, youngest *task }
-
-func (l *queuedList) push(t *task) {
-	t.older, t.younger = l.youngest, nil
-	if l.youngest == nil {
-		l.oldest = t
-	} else {
-		l.youngest.younger = t
-	}
-	l.youngest = t
-}
-
-func (l *queuedList) remove(t *task) {
-	if t.older == nil {
-		l.oldest = t.younger
-	} else {
-		t.older.younger = t.younger
-	}
-	if t.younger == nil {
-		l.youngest = t.older
-	} else {
-		t.younger.older = t.older
-	}
-	t.older, t.younger = nil, nil
-}
 
 // The tables of the rows.
 const (
@@ -312,6 +286,7 @@ func (s *Scheduler) adopt(t *task) {
 	}
 	switch t.status {
 	case vectord.TaskQueued:
+		q.queued[t.priority()].Set(t.seq, t)
 		s.enqueue(t, t.updated)
 	case vectord.TaskBlocked:
 		for _, parent := range t.new.DependsOn {

@@ -26,7 +26,6 @@ type task struct {
 	timer            int   // its place in the timers, -1 for none
 	lane             *lane // in which it waits to be leased, nil if it does not
 	prev, next       *task // in the lane
-	older, younger   *task // in its queue's list of queued tasks of its priority
 
 	// What follows is the dispatcher's.
 	routed   bool
