@@ -404,6 +404,9 @@ func (x *tx) submitOne(q *queue, c *submission) (vectord.Submitted, error) {
 		if err := x.end(victim, vectord.TaskFailed, &vectord.TaskError{Code: vectord.ErrorEvicted, Message: "made room for task " + c.id.String()}); err != nil {
 			return vectord.Submitted{}, err
 		}
+		if open, failed, _, err = x.dependencies(q, &c.new); err != nil { // the victim may be one of them
+			return vectord.Submitted{}, err
+		}
 	}
 	if q.size == 0 && len(c.new.Vector) > 0 {
 		q.size = len(c.new.Vector)

@@ -25,3 +25,14 @@ func TestEvictionAfterRestart(t *testing.T) {
 	h.wantStatus(ids[1], vectord.TaskFailed)
 	h.wantStatus(ids[0], vectord.TaskQueued)
 }
+
+// TestEvictedParent submits a task that depends on the one that has to make room for it.
+func TestEvictedParent(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("q", func(c *vectord.QueueConfig) { c.MaxDepth, c.MaxOverflow, c.DropPolicy = 1, 0, vectord.EvictLowest })
+	parent := h.accepted("q", vectord.NewTask{Priority: priority(1)})
+	child := h.accepted("q", vectord.NewTask{DependsOn: []vectord.TaskID{parent}})
+	h.wantStatus(parent, vectord.TaskFailed)
+	h.wantStatus(child, vectord.TaskFailed)
+}
