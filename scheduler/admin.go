@@ -65,6 +65,7 @@ func (x *tx) redrive(c redrive) (value any, refusal, err error) {
 		return nil, noQueue(c.Queue), nil
 	}
 	n := 0
+	again := map[vectord.TaskID]bool{}
 	for _, id := range c.IDs {
 		t, err := x.failed(q, id)
 		if err != nil {
@@ -83,11 +84,23 @@ func (x *tx) redrive(c redrive) (value any, refusal, err error) {
 		t.series, t.status, t.cancelBy = 0, 0, 0
 		t.new.Deadline = 0 // it has passed, or was not what failed the task
 		t.new.DependsOn = nil
-		x.s.tasks[id] = t
+		if x.batch != nil {
+			x.batch.PutRow(tableBody, id[:], appendBody(nil, &t.new))
+		}
+		x.s.tasks[id], again[id] = t, true
 		x.s.states.refer(t.new.StateRefs)
 		x.event(t, "redriven")
 		x.queue(t)
 		x.s.spill(t)
+	}
+	// Tasks that went on without one that had failed wait for it again, as they would after a restart.
+	for _, t := range x.s.ordered(func(t *task) bool { return len(again) > 0 && t.status == vectord.TaskBlocked }) {
+		for _, parent := range t.new.DependsOn {
+			if again[parent] {
+				t.openDependencies++
+				x.s.dependents[parent] = append(x.s.dependents[parent], t)
+			}
+		}
 	}
 	return n, nil, nil
 }

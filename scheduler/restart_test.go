@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/vectord/vectord"
@@ -35,4 +36,37 @@ func TestEvictedParent(t *testing.T) {
 	child := h.accepted("q", vectord.NewTask{DependsOn: []vectord.TaskID{parent}})
 	h.wantStatus(parent, vectord.TaskFailed)
 	h.wantStatus(child, vectord.TaskFailed)
+}
+
+// TestRedriven checks that what a redrive has changed of a task is still changed after a restart.
+func TestRedriven(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.agent("a", 1, "q")
+	id := h.accepted("q", vectord.NewTask{Deadline: epoch + 1_000, Payload: json.RawMessage(`7`)})
+	stranger := h.accepted("q", vectord.NewTask{RunAt: epoch + 1_000_000})
+	waiting := h.accepted("q", vectord.NewTask{DependsOn: []vectord.TaskID{id, stranger}, RunOnDependencyFailure: true})
+	h.pass(2_000)
+	h.wantStatus(id, vectord.TaskFailed)
+	if n, err := h.s.Redrive(background, "q", nil); n != 1 || err != nil {
+		t.Fatalf("redriven: %d, %v", n, err)
+	}
+	if open := h.s.tasks[waiting].openDependencies; open != 2 {
+		t.Errorf("waits for %d tasks, both of which are not terminal", open)
+	}
+	h.reopen()
+	h.pass(1)
+	h.wantStatus(id, vectord.TaskQueued)
+	if open := h.s.tasks[waiting].openDependencies; open != 2 {
+		t.Errorf("waits for %d tasks after a restart", open)
+	}
+	task := h.lease("a", 1)[0]
+	if string(task.Payload) != `7` {
+		t.Errorf("payload %s", task.Payload)
+	}
+	h.complete(task)
+	if _, err := h.s.Cancel(background, stranger); err != nil {
+		t.Error(err)
+	}
+	h.wantStatus(waiting, vectord.TaskQueued)
 }
