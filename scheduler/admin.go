@@ -189,6 +189,7 @@ func (x *tx) putAgent(c putAgent) (value any, refusal, err error) {
 			return nil, vectord.Errorf(vectord.KindInvalid, "there are %d agents, as many as there may be", len(s.agents)), nil
 		}
 		a = s.newAgent(c.ID)
+		x.saveCounter(counterAgents, a.number)
 	}
 	a.draining = false
 	s.configure(a, c.Config)
@@ -215,9 +216,10 @@ func (s *Scheduler) loadAgent(key, row []byte) (bool, error) {
 	if err := json.Unmarshal(row, &r); err != nil {
 		return false, fmt.Errorf("agent %q: %w", key, err)
 	}
+	last := max(s.nextAgent, r.Number)
 	a := s.newAgent(string(key))
 	a.draining, a.number = r.Draining, r.Number
-	s.nextAgent = max(s.nextAgent, r.Number)
+	s.nextAgent = last
 	s.configure(a, r.Config)
 	a.seen(s.now()) // it had nobody to give a sign of life to
 	return true, nil

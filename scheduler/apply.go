@@ -369,6 +369,7 @@ func (x *tx) configFor(c *submit) (config vectord.QueueConfig, refusal, err erro
 func (x *tx) newQueue(name string, config vectord.QueueConfig) (*queue, error) {
 	q := &queue{id: x.s.nextQueue, name: name, config: config, size: config.Routing.VectorSize}
 	x.s.addQueue(q)
+	x.saveCounter(counterQueues, uint64(q.id))
 	return q, x.saveQueue(q)
 }
 

@@ -185,7 +185,7 @@ func (h *harness) wantStatus(id vectord.TaskID, want vectord.TaskStatus) {
 	}
 }
 
-var allTables = []byte{tableBody, tableHeader, tableKey, tableQueue, tableAgent, tableDecision, tableState, tableValue}
+var allTables = []byte{tableBody, tableHeader, tableKey, tableQueue, tableAgent, tableDecision, tableState, tableValue, tableCounter}
 
 // rows returns all rows: table and key → row.
 func (h *harness) rows() map[string]string {

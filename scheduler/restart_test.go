@@ -70,3 +70,30 @@ func TestRedriven(t *testing.T) {
 	}
 	h.wantStatus(waiting, vectord.TaskQueued)
 }
+
+// TestNumbersAreNotReused deletes the youngest queue and agent, restarts, and makes others: they have nothing of the old ones,
+// and the rows are what they would be without the restart.
+func TestNumbersAreNotReused(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("old", nil)
+	h.agent("b", 1, "old")
+	h.agent("a", 1, "old")
+	h.agent("c", 1, "old")
+	task := vectord.NewTask{IdempotencyKey: "k"}
+	h.accepted("old", task)
+	h.must(h.s.DeleteQueue(background, "old", true))
+	h.must(h.s.RemoveAgent(background, "c"))
+	h.reopen()
+	h.queue("new", nil)
+	h.agent("d", 1, "new")
+	if out := h.submit("new", task); out.Err != nil || out.Deduplicated {
+		t.Errorf("submitted to another queue: %+v", out)
+	}
+	if n, err := h.s.Redrive(background, "new", nil); n != 0 || err != nil {
+		t.Errorf("redriven into another queue: %d, %v", n, err)
+	}
+	other := h.replay() // without a restart
+	defer other.close()
+	sameRows(t, h.rows(), other.rows())
+}

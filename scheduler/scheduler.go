@@ -14,6 +14,7 @@ package scheduler
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -127,6 +128,7 @@ const (
 	tableDecision = 'd' // task, attempt → why it went where it did
 	tableState    = 's' // key → state without its value
 	tableValue    = 'v' // key, number → a piece of a state's value
+	tableCounter  = 'n' // what is counted → the last number given
 )
 
 // Open loads what storage has.
@@ -203,12 +205,36 @@ func (s *Scheduler) load() error {
 		err = s.store.ScanRows(tableAgent, nil, s.loadAgent)
 	}
 	if err == nil {
+		err = s.store.ScanRows(tableCounter, nil, s.loadCounter)
+	}
+	if err == nil {
 		err = s.loadTasks()
 	}
 	if err == nil {
 		err = s.states.load(s.store)
 	}
 	return err
+}
+
+// The counters have rows, so that the number of what was deleted is not given again after a restart.
+const (
+	counterQueues = "queues"
+	counterAgents = "agents"
+)
+
+func (x *tx) saveCounter(name string, last uint64) {
+	x.batch.PutRow(tableCounter, []byte(name), binary.AppendUvarint(nil, last))
+}
+
+func (s *Scheduler) loadCounter(key, row []byte) (bool, error) {
+	r := reader{b: row}
+	switch last := r.uint(); string(key) {
+	case counterQueues:
+		s.nextQueue = max(s.nextQueue, uint32(last)+1)
+	case counterAgents:
+		s.nextAgent = max(s.nextAgent, last)
+	}
+	return true, r.end()
 }
 
 type queueRow struct {
