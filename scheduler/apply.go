@@ -650,6 +650,10 @@ func (x *tx) call(c *call) (vectord.CallOutcome, error) {
 		x.save(t)
 		return vectord.CallOutcome{Status: t.status, LeaseExpiresAt: vectord.Timestamp(t.leaseExpires), CancelRequested: t.cancelBy != 0}, nil
 	case vectord.CallRequestInput:
+		if t.cancelBy != 0 {
+			err := x.end(t, vectord.TaskCancelled, nil)
+			return vectord.CallOutcome{Status: t.status}, err
+		}
 		t.series-- // the attempt goes on
 		t.inputRequest, t.inputAnswer = bytes.Clone(c.Request), nil
 		t.preferred = t.agent

@@ -97,3 +97,20 @@ func TestNumbersAreNotReused(t *testing.T) {
 	defer other.close()
 	sameRows(t, h.rows(), other.rows())
 }
+
+// TestCancelledAsksForInput checks that a task that is to be cancelled is, whatever its holder says last.
+func TestCancelledAsksForInput(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.agent("a", 1, "q")
+	id := h.accepted("q", vectord.NewTask{})
+	held := h.lease("a", 1)[0]
+	if _, err := h.s.Cancel(background, id); err != nil {
+		t.Fatal(err)
+	}
+	out := h.call(vectord.TaskCall{Kind: vectord.CallRequestInput, ID: id, LeaseID: held.LeaseID, Request: json.RawMessage(`"what?"`)})
+	if out.Err != nil || out.Status != vectord.TaskCancelled {
+		t.Errorf("outcome: %+v", out)
+	}
+	h.wantStatus(id, vectord.TaskCancelled)
+}
