@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/vectord/vectord"
@@ -40,3 +41,53 @@ func TestTurnsOfQueues(t *testing.T) {
 }
 
 func priority(p int) *int { return &p }
+
+// TestLimitsOfKeysMeanwhile puts a limit on fairness keys while some have leases.
+func TestLimitsOfKeysMeanwhile(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("q", nil)
+	h.agent("a", 10, "q")
+	for range 5 {
+		h.accepted("q", vectord.NewTask{FairnessKey: "k"})
+	}
+	first := h.lease("a", 2)
+	h.queue("q", func(c *vectord.QueueConfig) { c.Fairness.MaxInFlightPerKey = 2 })
+	if tasks := h.lease("a", 2); len(tasks) != 0 {
+		t.Errorf("leased %d more than there may be", len(tasks))
+	}
+	h.complete(first[0])
+	if tasks := h.lease("a", 2); len(tasks) != 1 {
+		t.Errorf("leased %d in the place of one", len(tasks))
+	}
+	h.complete(first[1])
+	if tasks := h.lease("a", 2); len(tasks) != 1 {
+		t.Errorf("leased %d in the place of one", len(tasks))
+	}
+}
+
+// TestOfManyKeys checks that fairness keys that are used once each are not remembered for ever.
+func TestOfManyKeys(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("q", nil)
+	h.agent("a", 1_000, "q")
+	for round := range 8 {
+		tasks := make([]vectord.NewTask, 1_000)
+		for i := range tasks {
+			tasks[i].FairnessKey = fmt.Sprint(round, " ", i)
+		}
+		_, err := h.s.Submit(background, "q", tasks)
+		h.must(err)
+		held := h.lease("a", 1_000)
+		if len(held) != len(tasks) {
+			t.Fatalf("leased %d", len(held))
+		}
+		for _, task := range held {
+			h.complete(task)
+		}
+	}
+	if n := len(h.s.queues["q"].ready.levels[defaultPriority].lanes); n > 2*idleLanesMax {
+		t.Errorf("%d lanes are kept", n)
+	}
+}
