@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/vectord/vectord"
@@ -89,5 +90,25 @@ func TestOfManyKeys(t *testing.T) {
 	}
 	if n := len(h.s.queues["q"].ready.levels[defaultPriority].lanes); n > 2*idleLanesMax {
 		t.Errorf("%d lanes are kept", n)
+	}
+}
+
+// TestAgingIsOfTasks checks that the age of a task raises it alone, and not others of its priority.
+func TestAgingIsOfTasks(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("q", func(c *vectord.QueueConfig) { c.AgingSeconds = 1 })
+	h.agent("a", 10, "q")
+	h.accepted("q", vectord.NewTask{Priority: priority(0), Tags: []string{"nobody has it"}})
+	old := h.accepted("q", vectord.NewTask{Priority: priority(0)})
+	h.pass(100_000)
+	low := h.accepted("q", vectord.NewTask{Priority: priority(0)})
+	high := h.accepted("q", vectord.NewTask{Priority: priority(9)})
+	var got []vectord.TaskID
+	for _, task := range h.lease("a", 10) {
+		got = append(got, task.ID)
+	}
+	if want := []vectord.TaskID{old, high, low}; !slices.Equal(got, want) {
+		t.Errorf("leased %v, want %v", got, want)
 	}
 }

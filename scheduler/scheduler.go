@@ -103,8 +103,8 @@ type queue struct {
 	config vectord.QueueConfig
 	size   int // components of its tasks' vectors, 0 before the first
 
-	waiting int                            // tasks that are neither running nor terminal
-	counts  [vectord.TaskCancelled + 1]int // tasks by status; of terminal ones, those since the start
+	waiting int                                               // tasks that are neither running nor terminal
+	counts  [vectord.TaskCancelled + 1]int                    // tasks by status; of terminal ones, those since the start
 	queued  [vectord.MaxPriority + 1]btree.Map[uint64, *task] // the queued tasks by priority and in their order
 
 	// What follows is the dispatcher's.
