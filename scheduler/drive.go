@@ -19,7 +19,8 @@ const (
 // drive has happen what is due: by a command that brings the time, or in memory.
 func (s *Scheduler) drive() {
 	for s.stop.Err() == nil {
-		if _, err := s.propose(s.stop, []byte{byte(commandElected)}); err == nil {
+		if r, err := s.log.Propose(s.stop, []byte{byte(commandElected)}); err == nil && r.Err == nil {
+			close(s.elected)
 			break
 		}
 		s.pause(retryProposal)

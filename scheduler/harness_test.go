@@ -53,7 +53,8 @@ func (h *harness) open() {
 	if h.s, err = Open(h.store, Options{Now: func() int64 { return h.now }, Logger: quiet}); err != nil {
 		h.t.Fatalf("open the scheduler: %v", err)
 	}
-	h.s.serve(h)
+	h.s.log = h
+	close(h.s.elected)
 }
 
 func (h *harness) close() {

@@ -88,6 +88,7 @@ type Scheduler struct {
 	fallbacks   map[string][]*queue // queues by what they fall back to
 	turns       uint64              // tasks chosen so far
 
+	elected      chan struct{}            // closed once leases from before may run their full time
 	registry     atomic.Pointer[registry] // nil: agents or queues have changed
 	wake         chan struct{}            // the driver shall look at the timers again
 	dispatchWake chan struct{}            // the dispatcher shall look at what is fresh
@@ -143,7 +144,7 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 	s := &Scheduler{store: store, o: o, now: o.Now, queues: map[string]*queue{}, queueByID: map[uint32]*queue{}, nextQueue: 1,
 		tasks: map[vectord.TaskID]*task{}, dependents: map[vectord.TaskID][]*task{}, agents: map[string]*agent{},
 		waiters: map[vectord.TaskID][]chan struct{}{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1),
-		freedAgents: map[*agent]struct{}{}, dispatchWake: make(chan struct{}, 1)}
+		freedAgents: map[*agent]struct{}{}, elected: make(chan struct{}), dispatchWake: make(chan struct{}, 1)}
 	s.stop, s.cancel = context.WithCancel(context.Background())
 	s.volatile.init(s.now())
 	s.states.init()
@@ -158,13 +159,11 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 // Start begins to serve with the log that applies its entries to this Scheduler. Leases that were held before may run their
 // full time from now on: their holders had nobody to extend them.
 func (s *Scheduler) Start(log Log) {
-	s.serve(log)
+	s.log = log
 	s.workers.Go(s.drive)
 	s.workers.Go(s.dispatchLoop)
 	s.workers.Go(s.sweep)
 }
-
-func (s *Scheduler) serve(log Log) { s.log = log }
 
 // Close ends waiting calls and background work. The log is closed before, the store after.
 func (s *Scheduler) Close() error {
@@ -179,10 +178,18 @@ func (s *Scheduler) Stopping() <-chan struct{} { return s.stop.Done() }
 // Interrupt ends waiting calls, so that a server can shut down.
 func (s *Scheduler) Interrupt() { s.cancel() }
 
-// propose sends a command to the log and returns what applying it gave.
+// propose sends a command to the log and returns what applying it gave. None comes before the one that lets leases run their
+// full time: with the time of any other they would end.
 func (s *Scheduler) propose(ctx context.Context, command []byte) (any, error) {
 	if s.log == nil {
 		return nil, vectord.Errorf(vectord.KindClosed, "the server is starting")
+	}
+	select {
+	case <-s.elected:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.stop.Done():
+		return nil, vectord.Errorf(vectord.KindClosed, "the server is stopping")
 	}
 	r, err := s.log.Propose(ctx, command)
 	if err != nil {
