@@ -50,15 +50,12 @@ func (s *Scheduler) newAgent(id string) *agent {
 }
 
 func (s *Scheduler) configure(a *agent, c vectord.AgentConfig) {
-	for q := range s.queuesOf(a) {
-		a.stopPolling(q)
-	}
 	a.config = c
 	s.registry.Store(nil)
+	if len(a.polls) > 0 {
+		s.relatePolls()
+	}
 	for q := range s.queuesOf(a) {
-		if len(a.polls) > 0 {
-			q.pollers[a] = struct{}{}
-		}
 		s.rethink(q)
 	}
 }
@@ -76,7 +73,7 @@ func (s *Scheduler) rethink(q *queue) {
 }
 
 func (s *Scheduler) dropAgent(a *agent) {
-	for q := range s.queuesOf(a) {
+	for _, q := range s.queues {
 		delete(q.pollers, a)
 	}
 	for _, p := range a.polls {
@@ -97,8 +94,6 @@ func (s *Scheduler) queuesOf(a *agent) func(yield func(*queue) bool) {
 		}
 	}
 }
-
-func (a *agent) stopPolling(q *queue) { delete(q.pollers, a) }
 
 func (a *agent) seen(now int64) { a.lastSeen.Store(now) }
 

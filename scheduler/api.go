@@ -218,15 +218,24 @@ func (s *Scheduler) Call(ctx context.Context, calls []vectord.TaskCall) ([]vecto
 	out := make([]vectord.CallOutcome, len(calls))
 	var durable, volatile []call
 	var places, volatilePlaces []int
+	numbered := numbersMax
 	for i := range calls {
 		if out[i].Err = calls[i].Check(); out[i].Err != nil {
 			continue
 		}
 		c, err := s.prepareCall(ctx, &calls[i])
+		followUps := 0
+		for j := range c.submits {
+			followUps += len(c.submits[j].tasks)
+		}
+		if err == nil && followUps > numbered {
+			err = vectord.Errorf(vectord.KindTooLarge, "tasks: more than %d of them come with the completions of one request", numbersMax)
+		}
 		if err != nil {
 			out[i].Err = err
 			continue
 		}
+		numbered -= followUps
 		if calls[i].LeaseID >= volatileNumbers {
 			volatile, volatilePlaces = append(volatile, c), append(volatilePlaces, i)
 		} else {

@@ -22,7 +22,10 @@ type tx struct {
 }
 
 // Things that one command numbers are told apart by so many bits below its index.
-const ordinalBits = 16
+const (
+	ordinalBits = 16
+	numbersMax  = 1<<ordinalBits - 1
+)
 
 func (x *tx) number() uint64 {
 	if x.batch == nil {

@@ -82,7 +82,7 @@ func (s *Scheduler) reserve(p *poll, t *task, d *vectord.Decision, now int64) {
 	p.agent.reserved++
 	s.turns++
 	p.agent.turn, p.agent.idleAt = s.turns, now
-	p.chosen = append(p.chosen, choice{t, d})
+	p.chosen, t.chosenBy = append(p.chosen, choice{t, d}), p
 	s.metrics.assigned(now - t.readyAt)
 }
 
@@ -91,6 +91,10 @@ func (s *Scheduler) unreserve(p *poll, t *task) {
 	t.queue.reserved--
 	t.queue.letGo(t)
 	p.agent.reserved--
+	if t.chosenBy != p { // it was granted, came back, and goes to another poll by now
+		return
+	}
+	t.chosenBy = nil
 	if t.status == vectord.TaskQueued && t.lane == nil && s.tasks[t.id] == t {
 		t.queue.ready.push(t)
 		t.fresh = true
@@ -183,6 +187,21 @@ func (s *Scheduler) relateFallbacks() {
 	for _, q := range s.queues {
 		if f := q.config.Routing.Fallback; f != "wait" && f != "any" && f != "reject" {
 			s.fallbacks[f] = append(s.fallbacks[f], q)
+		}
+	}
+	s.relatePolls()
+}
+
+// relatePolls notes anew which agents wait for tasks of which queues, after a change of these or of what agents serve.
+func (s *Scheduler) relatePolls() {
+	for _, q := range s.queues {
+		clear(q.pollers)
+	}
+	for _, a := range s.agents {
+		for _, p := range a.polls {
+			for q := range s.sources(p) {
+				q.pollers[a] = struct{}{}
+			}
 		}
 	}
 }

@@ -112,3 +112,80 @@ func TestAgingIsOfTasks(t *testing.T) {
 		t.Errorf("leased %v, want %v", got, want)
 	}
 }
+
+// TestPollsFollowChanges has a poll wait while the queues that its agent may have tasks of change.
+func TestPollsFollowChanges(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("near", nil)
+	h.queue("far", nil)
+	h.agent("a", 1, "near")
+	h.s.mu.Lock()
+	p := &poll{agent: h.s.agents["a"], want: 1, filled: make(chan struct{}, 1)}
+	h.s.wait(p, true)
+	h.s.mu.Unlock()
+	h.queue("far", func(c *vectord.QueueConfig) { c.Routing.Fallback = "queue:near" })
+	h.accepted("far", vectord.NewTask{Vector: []float32{1, 0}})
+	h.s.dispatch(false)
+	if len(p.chosen) != 1 {
+		t.Fatalf("chosen for the poll: %v", p.chosen)
+	}
+	if tasks, err := h.s.grantAll(background, p, 0); err != nil || len(tasks) != 1 {
+		t.Errorf("leased: %+v, %v", tasks, err)
+	}
+	h.must(h.s.RemoveAgent(background, "a"))
+	for name, q := range h.s.queues {
+		if len(q.pollers) > 0 {
+			t.Errorf("queue %s knows %d agents that wait for it", name, len(q.pollers))
+		}
+	}
+}
+
+// TestChosenOnce has a task be granted, come back and be chosen for another poll before the first has noted its grant.
+func TestChosenOnce(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.agent("a", 1, "q")
+	h.agent("b", 1, "q")
+	h.agent("c", 1, "q")
+	id := h.accepted("q", vectord.NewTask{})
+	choose := func(agent string) *poll {
+		h.s.mu.Lock()
+		defer h.s.mu.Unlock()
+		p := &poll{agent: h.s.agents[agent], want: 1, filled: make(chan struct{}, 1)}
+		h.s.collect(p)
+		return p
+	}
+	first := choose("a")
+	g := grant{agent: "a", leases: []granted{{id: id, leaseSeconds: 1}}}
+	h.command(g.append(nil))
+	h.must(h.s.EndLeases(background, "a", "died"))
+	second := choose("b")
+	h.s.mu.Lock()
+	h.s.unreserve(first, first.chosen[0].task)
+	h.s.mu.Unlock()
+	if third := choose("c"); len(third.chosen) > 0 {
+		t.Error("a task is chosen for two polls")
+	}
+	if tasks, err := h.s.grantAll(background, second, 0); err != nil || len(tasks) != 1 {
+		t.Errorf("leased: %+v, %v", tasks, err)
+	}
+	if q := h.s.queues["q"]; q.reserved != 0 || h.s.agents["a"].reserved != 0 || h.s.agents["b"].reserved != 0 {
+		t.Errorf("reserved: %d", q.reserved)
+	}
+}
+
+// TestNumbersOfOneCommand checks that one command cannot number more than there are numbers before the next one's.
+func TestNumbersOfOneCommand(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	calls := make([]vectord.TaskCall, 70)
+	for i := range calls {
+		calls[i] = vectord.TaskCall{Kind: vectord.CallComplete, ID: vectord.TaskID{1}, LeaseID: 1, Effects: vectord.Effects{Tasks: map[string][]vectord.NewTask{"q": make([]vectord.NewTask, 1_000)}}}
+	}
+	out, err := h.s.Call(background, calls)
+	h.must(err)
+	if vectord.KindOf(out[65].Err) != vectord.KindTooLarge || vectord.KindOf(out[64].Err) != vectord.KindNotFound {
+		t.Errorf("outcomes: %v, %v", out[64].Err, out[65].Err)
+	}
+}

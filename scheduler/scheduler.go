@@ -18,7 +18,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -258,11 +257,6 @@ func (s *Scheduler) addQueue(q *queue) {
 	s.nextQueue = max(s.nextQueue, q.id+1)
 	s.registry.Store(nil)
 	s.relateFallbacks()
-	for _, a := range s.agents {
-		if len(a.polls) > 0 && slices.Contains(a.config.Queues, q.name) {
-			q.pollers[a] = struct{}{}
-		}
-	}
 }
 
 // loadTasks brings up the tasks: every header that is not terminal, with its body, in the order of submission.

@@ -30,6 +30,7 @@ type task struct {
 	// What follows is the dispatcher's.
 	routed   bool
 	fresh    bool    // queued since the last dispatch
+	chosenBy *poll   // last; it puts the task back if nobody else has chosen it since
 	best     float64 // similarity of the nearest agent
 	steps    int     // by which the margin was widened
 	widenAt  int64
