@@ -65,6 +65,7 @@ func (x *tx) redrive(c redrive) (value any, refusal, err error) {
 		return nil, noQueue(c.Queue), nil
 	}
 	n := 0
+	again := map[vectord.TaskID]bool{}
 	for _, id := range c.IDs {
 		t, err := x.failed(q, id)
 		if err != nil {
@@ -83,11 +84,23 @@ func (x *tx) redrive(c redrive) (value any, refusal, err error) {
 		t.series, t.status, t.cancelBy = 0, 0, 0
 		t.new.Deadline = 0 // it has passed, or was not what failed the task
 		t.new.DependsOn = nil
-		x.s.tasks[id] = t
+		if x.batch != nil {
+			x.batch.PutRow(tableBody, id[:], appendBody(nil, &t.new))
+		}
+		x.s.tasks[id], again[id] = t, true
 		x.s.states.refer(t.new.StateRefs)
 		x.event(t, "redriven")
 		x.queue(t)
 		x.s.spill(t)
+	}
+	// Tasks that went on without one that had failed wait for it again, as they would after a restart.
+	for _, t := range x.s.ordered(func(t *task) bool { return len(again) > 0 && t.status == vectord.TaskBlocked }) {
+		for _, parent := range t.new.DependsOn {
+			if again[parent] {
+				t.openDependencies++
+				x.s.dependents[parent] = append(x.s.dependents[parent], t)
+			}
+		}
 	}
 	return n, nil, nil
 }
@@ -122,7 +135,7 @@ func (x *tx) putQueue(c putQueue) (value any, refusal, err error) {
 		return nil, vectord.Errorf(vectord.KindConflict, "durability: queue %q is %q, which cannot be changed", c.Name, q.config.Durability), nil
 	}
 	if size := c.Config.Routing.VectorSize; size != 0 && size != q.size {
-		if q.size != 0 && q.waiting+q.counts[vectord.TaskRunning] > 0 {
+		if q.durable() && q.size != 0 && q.waiting+q.counts[vectord.TaskRunning] > 0 {
 			return nil, vectord.Errorf(vectord.KindConflict, "routing.vector_size: the queue has tasks with vectors of %d components", q.size), nil
 		}
 		q.size = size
@@ -141,8 +154,8 @@ func (x *tx) deleteQueue(c deleteQueue) (value any, refusal, err error) {
 		return nil, noQueue(c.Name), nil
 	}
 	live := q.waiting + q.counts[vectord.TaskRunning]
-	if live > 0 && !c.Force {
-		return nil, vectord.Refuse(vectord.KindConflict, vectord.CodeQueueNotEmpty, "queue %q has %d tasks that are not terminal", c.Name, live), nil
+	if live > 0 && !c.Force && q.durable() { // DeleteQueue has looked at the others, which other replicas do not know
+		return nil, notEmpty(c.Name, live), nil
 	}
 	for _, t := range x.s.ordered(func(t *task) bool { return t.queue == q }) {
 		if t.status.Terminal() { // one of its dependencies was before it
@@ -164,6 +177,10 @@ func (x *tx) deleteQueue(c deleteQueue) (value any, refusal, err error) {
 	return nil, nil, nil
 }
 
+func notEmpty(queue string, live int) error {
+	return vectord.Refuse(vectord.KindConflict, vectord.CodeQueueNotEmpty, "queue %q has %d tasks that are not terminal", queue, live)
+}
+
 func (x *tx) putAgent(c putAgent) (value any, refusal, err error) {
 	s := x.s
 	a := s.agents[c.ID]
@@ -172,6 +189,7 @@ func (x *tx) putAgent(c putAgent) (value any, refusal, err error) {
 			return nil, vectord.Errorf(vectord.KindInvalid, "there are %d agents, as many as there may be", len(s.agents)), nil
 		}
 		a = s.newAgent(c.ID)
+		x.saveCounter(counterAgents, a.number)
 	}
 	a.draining = false
 	s.configure(a, c.Config)
@@ -198,9 +216,10 @@ func (s *Scheduler) loadAgent(key, row []byte) (bool, error) {
 	if err := json.Unmarshal(row, &r); err != nil {
 		return false, fmt.Errorf("agent %q: %w", key, err)
 	}
+	last := max(s.nextAgent, r.Number)
 	a := s.newAgent(string(key))
 	a.draining, a.number = r.Draining, r.Number
-	s.nextAgent = max(s.nextAgent, r.Number)
+	s.nextAgent = last
 	s.configure(a, r.Config)
 	a.seen(s.now()) // it had nobody to give a sign of life to
 	return true, nil

@@ -17,12 +17,17 @@ type agent struct {
 	config   vectord.AgentConfig
 	draining bool
 	held     map[vectord.TaskID]*task // that it has leases of
+	// heldDurable is how many of them are durable: the same on every replica.
+	heldDurable int
 
 	// What follows is the dispatcher's.
 	reserved int     // tasks chosen for it whose grants are on their way
 	polls    []*poll // that wait, the longest first
 	idleAt   int64   // when it was given a task last
 	turn     uint64  // likewise, counted in grants
+	// firstQueue is which of its queues was looked at first last. It does not follow turn: an agent that takes as many tasks at
+	// a time as it has queues would begin with the same one each time.
+	firstQueue int
 
 	inFlight  atomic.Int64 // len(held)
 	latency   atomic.Uint64
@@ -45,15 +50,12 @@ func (s *Scheduler) newAgent(id string) *agent {
 }
 
 func (s *Scheduler) configure(a *agent, c vectord.AgentConfig) {
-	for q := range s.queuesOf(a) {
-		a.stopPolling(q)
-	}
 	a.config = c
 	s.registry.Store(nil)
+	if len(a.polls) > 0 {
+		s.relatePolls()
+	}
 	for q := range s.queuesOf(a) {
-		if len(a.polls) > 0 {
-			q.pollers[a] = struct{}{}
-		}
 		s.rethink(q)
 	}
 }
@@ -71,7 +73,7 @@ func (s *Scheduler) rethink(q *queue) {
 }
 
 func (s *Scheduler) dropAgent(a *agent) {
-	for q := range s.queuesOf(a) {
+	for _, q := range s.queues {
 		delete(q.pollers, a)
 	}
 	for _, p := range a.polls {
@@ -93,16 +95,20 @@ func (s *Scheduler) queuesOf(a *agent) func(yield func(*queue) bool) {
 	}
 }
 
-func (a *agent) stopPolling(q *queue) { delete(q.pollers, a) }
-
 func (a *agent) seen(now int64) { a.lastSeen.Store(now) }
 
 func (a *agent) hold(t *task) {
+	if a.held[t.id] == nil && t.queue.durable() {
+		a.heldDurable++
+	}
 	a.held[t.id] = t
 	a.inFlight.Store(int64(len(a.held)))
 }
 
 func (a *agent) letGo(t *task) {
+	if a.held[t.id] != nil && t.queue.durable() {
+		a.heldDurable--
+	}
 	delete(a.held, t.id)
 	a.inFlight.Store(int64(len(a.held)))
 }

@@ -28,6 +28,15 @@ func (s *Scheduler) PutQueue(ctx context.Context, name string, config vectord.Qu
 
 // DeleteQueue implements the server's Scheduler.
 func (s *Scheduler) DeleteQueue(ctx context.Context, name string, force bool) error {
+	s.mu.Lock()
+	live := 0
+	if q := s.queues[name]; q != nil {
+		live = q.waiting + q.counts[vectord.TaskRunning]
+	}
+	s.mu.Unlock()
+	if live > 0 && !force {
+		return notEmpty(name, live)
+	}
 	_, err := s.propose(ctx, encodeJSON(commandDeleteQueue, deleteQueue{name, force}))
 	return err
 }
@@ -68,12 +77,16 @@ func (s *Scheduler) Submit(ctx context.Context, queue string, tasks []vectord.Ne
 func (s *Scheduler) refuseAll(queue string, tasks []vectord.NewTask) []vectord.Submitted {
 	s.mu.Lock()
 	q := s.queues[queue]
-	full := q != nil && q.config.DropPolicy == vectord.RejectNew && q.waiting >= q.config.MaxDepth+q.config.MaxOverflow
+	most := 0
+	if q != nil {
+		most = q.config.MaxDepth + q.config.MaxOverflow
+	}
+	full := q != nil && q.config.DropPolicy == vectord.RejectNew && q.waiting >= most
 	s.mu.Unlock()
 	if !full || slices.ContainsFunc(tasks, func(n vectord.NewTask) bool { return n.IdempotencyKey != "" }) {
 		return nil
 	}
-	err := queueFull(queue, q.config.MaxDepth+q.config.MaxOverflow)
+	err := queueFull(queue, most)
 	out := make([]vectord.Submitted, len(tasks))
 	for i := range out {
 		out[i].Err = err
@@ -93,9 +106,9 @@ func (s *Scheduler) submit(ctx context.Context, c *submit) ([]vectord.Submitted,
 	s.mu.Unlock()
 	if inMemory {
 		var value any
-		var err error
-		s.inMemory(func(x *tx) { value, _, err = x.submit(c) })
-		if err != nil {
+		var refusal, err error
+		s.inMemory(func(x *tx) { value, refusal, err = x.submit(c) })
+		if err = cmp.Or(err, refusal); err != nil {
 			return nil, err
 		}
 		return value.([]vectord.Submitted), nil
@@ -205,15 +218,27 @@ func (s *Scheduler) Call(ctx context.Context, calls []vectord.TaskCall) ([]vecto
 	out := make([]vectord.CallOutcome, len(calls))
 	var durable, volatile []call
 	var places, volatilePlaces []int
+	numbered := numbersMax
 	for i := range calls {
 		if out[i].Err = calls[i].Check(); out[i].Err != nil {
 			continue
 		}
 		c, err := s.prepareCall(ctx, &calls[i])
+		followUps := 0
+		for j := range c.submits {
+			followUps += len(c.submits[j].tasks)
+		}
+		if err == nil && followUps > numbered {
+			err = vectord.Errorf(vectord.KindTooLarge, "tasks: more than %d of them come with the completions of one request", numbersMax)
+			if c.release != nil {
+				c.release()
+			}
+		}
 		if err != nil {
 			out[i].Err = err
 			continue
 		}
+		numbered -= followUps
 		if c.release != nil { // it goes alone: another one of these calls may wait for what it has locked
 			if out[i], err = s.callAlone(ctx, &c); err != nil {
 				return nil, err
@@ -395,12 +420,13 @@ func (s *Scheduler) Redrive(ctx context.Context, queue string, ids []vectord.Tas
 func (s *Scheduler) redrive(ctx context.Context, queue string, ids []vectord.TaskID) (n int, err error) {
 	s.mu.Lock()
 	q := s.queues[queue]
+	durable := q != nil && q.durable()
 	s.mu.Unlock()
 	if q == nil {
 		return 0, noQueue(queue)
 	}
 	var value any
-	if q.durable() {
+	if durable {
 		value, err = s.propose(ctx, encodeJSON(commandRedrive, redrive{queue, ids}))
 	} else {
 		s.inMemory(func(x *tx) { value, _, err = x.redrive(redrive{queue, ids}) })

@@ -22,7 +22,10 @@ type tx struct {
 }
 
 // Things that one command numbers are told apart by so many bits below its index.
-const ordinalBits = 16
+const (
+	ordinalBits = 16
+	numbersMax  = 1<<ordinalBits - 1
+)
 
 func (x *tx) number() uint64 {
 	if x.batch == nil {
@@ -39,7 +42,7 @@ func (s *Scheduler) Apply(b *storage.Batch, e vectord.Entry, command []byte, wri
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastTime = max(s.lastTime, e.Time)
+	s.lastTime = max(s.lastTime, e.Time) // and not the time of what is in memory only, which no other replica knows
 	x := &tx{s: s, batch: b, index: e.Index, now: s.lastTime, write: write}
 	if commandKind(command[0]) != commandElected { // which extends what would end otherwise
 		if err := x.advance(&s.timers); err != nil {
@@ -163,7 +166,7 @@ func (s *Scheduler) ordered(want func(*task) bool) (tasks []*task) {
 
 // save writes the header of a task that is not terminal and sets its timer.
 func (x *tx) save(t *task) {
-	if x.batch != nil {
+	if t.queue.durable() {
 		x.batch.PutRow(tableHeader, t.id[:], appendHeader(nil, t.queue.id, t.seq, &t.header))
 		x.s.timers.set(t)
 	} else {
@@ -183,7 +186,7 @@ func (x *tx) set(t *task, status vectord.TaskStatus) {
 		t.leaseExpires, t.cancelBy = 0, 0
 	}
 	if before == vectord.TaskQueued {
-		q.queued[t.priority()].remove(t)
+		q.queued[t.priority()].Delete(t.seq)
 		x.s.dequeue(t)
 	}
 	if before != 0 {
@@ -198,7 +201,7 @@ func (x *tx) set(t *task, status vectord.TaskStatus) {
 		q.waiting++
 	}
 	if status == vectord.TaskQueued {
-		q.queued[t.priority()].push(t)
+		q.queued[t.priority()].Set(t.seq, t)
 		x.s.enqueue(t, x.now)
 	}
 }
@@ -227,16 +230,17 @@ func (x *tx) end(t *task, status vectord.TaskStatus, failure *vectord.TaskError)
 	}
 	x.set(t, status)
 	t.runAt = 0
-	if x.batch != nil {
+	if q.durable() {
 		x.batch.PutRow(tableHeader, t.id[:], appendHeader(nil, q.id, t.seq, &t.header))
 		s.timers.remove(t)
+		s.ended = append(s.ended, t.id)
 	} else {
 		s.volatile.timers.remove(t)
 		s.volatile.keep(s, t)
+		s.volatile.ended = append(s.volatile.ended, t.id)
 	}
 	delete(s.tasks, t.id)
 	s.states.release(t.new.StateRefs, x.now)
-	s.ended = append(s.ended, t.id)
 	x.event(t, status.String())
 	s.metrics.ended(t)
 
@@ -323,9 +327,9 @@ func backoff(b vectord.Backoff, id vectord.TaskID, attempt, series int) int64 {
 
 // submit takes tasks in. One that is refused does not hinder the others.
 func (x *tx) submit(c *submit) (value any, refusal, err error) {
-	q, err := x.queueFor(c)
-	if err != nil {
-		return nil, nil, err
+	q, refusal, err := x.queueFor(c)
+	if refusal != nil || err != nil {
+		return nil, refusal, err
 	}
 	out := make([]vectord.Submitted, len(c.tasks))
 	for i := range c.tasks {
@@ -337,25 +341,47 @@ func (x *tx) submit(c *submit) (value any, refusal, err error) {
 }
 
 // queueFor returns the queue that tasks are for, which is made if there is none.
-func (x *tx) queueFor(c *submit) (*queue, error) {
+func (x *tx) queueFor(c *submit) (q *queue, refusal, err error) {
+	config, refusal, err := x.configFor(c)
+	if refusal != nil || err != nil {
+		return nil, refusal, err
+	}
 	if q := x.s.queues[c.queue]; q != nil {
-		return q, nil
+		return q, nil, nil
 	}
-	var config vectord.QueueConfig
-	if err := json.Unmarshal(c.config, &config); err != nil {
-		return nil, err
+	q, err = x.newQueue(c.queue, config)
+	return q, nil, err
+}
+
+// configFor returns how the queue that tasks are for is run, or would be, or why they cannot go there: it may have been deleted
+// or replaced since the command was made.
+func (x *tx) configFor(c *submit) (config vectord.QueueConfig, refusal, err error) {
+	if q := x.s.queues[c.queue]; q != nil {
+		config = q.config
+	} else if len(c.config) == 0 {
+		return config, noQueue(c.queue), nil
+	} else if err := json.Unmarshal(c.config, &config); err != nil {
+		return config, nil, err
 	}
-	return x.newQueue(c.queue, config)
+	if durable := config.Durability != vectord.InMemory; durable != (x.batch != nil) {
+		return config, vectord.Errorf(vectord.KindConflict, "queue %q is %q, which it was not before", c.queue, config.Durability), nil
+	}
+	return config, nil, nil
 }
 
 func (x *tx) newQueue(name string, config vectord.QueueConfig) (*queue, error) {
 	q := &queue{id: x.s.nextQueue, name: name, config: config, size: config.Routing.VectorSize}
 	x.s.addQueue(q)
+	x.saveCounter(counterQueues, uint64(q.id))
 	return q, x.saveQueue(q)
 }
 
 func (x *tx) saveQueue(q *queue) error {
-	row, err := json.Marshal(queueRow{q.id, q.name, q.size, q.config})
+	size := q.size
+	if !q.durable() {
+		size = q.config.Routing.VectorSize // what its tasks have is in no log
+	}
+	row, err := json.Marshal(queueRow{q.id, q.name, size, q.config})
 	if err == nil && x.batch != nil {
 		x.batch.PutRow(tableQueue, queueKey(q.id), row)
 	}
@@ -380,6 +406,9 @@ func (x *tx) submitOne(q *queue, c *submission) (vectord.Submitted, error) {
 	}
 	if victim != nil {
 		if err := x.end(victim, vectord.TaskFailed, &vectord.TaskError{Code: vectord.ErrorEvicted, Message: "made room for task " + c.id.String()}); err != nil {
+			return vectord.Submitted{}, err
+		}
+		if open, failed, _, err = x.dependencies(q, &c.new); err != nil { // the victim may be one of them
 			return vectord.Submitted{}, err
 		}
 	}
@@ -463,8 +492,8 @@ func (x *tx) admit(q *queue, c *submission, pending int) (victim *task, refusal 
 	if q.config.DropPolicy == vectord.EvictLowest && pending == 0 {
 		newcomer := task{new: c.new}
 		for p := range newcomer.priority() {
-			if victim := q.queued[p].youngest; victim != nil {
-				return victim, nil
+			if _, youngest, ok := q.queued[p].Max(); ok {
+				return youngest, nil
 			}
 		}
 	}
@@ -497,10 +526,10 @@ func (x *tx) dependencies(q *queue, n *vectord.NewTask) (open []vectord.TaskID, 
 
 // terminal returns the header of a terminal task, nil if there is none.
 func (x *tx) terminal(q *queue, id vectord.TaskID) (*header, error) {
-	if t := x.s.volatile.done[id]; t != nil {
-		return &t.header, nil
-	}
 	if x.batch == nil {
+		if t := x.s.volatile.done[id]; t != nil {
+			return &t.header, nil
+		}
 		return x.s.storedHeader(x.s.store.Reader, id)
 	}
 	return x.s.storedHeader(x.batch.Reader, id)
@@ -534,7 +563,7 @@ func (x *tx) grant(g *grant) (value any, refusal, err error) {
 			out[i].err = noAgent(g.agent)
 		case t == nil || t.status != vectord.TaskQueued:
 			out[i].err = vectord.Errorf(vectord.KindConflict, "task %s is not queued any more", l.id)
-		case len(a.held) >= a.config.Capacity:
+		case x.heldBy(a) >= a.config.Capacity:
 			out[i].err = vectord.Errorf(vectord.KindConflict, "agent %s is at capacity", g.agent)
 		default:
 			x.lease(t, a, l)
@@ -542,6 +571,14 @@ func (x *tx) grant(g *grant) (value any, refusal, err error) {
 		}
 	}
 	return out, nil, nil
+}
+
+// heldBy returns how many leases of an agent count against its capacity: all that it has, but for the log those that are in it.
+func (x *tx) heldBy(a *agent) int {
+	if x.batch != nil {
+		return a.heldDurable
+	}
+	return len(a.held)
 }
 
 func (x *tx) lease(t *task, a *agent, l granted) {
@@ -555,11 +592,11 @@ func (x *tx) lease(t *task, a *agent, l granted) {
 	a.hold(t)
 	t.queue.hold(t)
 	x.save(t)
-	if x.batch != nil && len(l.decision) > 0 {
-		x.batch.PutRow(tableDecision, decisionKey(t.id, t.attempt), l.decision)
-	}
-	if x.batch == nil {
+	switch {
+	case !t.queue.durable():
 		x.s.volatile.decide(t, l.decision)
+	case len(l.decision) > 0:
+		x.batch.PutRow(tableDecision, decisionKey(t.id, t.attempt), l.decision)
 	}
 	x.event(t, "leased")
 }
@@ -616,6 +653,10 @@ func (x *tx) call(c *call) (vectord.CallOutcome, error) {
 		x.save(t)
 		return vectord.CallOutcome{Status: t.status, LeaseExpiresAt: vectord.Timestamp(t.leaseExpires), CancelRequested: t.cancelBy != 0}, nil
 	case vectord.CallRequestInput:
+		if t.cancelBy != 0 {
+			err := x.end(t, vectord.TaskCancelled, nil)
+			return vectord.CallOutcome{Status: t.status}, err
+		}
 		t.series-- // the attempt goes on
 		t.inputRequest, t.inputAnswer = bytes.Clone(c.Request), nil
 		t.preferred = t.agent
@@ -651,7 +692,10 @@ func (x *tx) complete(t *task, c *call) (vectord.CallOutcome, error) {
 	}
 	out := vectord.CallOutcome{Status: t.status}
 	for i := range c.submits {
-		q, err := x.queueFor(&c.submits[i])
+		q, refusal, err := x.queueFor(&c.submits[i])
+		if err == nil && refusal != nil {
+			err = fmt.Errorf("queue of follow-up tasks was checked, and refused: %w", refusal)
+		}
 		if err != nil {
 			return out, err
 		}
@@ -672,16 +716,19 @@ func (x *tx) complete(t *task, c *call) (vectord.CallOutcome, error) {
 // checkEffects returns why follow-up tasks would be refused, all of which come in together or not at all.
 func (x *tx) checkEffects(c *call) (refusal, err error) {
 	for i := range c.submits {
+		config, refusal, err := x.configFor(&c.submits[i])
+		switch {
+		case err != nil:
+			return nil, err
+		case vectord.KindOf(refusal) == vectord.KindConflict:
+			return vectord.Errorf(vectord.KindInvalid, "tasks: queue %q is %q, the completed task's is not", c.submits[i].queue, config.Durability), nil
+		case refusal != nil:
+			return refusal, nil
+		}
 		q := x.s.queues[c.submits[i].queue]
 		sizes := 0
 		if q == nil {
-			q = &queue{name: c.submits[i].queue}
-			if err := json.Unmarshal(c.submits[i].config, &q.config); err != nil {
-				return nil, err
-			}
-		}
-		if x.batch != nil && !q.durable() {
-			return vectord.Errorf(vectord.KindInvalid, "tasks: queue %q is in memory only, the completed task is not", q.name), nil
+			q = &queue{name: c.submits[i].queue, config: config}
 		}
 		keys := map[[16]byte]uint64{}
 		for j := range c.submits[i].tasks {

@@ -82,7 +82,7 @@ func (s *Scheduler) reserve(p *poll, t *task, d *vectord.Decision, now int64) {
 	p.agent.reserved++
 	s.turns++
 	p.agent.turn, p.agent.idleAt = s.turns, now
-	p.chosen = append(p.chosen, choice{t, d})
+	p.chosen, t.chosenBy = append(p.chosen, choice{t, d}), p
 	s.metrics.assigned(now - t.readyAt)
 }
 
@@ -91,6 +91,10 @@ func (s *Scheduler) unreserve(p *poll, t *task) {
 	t.queue.reserved--
 	t.queue.letGo(t)
 	p.agent.reserved--
+	if t.chosenBy != p { // it was granted, came back, and goes to another poll by now
+		return
+	}
+	t.chosenBy = nil
 	if t.status == vectord.TaskQueued && t.lane == nil && s.tasks[t.id] == t {
 		t.queue.ready.push(t)
 		t.fresh = true
@@ -104,6 +108,7 @@ func (s *Scheduler) collect(p *poll) {
 	if p.room() <= 0 || p.agent.status(now) == vectord.AgentDraining {
 		return
 	}
+	p.agent.firstQueue = (p.agent.firstQueue + 1) % len(p.agent.config.Queues)
 	for q := range s.sources(p) {
 		if p.room() <= 0 {
 			return
@@ -153,8 +158,9 @@ func (s *Scheduler) decide(t *task, a *agent, began time.Time) *vectord.Decision
 func (s *Scheduler) sources(p *poll) func(yield func(*queue) bool) {
 	return func(yield func(*queue) bool) {
 		names := p.agent.config.Queues
+		first := p.agent.firstQueue
 		for i := range names {
-			q := s.queues[names[(i+int(s.turns))%len(names)]]
+			q := s.queues[names[(i+first)%len(names)]]
 			if q == nil || p.only != nil && p.only != q {
 				continue
 			}
@@ -181,6 +187,21 @@ func (s *Scheduler) relateFallbacks() {
 	for _, q := range s.queues {
 		if f := q.config.Routing.Fallback; f != "wait" && f != "any" && f != "reject" {
 			s.fallbacks[f] = append(s.fallbacks[f], q)
+		}
+	}
+	s.relatePolls()
+}
+
+// relatePolls notes anew which agents wait for tasks of which queues, after a change of these or of what agents serve.
+func (s *Scheduler) relatePolls() {
+	for _, q := range s.queues {
+		clear(q.pollers)
+	}
+	for _, a := range s.agents {
+		for _, p := range a.polls {
+			for q := range s.sources(p) {
+				q.pollers[a] = struct{}{}
+			}
 		}
 	}
 }
@@ -423,6 +444,7 @@ func (s *Scheduler) poll(ctx context.Context, r *vectord.LeaseRequest) (*poll, e
 // grantAll has the chosen tasks leased and returns those that were.
 func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]vectord.Task, error) {
 	durable, volatile := grant{agent: p.agent.id}, grant{agent: p.agent.id}
+	s.mu.Lock() // of the queues' configurations
 	for _, c := range p.chosen {
 		l := granted{id: c.task.id, leaseSeconds: leaseSeconds}
 		if l.leaseSeconds == 0 {
@@ -437,6 +459,7 @@ func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]
 			volatile.leases = append(volatile.leases, l)
 		}
 	}
+	s.mu.Unlock()
 	var out []vectord.Task
 	var errs []error
 	if len(volatile.leases) > 0 {
@@ -485,12 +508,17 @@ func (s *Scheduler) leased(out []vectord.Task, value any) []vectord.Task {
 // inMemory applies something to tasks that are in memory only.
 func (s *Scheduler) inMemory(apply func(x *tx)) {
 	s.mu.Lock()
-	s.lastTime = max(s.lastTime, s.now())
-	apply(&tx{s: s, now: s.lastTime})
-	ended := s.takeEnded()
+	s.volatile.time = max(s.volatile.time, s.lastTime, s.now())
+	apply(&tx{s: s, now: s.volatile.time})
+	ended := s.volatile.takeEnded()
 	pending := len(s.fresh) > 0 || len(s.freedAgents) > 0
+	_, due := s.volatile.timers.next()
+	sooner := due != 0 && (s.volatile.driven == 0 || due < s.volatile.driven)
 	s.mu.Unlock()
 	s.announce(ended)
+	if sooner {
+		s.wakeDriver()
+	}
 	if pending {
 		s.kick()
 	}

@@ -19,7 +19,8 @@ const (
 // drive has happen what is due: by a command that brings the time, or in memory.
 func (s *Scheduler) drive() {
 	for s.stop.Err() == nil {
-		if _, err := s.propose(s.stop, []byte{byte(commandElected)}); err == nil {
+		if r, err := s.log.Propose(s.stop, []byte{byte(commandElected)}); err == nil && r.Err == nil {
+			close(s.elected)
 			break
 		}
 		s.pause(retryProposal)
@@ -29,7 +30,7 @@ func (s *Scheduler) drive() {
 		now := s.now()
 		_, due := s.timers.next()
 		_, volatile := s.volatile.timers.next()
-		s.driven = due
+		s.driven, s.volatile.driven = due, volatile
 		s.mu.Unlock()
 		if volatile != 0 && volatile <= now {
 			s.inMemory(func(x *tx) {
@@ -52,6 +53,14 @@ func (s *Scheduler) drive() {
 			}
 		}
 		s.pause(wait)
+	}
+}
+
+// wakeDriver has the driver look at the timers.
+func (s *Scheduler) wakeDriver() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
 }
 

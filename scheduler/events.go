@@ -113,10 +113,10 @@ func (s *Scheduler) Events(ctx context.Context, queue string, task vectord.TaskI
 	}
 }
 
-// takeEnded returns the tasks that have ended since it was called last.
-func (s *Scheduler) takeEnded() []vectord.TaskID {
-	ended := s.ended
-	s.ended = nil
+// takeEnded returns the tasks that are in memory only and have ended since it was called last.
+func (v *volatile) takeEnded() []vectord.TaskID {
+	ended := v.ended
+	v.ended = nil
 	return ended
 }
 
@@ -139,7 +139,8 @@ func (s *Scheduler) announce(ended []vectord.TaskID) {
 // Committed is called when what was applied since the last call is visible. What it returns is called when that is durable.
 func (s *Scheduler) Committed() (durable func()) {
 	s.mu.Lock()
-	ended := s.takeEnded()
+	ended := append(s.ended, s.volatile.takeEnded()...)
+	s.ended = nil
 	pending := len(s.fresh) > 0 || len(s.freedAgents) > 0
 	_, due := s.timers.next()
 	sooner := due != 0 && (s.driven == 0 || due < s.driven)
@@ -148,10 +149,7 @@ func (s *Scheduler) Committed() (durable func()) {
 		s.kick()
 	}
 	if sooner {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.wakeDriver()
 	}
 	return func() { s.announce(ended) }
 }

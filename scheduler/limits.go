@@ -67,15 +67,13 @@ func (q *queue) limitsKeys() bool {
 }
 
 // hold and letGo count leases; reserved ones count from the reservation on.
-func (q *queue) hold(t *task) {
-	if q.limitsKeys() {
-		q.key(t.new.FairnessKey).inFlight++
-	}
-}
+// They are counted while nothing is limited too, as there may be a limit by the time at which they end.
+func (q *queue) hold(t *task) { q.key(t.new.FairnessKey).inFlight++ }
 
 func (q *queue) letGo(t *task) {
-	if k := q.keys[t.new.FairnessKey]; k != nil && k.inFlight > 0 {
-		k.inFlight--
+	k := q.keys[t.new.FairnessKey]
+	if k.inFlight--; k.inFlight == 0 && !q.limitsKeys() {
+		delete(q.keys, t.new.FairnessKey)
 	}
 }
 

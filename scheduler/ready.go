@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"slices"
 
 	"github.com/vectord/vectord"
@@ -10,9 +11,9 @@ import (
 
 // ready are the queued tasks of a queue that nobody was given yet, in the order in which they should go.
 //
-// Priority decides first, raised by one for every aging interval that the oldest task of a level has waited. Within a
-// level the fairness keys share what is leased by their weights (start-time fair queueing: Goyal, Vin and Cheng, 1996):
-// each key's lane has a pass that grows by 1/weight with each task, and the lane with the least goes next; a lane that was
+// Priority decides first, raised by one for every aging interval that the oldest task of a level has waited, of those that are
+// first in their lanes and were not passed over. Within a level the fairness keys share what is leased by their weights
+// (start-time fair queueing: Goyal, Vin and Cheng, 1996): each key's lane has a pass that grows by 1/weight with each task, and the lane with the least goes next; a lane that was
 // empty begins where the others are. Within a lane the tasks go in the order in which they were submitted.
 type ready struct {
 	levels [vectord.MaxPriority + 1]level
@@ -127,29 +128,27 @@ func (r *ready) walk(now, agingMillis int64, limit int, fn func(*task) verdict) 
 	if r.count == 0 {
 		return
 	}
-	type ranked struct {
-		level     *level
-		effective int64
-		oldest    int64
-	}
-	order := make([]ranked, 0, len(r.levels))
+	var levels []*levelWalk
 	for i := range r.levels {
-		oldest, ok := r.levels[i].oldest()
-		if !ok {
-			continue
+		if w := r.levels[i].begin(int64(i)); len(w.heads) > 0 {
+			levels = append(levels, w)
 		}
-		rank := ranked{&r.levels[i], int64(i), oldest}
-		if agingMillis > 0 {
-			rank.effective += max(now-oldest, 0) / agingMillis
-		}
-		order = append(order, rank)
 	}
-	slices.SortFunc(order, func(a, b ranked) int {
-		return cmp.Or(cmp.Compare(b.effective, a.effective), cmp.Compare(a.oldest, b.oldest))
-	})
-	for _, rank := range order {
-		if !rank.level.walk(r, &limit, fn) {
+	effective := func(w *levelWalk) int64 {
+		if agingMillis <= 0 {
+			return w.priority
+		}
+		return w.priority + max(now-w.oldest, 0)/agingMillis
+	}
+	for ; len(levels) > 0 && limit > 0; limit-- {
+		best := slices.MinFunc(levels, func(a, b *levelWalk) int {
+			return cmp.Or(cmp.Compare(effective(b), effective(a)), cmp.Compare(a.oldest, b.oldest))
+		})
+		if !best.show(fn) {
 			return
+		}
+		if len(best.heads) == 0 {
+			levels = slices.Delete(levels, slices.Index(levels, best), slices.Index(levels, best)+1)
 		}
 	}
 }
@@ -184,40 +183,64 @@ func (c *cursors) Pop() any {
 	return last
 }
 
-// walk shows the tasks of a level and reports whether it goes on with the next.
-func (l *level) walk(r *ready, limit *int, fn func(*task) verdict) bool {
-	var heads cursors
+// levelWalk is how far a walk has come in a level.
+type levelWalk struct {
+	level    *level
+	priority int64
+	heads    cursors
+	// oldest is the least readyAt of the heads: the age of what was shown and left raises nothing behind it.
+	oldest int64
+}
+
+func (l *level) begin(priority int64) *levelWalk {
+	w := &levelWalk{level: l, priority: priority, oldest: math.MaxInt64}
 	for _, ln := range l.lanes {
 		if ln.first != nil {
-			heads = append(heads, cursor{ln, ln.first})
+			w.heads = append(w.heads, cursor{ln, ln.first})
+			w.oldest = min(w.oldest, ln.first.readyAt)
 		}
 	}
-	heap.Init(&heads)
-	for len(heads) > 0 {
-		if *limit == 0 {
-			return false
+	heap.Init(&w.heads)
+	return w
+}
+
+// show shows the next task of a level and reports whether the walk goes on.
+func (w *levelWalk) show(fn func(*task) verdict) bool {
+	l, head := w.level, &w.heads[0]
+	t := head.next
+	readyAt := t.readyAt
+	head.next = t.next // t may be taken out
+	ln, pass := head.lane, head.lane.pass
+	switch fn(t) {
+	case take:
+		weight := t.new.FairnessWeight
+		if weight == 0 {
+			weight = 1
 		}
-		*limit--
-		head := &heads[0]
-		t := head.next
-		head.next = t.next // t may be taken out
-		ln, pass := head.lane, head.lane.pass
-		switch fn(t) {
-		case take:
-			weight := t.new.FairnessWeight
-			if weight == 0 {
-				weight = 1
-			}
-			ln.pass = pass + 1/weight
-			l.pass = max(l.pass, pass)
-		case stop:
-			return false
-		}
-		if head.next == nil {
-			heap.Pop(&heads)
-		} else {
-			heap.Fix(&heads, 0)
-		}
+		ln.pass = pass + 1/weight
+		l.pass = max(l.pass, pass)
+	case stop:
+		return false
+	}
+	if head.next == nil {
+		heap.Pop(&w.heads)
+	} else {
+		w.oldest = min(w.oldest, head.next.readyAt)
+		heap.Fix(&w.heads, 0)
+	}
+	if readyAt == w.oldest {
+		w.findOldest()
 	}
 	return true
+}
+
+// findOldest finds the oldest head, which is not older than it was before.
+func (w *levelWalk) findOldest() {
+	before := w.oldest
+	w.oldest = math.MaxInt64
+	for i := range w.heads {
+		if w.oldest = min(w.oldest, w.heads[i].next.readyAt); w.oldest == before {
+			return
+		}
+	}
 }

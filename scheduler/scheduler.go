@@ -14,15 +14,16 @@ package scheduler
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tidwall/btree"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/storage"
@@ -78,9 +79,9 @@ type Scheduler struct {
 	volatile   volatile
 	events     events
 	waiters    map[vectord.TaskID][]chan struct{} // for the end of a task
-	ended      []vectord.TaskID                   // since the last Committed
+	ended      []vectord.TaskID                   // durable tasks, since the last Committed
 	fresh      map[*queue]struct{}                // that have tasks to be dispatched
-	lastTime   int64                              // of the machine
+	lastTime   int64                              // of the log
 	driven     int64                              // when the driver will look at the timers; 0: not soon
 
 	// What follows is the dispatcher's.
@@ -88,6 +89,7 @@ type Scheduler struct {
 	fallbacks   map[string][]*queue // queues by what they fall back to
 	turns       uint64              // tasks chosen so far
 
+	elected      chan struct{}            // closed once leases from before may run their full time
 	registry     atomic.Pointer[registry] // nil: agents or queues have changed
 	wake         chan struct{}            // the driver shall look at the timers again
 	dispatchWake chan struct{}            // the dispatcher shall look at what is fresh
@@ -103,9 +105,9 @@ type queue struct {
 	config vectord.QueueConfig
 	size   int // components of its tasks' vectors, 0 before the first
 
-	waiting int                            // tasks that are neither running nor terminal
-	counts  [vectord.TaskCancelled + 1]int // tasks by status; of terminal ones, those since the start
-	queued  [vectord.MaxPriority + 1]queuedList
+	waiting int                                               // tasks that are neither running nor terminal
+	counts  [vectord.TaskCancelled + 1]int                    // tasks by status; of terminal ones, those since the start
+	queued  [vectord.MaxPriority + 1]btree.Map[uint64, *task] // the queued tasks by priority and in their order
 
 	// What follows is the dispatcher's.
 	ready    ready
@@ -118,33 +120,6 @@ type queue struct {
 
 func (q *queue) durable() bool { return q.config.Durability != vectord.InMemory }
 
-// queuedList are the queued tasks of one priority, in the order in which they were queued.
-type queuedList struct{ oldest, youngest *task }
-
-func (l *queuedList) push(t *task) {
-	t.older, t.younger = l.youngest, nil
-	if l.youngest == nil {
-		l.oldest = t
-	} else {
-		l.youngest.younger = t
-	}
-	l.youngest = t
-}
-
-func (l *queuedList) remove(t *task) {
-	if t.older == nil {
-		l.oldest = t.younger
-	} else {
-		t.older.younger = t.younger
-	}
-	if t.younger == nil {
-		l.youngest = t.older
-	} else {
-		t.younger.older = t.older
-	}
-	t.older, t.younger = nil, nil
-}
-
 // The tables of the rows.
 const (
 	tableBody     = 'b' // task → what it was submitted with
@@ -155,6 +130,7 @@ const (
 	tableDecision = 'd' // task, attempt → why it went where it did
 	tableState    = 's' // key → state without its value
 	tableValue    = 'v' // key, number → a piece of a state's value
+	tableCounter  = 'n' // what is counted → the last number given
 )
 
 // Open loads what storage has.
@@ -169,7 +145,7 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 	s := &Scheduler{store: store, o: o, now: o.Now, queues: map[string]*queue{}, queueByID: map[uint32]*queue{}, nextQueue: 1,
 		tasks: map[vectord.TaskID]*task{}, dependents: map[vectord.TaskID][]*task{}, agents: map[string]*agent{},
 		waiters: map[vectord.TaskID][]chan struct{}{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1),
-		freedAgents: map[*agent]struct{}{}, dispatchWake: make(chan struct{}, 1)}
+		freedAgents: map[*agent]struct{}{}, elected: make(chan struct{}), dispatchWake: make(chan struct{}, 1)}
 	s.stop, s.cancel = context.WithCancel(context.Background())
 	s.volatile.init(s.now())
 	s.states.init()
@@ -203,10 +179,18 @@ func (s *Scheduler) Stopping() <-chan struct{} { return s.stop.Done() }
 // Interrupt ends waiting calls, so that a server can shut down.
 func (s *Scheduler) Interrupt() { s.cancel() }
 
-// propose sends a command to the log and returns what applying it gave.
+// propose sends a command to the log and returns what applying it gave. None comes before the one that lets leases run their
+// full time: with the time of any other they would end.
 func (s *Scheduler) propose(ctx context.Context, command []byte) (any, error) {
 	if s.log == nil {
 		return nil, vectord.Errorf(vectord.KindClosed, "the server is starting")
+	}
+	select {
+	case <-s.elected:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.stop.Done():
+		return nil, vectord.Errorf(vectord.KindClosed, "the server is stopping")
 	}
 	r, err := s.log.Propose(ctx, command)
 	if err != nil {
@@ -229,12 +213,36 @@ func (s *Scheduler) load() error {
 		err = s.store.ScanRows(tableAgent, nil, s.loadAgent)
 	}
 	if err == nil {
+		err = s.store.ScanRows(tableCounter, nil, s.loadCounter)
+	}
+	if err == nil {
 		err = s.loadTasks()
 	}
 	if err == nil {
 		err = s.states.load(s.store)
 	}
 	return err
+}
+
+// The counters have rows, so that the number of what was deleted is not given again after a restart.
+const (
+	counterQueues = "queues"
+	counterAgents = "agents"
+)
+
+func (x *tx) saveCounter(name string, last uint64) {
+	x.batch.PutRow(tableCounter, []byte(name), binary.AppendUvarint(nil, last))
+}
+
+func (s *Scheduler) loadCounter(key, row []byte) (bool, error) {
+	r := reader{b: row}
+	switch last := r.uint(); string(key) {
+	case counterQueues:
+		s.nextQueue = max(s.nextQueue, uint32(last)+1)
+	case counterAgents:
+		s.nextAgent = max(s.nextAgent, last)
+	}
+	return true, r.end()
 }
 
 type queueRow struct {
@@ -251,11 +259,6 @@ func (s *Scheduler) addQueue(q *queue) {
 	s.nextQueue = max(s.nextQueue, q.id+1)
 	s.registry.Store(nil)
 	s.relateFallbacks()
-	for _, a := range s.agents {
-		if len(a.polls) > 0 && slices.Contains(a.config.Queues, q.name) {
-			q.pollers[a] = struct{}{}
-		}
-	}
 }
 
 // loadTasks brings up the tasks: every header that is not terminal, with its body, in the order of submission.
@@ -312,6 +315,7 @@ func (s *Scheduler) adopt(t *task) {
 	}
 	switch t.status {
 	case vectord.TaskQueued:
+		q.queued[t.priority()].Set(t.seq, t)
 		s.enqueue(t, t.updated)
 	case vectord.TaskBlocked:
 		for _, parent := range t.new.DependsOn {

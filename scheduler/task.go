@@ -26,11 +26,11 @@ type task struct {
 	timer            int   // its place in the timers, -1 for none
 	lane             *lane // in which it waits to be leased, nil if it does not
 	prev, next       *task // in the lane
-	older, younger   *task // in its queue's list of queued tasks of its priority
 
 	// What follows is the dispatcher's.
 	routed   bool
 	fresh    bool    // queued since the last dispatch
+	chosenBy *poll   // last; it puts the task back if nobody else has chosen it since
 	best     float64 // similarity of the nearest agent
 	steps    int     // by which the margin was widened
 	widenAt  int64
