@@ -418,7 +418,7 @@ func (x *tx) submitOne(q *queue, c *submission) (vectord.Submitted, error) {
 			return vectord.Submitted{}, err
 		}
 	}
-	t := &task{id: c.id, queue: q, seq: x.number(), new: c.new, timer: -1}
+	t := &task{id: c.id, queue: q, seq: x.number(), new: c.new, size: len(c.body), timer: -1}
 	t.created = x.now
 	x.s.tasks[t.id] = t
 	x.s.states.refer(t.new.StateRefs)

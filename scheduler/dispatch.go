@@ -21,12 +21,16 @@ const (
 	rethinkEvery = 25 * time.Millisecond
 )
 
+// leaseBytesMax bounds what the tasks of one lease were submitted with together, unless a single one has more.
+const leaseBytesMax = 16 << 20
+
 // poll is a call of Lease that wants tasks. The scheduler's mu guards it.
 type poll struct {
 	agent   *agent
 	only    *queue // nil: all that the agent serves
 	want    int
 	chosen  []choice
+	bytes   int           // of the bodies of the chosen tasks
 	filled  chan struct{} // gets one when something was chosen, or the poll has ended
 	waiting bool
 }
@@ -37,7 +41,12 @@ type choice struct {
 	decision *vectord.Decision // nil where there was no choice
 }
 
-func (p *poll) room() int { return min(p.want-len(p.chosen), p.agent.free()) }
+func (p *poll) room() int {
+	if p.bytes >= leaseBytesMax {
+		return 0
+	}
+	return min(p.want-len(p.chosen), p.agent.free())
+}
 
 // end wakes whoever waits.
 func (p *poll) end() {
@@ -83,6 +92,7 @@ func (s *Scheduler) reserve(p *poll, t *task, d *vectord.Decision, now int64) {
 	s.turns++
 	p.agent.turn, p.agent.idleAt = s.turns, now
 	p.chosen, t.chosenBy = append(p.chosen, choice{t, d}), p
+	p.bytes += t.size
 	s.metrics.assigned(now - t.readyAt)
 }
 

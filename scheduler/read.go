@@ -42,7 +42,7 @@ func (s *Scheduler) storedTask(r storage.Reader, id vectord.TaskID) (*task, erro
 	if err != nil || !ok {
 		return nil, err
 	}
-	t := &task{id: id, seq: seq, header: h, timer: -1, queue: s.queueByID[number]}
+	t := &task{id: id, seq: seq, header: h, size: len(body), timer: -1, queue: s.queueByID[number]}
 	if t.queue == nil {
 		t.queue = &queue{config: vectord.DefaultQueueConfig()} // it was deleted
 	}

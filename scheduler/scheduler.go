@@ -284,7 +284,7 @@ func (s *Scheduler) loadTasks() error {
 		if err != nil || !ok {
 			return false, fmt.Errorf("task %s: body (found: %t): %w", id, ok, err)
 		}
-		t := &task{id: id, queue: q, seq: seq, header: h, timer: -1}
+		t := &task{id: id, queue: q, seq: seq, header: h, size: len(body), timer: -1}
 		if t.new, err = decodeBody(body); err != nil {
 			return false, fmt.Errorf("task %s: %w", id, err)
 		}

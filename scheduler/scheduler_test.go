@@ -1,11 +1,15 @@
 package scheduler_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vectord/vectord"
@@ -405,5 +409,62 @@ func TestEffects(t *testing.T) {
 	must(t, err)
 	if done, err := s.Task(task.ID); err != nil || len(records) != 1 || memories != 1 || next.Queue != "next" || done.Status != vectord.TaskCompleted {
 		t.Errorf("after a restart: %d points, %d memories, %+v, %+v, %v", len(records), memories, next, done, err)
+	}
+}
+
+// TestLeaseBytes checks that one answer does not carry any number of large tasks.
+func TestLeaseBytes(t *testing.T) {
+	s := start(t)
+	register(t, s, "a", vectord.AgentConfig{Capacity: 100})
+	payload := json.RawMessage(`"` + strings.Repeat("x", 1<<20-2) + `"`)
+	for range 4 {
+		out, err := s.Submit(background, "q", slices.Repeat([]vectord.NewTask{{Payload: payload}}, 6))
+		must(t, err)
+		must(t, out[5].Err)
+	}
+	first, second := lease(t, s, "a", 100, 0), lease(t, s, "a", 100, 0)
+	if len(first) != 16 || len(second) != 8 {
+		t.Errorf("leases of %d and %d tasks", len(first), len(second))
+	}
+}
+
+// TestStateShared checks that agents that share a state get one buffer, that nothing is left of it when the last task has ended
+// and its time has passed, and that references count.
+func TestStateShared(t *testing.T) {
+	s := start(t)
+	const agents, size = 60, 1 << 20
+	_, err := s.PutState(background, "context", bytes.Repeat([]byte("c"), size), vectord.StateWrite{TTLSeconds: 3600})
+	must(t, err)
+	for i := range agents {
+		register(t, s, fmt.Sprint("a", i), vectord.AgentConfig{})
+		submit(t, s, "q", vectord.NewTask{StateRefs: []string{"context"}})
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	values := make([][]byte, agents)
+	held := make([]vectord.Task, agents)
+	for i := range agents {
+		held[i] = lease(t, s, fmt.Sprint("a", i), 1, 0)[0]
+		st, err := s.State(background, held[i].StateRefs[0], 0)
+		must(t, err)
+		values[i] = st.Value
+		if st.Refs != agents || len(st.Value) != size || &st.Value[0] != &values[0][0] {
+			t.Fatalf("agent %d: %d references, %d bytes, its own copy: %t", i, st.Refs, len(st.Value), &st.Value[0] != &values[0][0])
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 4*size {
+		t.Errorf("%d agents that share %d bytes took %d", agents, size, grown)
+	}
+	clear(values)
+	for i := range held {
+		complete(t, s, held[i], `1`)
+	}
+	st, err := s.State(background, "context", 0)
+	must(t, err)
+	if st.Refs != 0 {
+		t.Errorf("%d references after the last task", st.Refs)
 	}
 }

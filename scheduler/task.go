@@ -19,6 +19,7 @@ type task struct {
 	new   vectord.NewTask
 	// spilled says that the payload and the metadata are in the body's row only.
 	spilled bool
+	size    int // bytes of the body
 	header
 
 	// What follows is derived from the above.
