@@ -540,3 +540,21 @@ type instant struct{}
 func (instant) Apply(entries []vectord.Entry) ([]vectord.Result, func() error, error) {
 	return make([]vectord.Result, len(entries)), func() error { return nil }, nil
 }
+
+// TestClock checks that the log's clock goes on after the last entry, even where the machine's own clock is behind it.
+func TestClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead := time.Now().Add(time.Hour)
+		for _, last := range []int64{0, ahead.UnixMilli()} {
+			clock := Clock(last)
+			first := clock()
+			if first.UnixMilli() < last || last == 0 && !first.Equal(time.Now()) {
+				t.Errorf("after %d comes %d", last, first.UnixMilli())
+			}
+			time.Sleep(90 * time.Second)
+			if passed := clock().Sub(first); passed != 90*time.Second {
+				t.Errorf("in 90 s pass %v", passed)
+			}
+		}
+	})
+}
