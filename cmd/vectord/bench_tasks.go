@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/pprof"
 	"time"
 
 	"github.com/vectord/vectord"
@@ -29,6 +30,7 @@ type throughFlags struct {
 	Duration  time.Duration `help:"Length of each measurement." default:"5s"`
 	Rounds    int           `help:"Times to measure, of which the medians count." default:"3"`
 	Doors     []string      `help:"Of process, tcp and http." default:"process,tcp"`
+	Profile   string        `help:"Also write a profile of where the processor's time goes, for go tool pprof." placeholder:"FILE"`
 	JSON      bool          `help:"Print one line of JSON instead of a table." name:"json"`
 }
 
@@ -43,7 +45,19 @@ func (f *throughFlags) run(s *session, durability vectord.Durability, half bool)
 			}
 			b.Doors = append(b.Doors, door)
 		}
-		return printRun(s, f.JSON, b.Run)
+		if f.Profile == "" {
+			return printRun(s, f.JSON, b.Run)
+		}
+		file, err := os.Create(f.Profile)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return errors.Join(err, file.Close())
+		}
+		err = printRun(s, f.JSON, b.Run)
+		pprof.StopCPUProfile()
+		return errors.Join(err, file.Close())
 	})
 }
 
