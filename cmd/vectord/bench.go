@@ -41,6 +41,7 @@ type benchCmd struct {
 	Hybrid      benchHybridCmd      `cmd:"" help:"Measure how well a running server finds texts by meaning, by words and by both."`
 	Tasks       benchTasksCmd       `cmd:"" help:"Measure in this process tasks that are durable, through each door."`
 	Messages    benchMessagesCmd    `cmd:"" help:"Measure in this process tasks that are in memory only, through each door."`
+	Route       benchRouteCmd       `cmd:"" help:"Measure in this process how fast and how evenly tasks find agents."`
 }
 
 type benchANNCmd struct {

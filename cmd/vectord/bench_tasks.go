@@ -183,3 +183,49 @@ func (n *benchNode) serve(name string, service interface {
 	n.doors[name] = ln.Addr().String()
 	return n.doors[name], nil
 }
+
+type benchRouteCmd struct {
+	DataDir  string        `help:"Directory below which the node's data is made, and removed; the system's for such things unless given." placeholder:"DIR"`
+	Cases    []string      `help:"AGENTS:QUEUED of each measurement of assignments." default:"60:10000,10000:0"`
+	Dim      int           `help:"Components of the vectors of agents and tasks." default:"256"`
+	Samples  int           `help:"Tasks of each measurement." default:"2000"`
+	Policies []string      `help:"Whose balance is measured." default:"nearest_then_least_loaded,round_robin"`
+	Agents   int           `help:"Agents whose balance is measured." default:"60"`
+	Load     float64       `help:"Part of what those agents can do that they are asked to." default:"0.7"`
+	RunTime  time.Duration `help:"Mean run time of a task at speed 1." default:"100ms"`
+	Duration time.Duration `help:"For which each balance is measured." default:"10s"`
+	Seed     uint64        `help:"Of the agents and tasks." default:"1"`
+	JSON     bool          `help:"Print one line of JSON instead of a table." name:"json"`
+}
+
+// Help is shown by bench route --help.
+func (benchRouteCmd) Help() string {
+	return `Example:
+
+    vectord bench route --cases 60:10000,10000:0
+
+Assignments are those of a queue that is in memory only: "a task comes" is the time from before a task is submitted to when the agent that
+waited has it; "an agent comes" that of an agent's call for one of the tasks that wait.
+
+Balance is Jain's index of the agents' utilisations, busy slots by capacity averaged over the time, of tasks that any of the agents may have.
+
+Good figures: a p99 of assignments below 1 ms with 60 agents and 2 ms with 10,000, and an index of 0.95 or more.`
+}
+
+// Run measures.
+func (c *benchRouteCmd) Run(s *session) error {
+	return withBenchNode(s, c.DataDir, func(n *benchNode) error {
+		b := bench.Route{Node: n.Tasks(), Dim: c.Dim, Samples: c.Samples, Agents: c.Agents, Load: c.Load, RunTime: c.RunTime, Duration: c.Duration, Seed: c.Seed}
+		for _, text := range c.Cases {
+			var of bench.RouteCase
+			if _, err := fmt.Sscanf(text, "%d:%d", &of.Agents, &of.Queued); err != nil {
+				return fmt.Errorf("--cases: %q, expected agents and tasks that wait, such as 60:10000", text)
+			}
+			b.Cases = append(b.Cases, of)
+		}
+		for _, name := range c.Policies {
+			b.Policies = append(b.Policies, vectord.RoutingPolicy(name))
+		}
+		return printRun(s, c.JSON, b.Run)
+	})
+}
