@@ -42,6 +42,7 @@ type benchCmd struct {
 	Tasks       benchTasksCmd       `cmd:"" help:"Measure in this process tasks that are durable, through each door."`
 	Messages    benchMessagesCmd    `cmd:"" help:"Measure in this process tasks that are in memory only, through each door."`
 	Route       benchRouteCmd       `cmd:"" help:"Measure in this process how fast and how evenly tasks find agents."`
+	Footprint   benchFootprintCmd   `cmd:"" help:"Measure the memory of a server that has an index, agents and a full queue."`
 }
 
 type benchANNCmd struct {

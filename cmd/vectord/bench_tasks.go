@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"runtime/pprof"
 	"time"
 
@@ -228,4 +229,91 @@ func (c *benchRouteCmd) Run(s *session) error {
 		}
 		return printRun(s, c.JSON, b.Run)
 	})
+}
+
+type benchFootprintCmd struct {
+	Server      string        `help:"Program whose server is started and measured; this one unless given." placeholder:"FILE"`
+	DataDir     string        `help:"Directory below which the server's data is made, and removed; the system's for such things unless given." placeholder:"DIR"`
+	URL         string        `help:"A running server without data, instead." name:"url" placeholder:"URL"`
+	Process     int           `help:"Number of its process."`
+	MemoryLimit byteSize      `help:"Of the server that is started." default:"512MiB"`
+	Points      int           `help:"Generated vectors that are indexed." default:"100000"`
+	Dim         int           `help:"Their components." default:"384"`
+	Agents      int           `help:"Agents that wait for tasks." default:"60"`
+	Queued      int           `help:"Tasks that wait in another queue." default:"11000"`
+	Rate        float64       `help:"Tasks submitted in a second, which the agents complete." default:"500"`
+	Searches    float64       `help:"Searches in a second." default:"100"`
+	Duration    time.Duration `help:"Length of the load." default:"60s"`
+	JSON        bool          `help:"Print one line of JSON instead of a table." name:"json"`
+}
+
+// Help is shown by bench footprint --help.
+func (benchFootprintCmd) Help() string {
+	return `Example:
+
+    vectord bench footprint --duration 2m
+
+A server of its own process is started with --memory-limit and filled: vectors, agents, tasks that wait. Then agents, tasks and searches load it
+over HTTP, and its resident memory is looked at each second.
+
+Good figures: below 512 MiB under the load, of which the index takes less than 100 MB.`
+}
+
+// Run measures.
+func (c *benchFootprintCmd) Run(s *session) (err error) {
+	b := bench.Footprint{URL: c.URL, Process: c.Process, Points: c.Points, Dim: c.Dim, Agents: c.Agents, Queued: c.Queued, Rate: c.Rate,
+		Searches: c.Searches, Duration: c.Duration}
+	if c.URL == "" {
+		var stop func() error
+		if b.URL, b.Process, stop, err = c.start(s); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	if b.Client, err = client.New(b.URL, client.Options{Attempts: benchAttempts}); err != nil {
+		return err
+	}
+	ready, cancel := context.WithTimeout(s.ctx, footprintStart)
+	defer cancel()
+	for b.Client.Ready(ready) != nil {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ready.Done():
+			return fmt.Errorf("%s: no answer within %v", b.URL, footprintStart)
+		}
+	}
+	return printRun(s, c.JSON, b.Run)
+}
+
+// footprintStart bounds the start of the server that is measured.
+const footprintStart = 30 * time.Second
+
+// start starts a server. stop ends it and removes its data.
+func (c *benchFootprintCmd) start(s *session) (url string, process int, stop func() error, err error) {
+	program := c.Server
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return "", 0, nil, err
+		}
+	}
+	dir, err := os.MkdirTemp(c.DataDir, "vectord-bench-")
+	if err != nil {
+		return "", 0, nil, err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
+	if err != nil {
+		return "", 0, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	address := ln.Addr().String()
+	if err := ln.Close(); err != nil {
+		return "", 0, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	server := exec.Command(program, "serve", "--data-dir", dir, "--http", address, "--grpc=", "--log-level", "warn", "--memory-limit", c.MemoryLimit.String())
+	server.Stderr = s.stderr
+	if err := server.Start(); err != nil {
+		return "", 0, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return "http://" + address, server.Process.Pid, func() error {
+		return errors.Join(server.Process.Signal(os.Interrupt), server.Wait(), os.RemoveAll(dir))
+	}, nil
 }
