@@ -524,6 +524,7 @@ func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]
 // leased appends the tasks of a grant that were leased.
 func (s *Scheduler) leased(out []vectord.Task, value any) []vectord.Task {
 	outcomes, _ := value.([]grantOutcome)
+	out = slices.Grow(out, len(outcomes))
 	for i := range outcomes {
 		if outcomes[i].err == nil {
 			out = append(out, outcomes[i].task)
