@@ -114,6 +114,9 @@ type TasksRow struct {
 	Rate float64 `json:"tasks_per_second"` // completed
 	// Messages are those of all three kinds: a submission, a lease and a completion for each task.
 	Messages float64 `json:"messages_per_second"`
+	// CPU is what this process, the clients too, took of the processor for a task, in microseconds: other work on the machine lowers
+	// the rate and leaves this nearly as it is.
+	CPU float64 `json:"cpu_us_per_task"`
 	// Acknowledged is from when a task was submitted, or should have been, to the answer; Leased to when an agent had it.
 	Acknowledged Latency `json:"acknowledged"`
 	Leased       Latency `json:"leased"`
@@ -200,6 +203,7 @@ func medianTasks(rows []TasksRow) TasksRow {
 	}
 	return TasksRow{Door: rows[0].Door, Load: rows[0].Load, Rate: median(func(r *TasksRow) float64 { return r.Rate }),
 		Messages:     median(func(r *TasksRow) float64 { return r.Messages }),
+		CPU:          median(func(r *TasksRow) float64 { return r.CPU }),
 		Acknowledged: latency(func(r *TasksRow) *Latency { return &r.Acknowledged }),
 		Leased:       latency(func(r *TasksRow) *Latency { return &r.Leased })}
 }
@@ -286,6 +290,7 @@ func (t *Tasks) measure(ctx context.Context, door NamedDoor, rate float64) (row 
 	over, stop := context.WithCancel(ctx) // for the agents: they finish what there is
 	defer stop()
 	var agents, producers sync.WaitGroup
+	before := cpuTime()
 	r.begin = time.Now()
 	for i := range t.Agents {
 		agents.Go(func() { r.work(over, ctx, r.connected[t.Producers+i], r.agent(i)) })
@@ -299,7 +304,7 @@ func (t *Tasks) measure(ctx context.Context, door NamedDoor, rate float64) (row 
 		}
 	}
 	sleepUntil(ctx, end)
-	elapsed, completed := time.Since(r.begin), r.completed.Load()
+	elapsed, completed, took := time.Since(r.begin), r.completed.Load(), cpuTime()-before
 	r.room.end()
 	producers.Wait()
 	for within := time.Now().Add(tasksDrain); r.completed.Load() < r.submitted.Load() && r.failed.Load() == nil && time.Now().Before(within); {
@@ -323,7 +328,7 @@ func (t *Tasks) measure(ctx context.Context, door NamedDoor, rate float64) (row 
 		return row, fmt.Errorf("no task was completed within %v", t.Duration)
 	}
 	perSecond := float64(completed) / elapsed.Seconds()
-	return TasksRow{Door: door.Name, Rate: perSecond, Messages: 3 * perSecond, Acknowledged: latencyOfHistogram(r.acknowledged),
+	return TasksRow{Door: door.Name, Rate: perSecond, Messages: 3 * perSecond, CPU: micros(took) / float64(completed), Acknowledged: latencyOfHistogram(r.acknowledged),
 		Leased: latencyOfHistogram(r.leased)}, nil
 }
 
@@ -460,10 +465,10 @@ func (r *TasksReport) WriteTable(w io.Writer) error {
 		r.Durability, r.Payload, r.Batch, r.Producers, r.Agents, r.UnderWay, r.Rounds)
 	var rows [][]string
 	for _, row := range r.Rows {
-		rows = append(rows, append(append([]string{row.Door, row.Load, fmt.Sprintf("%.0f", row.Rate), fmt.Sprintf("%.0f", row.Messages)},
+		rows = append(rows, append(append([]string{row.Door, row.Load, fmt.Sprintf("%.0f", row.Rate), fmt.Sprintf("%.0f", row.Messages), fmt.Sprintf("%.1f", row.CPU)},
 			row.Acknowledged.millisCells()...), row.Leased.millisCells()...))
 	}
-	return table(w, strings.Split("door|load|tasks/s|messages/s|acknowledged ms p50|p95|p99|leased ms p50|p95|p99", "|"), rows)
+	return table(w, strings.Split("door|load|tasks/s|messages/s|CPU µs/task|acknowledged ms p50|p95|p99|leased ms p50|p95|p99", "|"), rows)
 }
 
 func (l Latency) millisCells() []string {
