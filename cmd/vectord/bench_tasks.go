@@ -236,7 +236,7 @@ type benchFootprintCmd struct {
 	DataDir     string        `help:"Directory below which the server's data is made, and removed; the system's for such things unless given." placeholder:"DIR"`
 	URL         string        `help:"A running server without data, instead." name:"url" placeholder:"URL"`
 	Process     int           `help:"Number of its process."`
-	MemoryLimit byteSize      `help:"Of the server that is started." default:"512MiB"`
+	MemoryLimit byteSize      `help:"Of the server that is started." default:"384MiB"`
 	Points      int           `help:"Generated vectors that are indexed." default:"100000"`
 	Dim         int           `help:"Their components." default:"384"`
 	Agents      int           `help:"Agents that wait for tasks." default:"60"`
