@@ -149,6 +149,20 @@ bench: ## Run the Go benchmarks matching BENCH in PKG
 bench-peers: build ## Measure beside hnswlib, faiss and usearch on what make data fetched (bench/peers/README.md)
 	bench/peers/run
 
+# What bench-peers-nats asks of both, and where their data goes: a disk, where there is one besides the system's for such things.
+NATSFLAGS ?= --duration 5s --rounds 3
+
+.PHONY: bench-peers-nats
+bench-peers-nats: build ## Measure tasks beside NATS JetStream: durable, then in memory
+	cd bench/peers/nats && $(GO) build -o $(CACHE)/peers/bin/nats .
+	@mkdir -p $(CACHE)/peers/data
+	./$(BIN) bench tasks --data-dir $(CACHE)/peers/data --doors process,tcp,http $(NATSFLAGS)
+	$(CACHE)/peers/bin/nats --data-dir $(CACHE)/peers/data --storage file $(NATSFLAGS)
+	$(CACHE)/peers/bin/nats --data-dir $(CACHE)/peers/data --storage file --batch 1 --producers 16 $(NATSFLAGS)
+	./$(BIN) bench messages --data-dir $(CACHE)/peers/data --doors process,tcp $(NATSFLAGS)
+	$(CACHE)/peers/bin/nats --data-dir $(CACHE)/peers/data --storage memory $(NATSFLAGS)
+	$(CACHE)/peers/bin/nats --data-dir $(CACHE)/peers/data --storage memory --ack single $(NATSFLAGS)
+
 .PHONY: data
 data: data-words data-wordnet data-fashion-mnist ## Fetch real vectors of words and of images, and a dictionary, and convert them into .cache
 

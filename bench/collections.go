@@ -191,8 +191,11 @@ func cpuTime() time.Duration {
 }
 
 // statusBytes returns a size from what the system says of this process.
-func statusBytes(name string) (int64, error) {
-	status, err := os.ReadFile("/proc/self/status")
+func statusBytes(name string) (int64, error) { return processBytes("self", name) }
+
+// processBytes returns a size that the system tells of a process.
+func processBytes(process, name string) (int64, error) {
+	status, err := os.ReadFile("/proc/" + process + "/status")
 	if err != nil {
 		return 0, fmt.Errorf("measure memory: %w", err)
 	}
@@ -202,7 +205,7 @@ func statusBytes(name string) (int64, error) {
 			return kib << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("measure memory: no %s in /proc/self/status", name)
+	return 0, fmt.Errorf("measure memory: no %s in /proc/%s/status", name, process)
 }
 
 // WriteTable writes the report for people.

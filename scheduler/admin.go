@@ -157,11 +157,15 @@ func (x *tx) deleteQueue(c deleteQueue) (value any, refusal, err error) {
 	if live > 0 && !c.Force && q.durable() { // DeleteQueue has looked at the others, which other replicas do not know
 		return nil, notEmpty(c.Name, live), nil
 	}
+	ends := x
+	if !q.durable() { // its tasks have no rows, and timers of their own
+		ends = &tx{s: x.s, now: x.now}
+	}
 	for _, t := range x.s.ordered(func(t *task) bool { return t.queue == q }) {
 		if t.status.Terminal() { // one of its dependencies was before it
 			continue
 		}
-		if err := x.end(t, vectord.TaskFailed, &vectord.TaskError{Code: vectord.ErrorQueueDeleted}); err != nil {
+		if err := ends.end(t, vectord.TaskFailed, &vectord.TaskError{Code: vectord.ErrorQueueDeleted}); err != nil {
 			return nil, nil, err
 		}
 	}

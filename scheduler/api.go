@@ -169,9 +169,6 @@ func (s *Scheduler) prepare(ctx context.Context, queue string, tasks []vectord.N
 	if err := s.prepareQueue(ctx, c, refused); err != nil {
 		return nil, nil, err
 	}
-	for i := range c.tasks {
-		c.tasks[i].body = appendBody(nil, &c.tasks[i].new)
-	}
 	return c, refused, nil
 }
 
@@ -246,8 +243,14 @@ func (s *Scheduler) Call(ctx context.Context, calls []vectord.TaskCall) ([]vecto
 			continue
 		}
 		if calls[i].LeaseID >= volatileNumbers {
+			if volatile == nil {
+				volatile, volatilePlaces = make([]call, 0, len(calls)-i), make([]int, 0, len(calls)-i)
+			}
 			volatile, volatilePlaces = append(volatile, c), append(volatilePlaces, i)
 		} else {
+			if durable == nil {
+				durable, places = make([]call, 0, len(calls)-i), make([]int, 0, len(calls)-i)
+			}
 			durable, places = append(durable, c), append(places, i)
 		}
 	}

@@ -39,8 +39,8 @@ type submission struct {
 	id          vectord.TaskID
 	key         [16]byte // hash of the idempotency key, zero for none
 	fingerprint uint64   // of what was asked for under the key
-	body        []byte
-	new         vectord.NewTask // what body says
+	body        []byte   // what new says, of a submission that was read
+	new         vectord.NewTask
 }
 
 // submit is a number of tasks for one queue. config is what the queue gets if there is none, as JSON.
@@ -53,11 +53,13 @@ type submit struct {
 func (s *submit) append(dst []byte) []byte {
 	dst = appendBytes(appendBytes(dst, s.queue), s.config)
 	dst = binary.AppendUvarint(dst, uint64(len(s.tasks)))
+	var body []byte
 	for i := range s.tasks {
 		t := &s.tasks[i]
 		dst = append(append(dst, t.id[:]...), t.key[:]...)
 		dst = binary.LittleEndian.AppendUint64(dst, t.fingerprint)
-		dst = appendBytes(dst, t.body)
+		body = appendBody(body[:0], &t.new)
+		dst = appendBytes(dst, body)
 	}
 	return dst
 }

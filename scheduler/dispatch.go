@@ -353,6 +353,9 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		if a.open(q) != nil {
 			room += a.free()
 		}
+		if room >= q.ready.count {
+			break
+		}
 	}
 	limits := periodic && (q.config.RateLimit.PerSecond > 0 || q.limitsKeys() || q.config.MaxInFlight > 0)
 	filled := map[*poll]struct{}{}
@@ -362,8 +365,7 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		}
 		if widen := t.widenAt != 0 && now >= t.widenAt; widen {
 			t.steps++
-			similars, best := nearest(s.snapshot().byQueue[q.name], t.new.Vector, t.new.Tags, "", now)
-			t.route(similars, best, now)
+			s.look(t, now)
 		} else if !t.fresh && !limits && t.preferred == "" {
 			return skip
 		}
@@ -376,15 +378,7 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		}
 		t.fresh = false
 		began := time.Now()
-		var best similar
-		for a := range q.pollers {
-			if a.free() <= 0 || a.open(q) == nil || a.draining {
-				continue
-			}
-			if near, ok := s.may(t, a, now); ok && (best.agent == nil || q.better(similar{a, near}, best)) {
-				best = similar{a, near}
-			}
-		}
+		best := s.choose(t, now)
 		if best.agent == nil {
 			t.waiting = "no suitable agent is free"
 			return skip
@@ -399,6 +393,62 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		s.wait(p, false)
 		p.end()
 	}
+}
+
+// look has a task that was compared with the agents find out again which of them are there. Agents that have come or have changed
+// since are none of its concern: then it is compared anew.
+func (s *Scheduler) look(t *task, now int64) {
+	for _, c := range t.similars {
+		if c.agent.status(now) == vectord.AgentActive {
+			t.route(t.similars, c.similarity, now)
+			return
+		}
+	}
+	similars, best := t.similars, 0.0
+	if len(similars) == similarsKept {
+		similars, best = nearest(s.snapshot().byQueue[t.queue.name], t.new.Vector, t.new.Tags, "", now)
+	}
+	t.route(similars, best, now)
+}
+
+// choose returns the agent to which a task should go of those that wait; there may be none.
+func (s *Scheduler) choose(t *task, now int64) (best similar) {
+	q := t.queue
+	consider := func(a *agent) {
+		if a.free() <= 0 || a.open(q) == nil || a.draining {
+			return
+		}
+		if near, ok := s.may(t, a, now); ok && (best.agent == nil || q.better(similar{a, near}, best)) {
+			best = similar{a, near}
+		}
+	}
+	if candidates, all := t.candidates(); all {
+		for _, c := range candidates {
+			consider(c.agent)
+		}
+		return best
+	}
+	for a := range q.pollers {
+		consider(a)
+	}
+	return best
+}
+
+// candidates returns the agents that are near enough to a task, if it is known that those are all.
+func (t *task) candidates() (near []similar, all bool) {
+	if !t.routed || len(t.new.Vector) == 0 || t.new.AgentID != "" {
+		return nil, false
+	}
+	threshold, far := t.threshold()
+	if far {
+		return nil, false // the fallback has others
+	}
+	for i, c := range t.similars {
+		if c.similarity < threshold {
+			return t.similars[:i], true
+		}
+	}
+	return t.similars, len(t.similars) < similarsKept
 }
 
 // Lease implements the server's Scheduler.
@@ -507,6 +557,7 @@ func (s *Scheduler) grantAll(ctx context.Context, p *poll, leaseSeconds int) ([]
 // leased appends the tasks of a grant that were leased.
 func (s *Scheduler) leased(out []vectord.Task, value any) []vectord.Task {
 	outcomes, _ := value.([]grantOutcome)
+	out = slices.Grow(out, len(outcomes))
 	for i := range outcomes {
 		if outcomes[i].err == nil {
 			out = append(out, outcomes[i].task)

@@ -467,4 +467,24 @@ func TestStateShared(t *testing.T) {
 	if st.Refs != 0 {
 		t.Errorf("%d references after the last task", st.Refs)
 	}
+
+// TestDeleteQueueInMemory deletes a queue whose tasks are in memory only, one of them leased, and whose timers are not those of the log.
+func TestDeleteQueueInMemory(t *testing.T) {
+	s := start(t)
+	config := vectord.DefaultQueueConfig()
+	config.Durability = vectord.InMemory
+	must(t, s.PutQueue(background, "q", config))
+	register(t, s, "a", vectord.AgentConfig{})
+	leased, waiting := submit(t, s, "q", vectord.NewTask{}), submit(t, s, "q", vectord.NewTask{})
+	if got := lease(t, s, "a", 1, 0); len(got) != 1 || got[0].ID != leased.TaskID {
+		t.Fatalf("leased %v, want %s", got, leased.TaskID)
+	}
+	must(t, s.DeleteQueue(background, "q", true))
+	for _, id := range []vectord.TaskID{leased.TaskID, waiting.TaskID} {
+		task, err := s.Task(id)
+		must(t, err)
+		if task.Status != vectord.TaskFailed || task.Error == nil || task.Error.Code != vectord.ErrorQueueDeleted {
+			t.Errorf("%s: %v, %v", id, task.Status, task.Error)
+		}
+	}
 }

@@ -39,6 +39,10 @@ type benchCmd struct {
 	Collections benchCollectionsCmd `cmd:"" help:"Measure in this process what many empty collections cost."`
 	Mixed       benchMixedCmd       `cmd:"" help:"Measure searches of a running server during writes, and writes during searches."`
 	Hybrid      benchHybridCmd      `cmd:"" help:"Measure how well a running server finds texts by meaning, by words and by both."`
+	Tasks       benchTasksCmd       `cmd:"" help:"Measure in this process tasks that are durable, through each door."`
+	Messages    benchMessagesCmd    `cmd:"" help:"Measure in this process tasks that are in memory only, through each door."`
+	Route       benchRouteCmd       `cmd:"" help:"Measure in this process how fast and how evenly tasks find agents."`
+	Footprint   benchFootprintCmd   `cmd:"" help:"Measure the memory of a server that has an index, agents and a full queue."`
 }
 
 type benchANNCmd struct {

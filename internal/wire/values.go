@@ -418,7 +418,10 @@ func (t Time) MarshalMsg(dst []byte) ([]byte, error) {
 }
 
 func appendTime(dst []byte, t Time) []byte {
-	return time.UnixMilli(int64(t)).UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z07:00")
+	at := time.UnixMilli(int64(t)).UTC()
+	dst = at.AppendFormat(dst, time.RFC3339) // for which package time has a quick way, as it has none for three digits
+	ms := at.Nanosecond() / int(time.Millisecond)
+	return append(dst[:len(dst)-1], '.', '0'+byte(ms/100), '0'+byte(ms/10%10), '0'+byte(ms%10), 'Z')
 }
 
 // UnmarshalMsg implements msgp.Unmarshaler.
