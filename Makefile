@@ -25,6 +25,9 @@ PKG        ?= ./...
 SOAKROUNDS ?= 200
 SOAKPOINTS ?= 20000
 SOAKCHECKS ?= 20000
+CHAOSTASKS  ?= 100000
+CHAOSAGENTS ?= 60
+CHAOSKILLS  ?= 20
 
 # Qdrant's OpenAPI description (docs/redoc/master/openapi.json of its repository), against which tests check every answer besides
 # vectord's own. It is not part of this project; where the file is not there, only vectord's own counts.
@@ -93,6 +96,10 @@ test-mcp: build ## Drive a real server by MCP with the official clients and conf
 .PHONY: test-crash
 test-crash: ## Kill a real server at random moments and look for what it lost (30 rounds)
 	$(GO) test -count=1 -v -timeout 10m ./test/crash
+
+.PHONY: chaos
+chaos: ## Kill servers and CHAOS_AGENTS agents at random while they work on CHAOS_TASKS tasks, and count what was lost
+	CHAOS_TASKS=$(CHAOSTASKS) CHAOS_AGENTS=$(CHAOSAGENTS) CHAOS_KILLS=$(CHAOSKILLS) $(GO) test -count=1 -v -timeout 4h -run TestTasksSurviveChaos ./test/crash
 
 .PHONY: soak
 soak: ## The kill test (SOAKROUNDS rounds over SOAKPOINTS points) and the model test (SOAKCHECKS histories) at length

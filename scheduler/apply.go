@@ -321,7 +321,8 @@ func backoff(b vectord.Backoff, id vectord.TaskID, attempt, series int) int64 {
 	}
 	pause = min(pause, float64(b.MaxMS))
 	seed := xxh3.HashSeed(id[:], uint64(attempt))
-	pause *= 1 + b.Jitter*(float64(seed>>11)/(1<<52)-1) // the hash's 53 high bits, from -1 to 1
+	// The hash's 53 high bits, from -1 to 1. The conversion keeps processors that could from rounding once for both operations.
+	pause *= 1 + float64(b.Jitter*(float64(seed>>11)/(1<<52)-1))
 	return int64(pause)
 }
 

@@ -189,3 +189,152 @@ func TestNumbersOfOneCommand(t *testing.T) {
 		t.Errorf("outcomes: %v, %v", out[64].Err, out[65].Err)
 	}
 }
+
+// TestFairness has three keys share a thousand leases as their weights say, whichever of them submitted first.
+func TestFairness(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("q", func(c *vectord.QueueConfig) { c.MaxOverflow = 10_000 })
+	h.agent("a", 1_000, "q")
+	weights := map[string]float64{"one": 1, "two": 2, "five": 5}
+	for _, key := range []string{"one", "five", "two"} {
+		tasks := make([]vectord.NewTask, 1_000)
+		for i := range tasks {
+			tasks[i] = vectord.NewTask{FairnessKey: key, FairnessWeight: weights[key], Payload: fmt.Appendf(nil, "%d", i)}
+		}
+		_, err := h.s.Submit(background, "q", tasks)
+		h.must(err)
+	}
+	shares, last := map[string]int{}, map[string]int{"one": -1, "two": -1, "five": -1}
+	for leased := 0; leased < 1_000; {
+		held := h.lease("a", 1+leased%7)
+		leased += len(held)
+		for _, task := range held {
+			shares[task.FairnessKey]++
+			var i int
+			if _, err := fmt.Sscan(string(task.Payload), &i); err != nil || i != last[task.FairnessKey]+1 {
+				t.Fatalf("task %d of key %s after %d", i, task.FairnessKey, last[task.FairnessKey])
+			}
+			last[task.FairnessKey] = i
+			h.complete(task)
+		}
+	}
+	for key, weight := range weights {
+		if want := 1_000 * weight / 8; float64(shares[key]) < 0.9*want || float64(shares[key]) > 1.1*want {
+			t.Errorf("key %s of weight %v got %d leases, want %.0f ± 10%%", key, weight, shares[key], want)
+		}
+	}
+}
+
+// TestNoStarvation floods a queue with tasks of the highest priority while one of the lowest waits: it is leased once it has
+// waited as many aging intervals as it is priorities below, and not before.
+func TestNoStarvation(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	const aging = 10
+	h.queue("q", func(c *vectord.QueueConfig) { c.AgingSeconds = aging })
+	h.agent("a", 1, "q")
+	low := h.accepted("q", vectord.NewTask{Priority: priority(0)})
+	for second := 0; ; second++ {
+		h.accepted("q", vectord.NewTask{Priority: priority(9)})
+		h.accepted("q", vectord.NewTask{Priority: priority(9)})
+		task := h.lease("a", 1)[0]
+		h.complete(task)
+		if task.ID == low {
+			if second < 8*aging {
+				t.Errorf("leased after %d s, before tasks that were 9 priorities higher", second)
+			}
+			return
+		}
+		// The others wait too, and are raised as well: what counts is that their oldest is younger by nine intervals.
+		if second > 20*aging {
+			t.Fatalf("not leased within %d s", second)
+		}
+		h.pass(1_000)
+	}
+}
+
+// TestLimits checks the limits of leases by the test's clock.
+func TestLimits(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.agent("a", 100, "rate", "flight", "keys")
+	fill := func(queue string) {
+		for i := range 20 {
+			h.accepted(queue, vectord.NewTask{FairnessKey: fmt.Sprint(i % 2)})
+		}
+	}
+	leased := func(queue string, want int) []vectord.Task {
+		t.Helper()
+		tasks, err := h.s.Lease(background, vectord.LeaseRequest{AgentID: "a", Queue: queue, MaxTasks: 100})
+		h.must(err)
+		if len(tasks) != want {
+			t.Errorf("leased %d of queue %s, want %d", len(tasks), queue, want)
+		}
+		return tasks
+	}
+	h.queue("rate", func(c *vectord.QueueConfig) { c.RateLimit = vectord.RateLimit{PerSecond: 2, Burst: 3} })
+	fill("rate")
+	leased("rate", 3)
+	leased("rate", 0)
+	h.pass(1_000)
+	leased("rate", 2)
+	h.pass(499)
+	leased("rate", 0)
+	h.pass(1)
+	leased("rate", 1)
+
+	h.queue("flight", func(c *vectord.QueueConfig) { c.MaxInFlight = 4 })
+	fill("flight")
+	held := leased("flight", 4)
+	leased("flight", 0)
+	h.complete(held[0])
+	leased("flight", 1)
+	h.reopen()
+	leased("flight", 0)
+	h.complete(held[1])
+	leased("flight", 1)
+
+	h.queue("keys", func(c *vectord.QueueConfig) {
+		c.Fairness.MaxInFlightPerKey, c.Fairness.RateLimitPerKey = 3, vectord.RateLimit{PerSecond: 1, Burst: 4}
+	})
+	fill("keys")
+	held = leased("keys", 6)
+	h.reopen()
+	leased("keys", 0)
+	for _, task := range held {
+		h.complete(task)
+	}
+	leased("keys", 6) // a restart fills the bucket again, that of the keys too
+	h.pass(1)
+	leased("keys", 0)
+}
+
+// TestOrder has one slot take tasks: by priority, and within one in the order of submission, also of those that come back.
+func TestOrder(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.agent("a", 1, "q")
+	var ids [3][]vectord.TaskID
+	for range 10 {
+		for p := range ids {
+			ids[p] = append(ids[p], h.accepted("q", vectord.NewTask{Priority: priority(p)}))
+		}
+	}
+	i := 0
+	for _, want := range slices.Concat(ids[2], ids[1], ids[0]) {
+		task := h.lease("a", 1)[0]
+		if task.ID != want {
+			t.Fatalf("lease %d is of task %s, want %s", i, task.ID, want)
+		}
+		if i++; i%3 == 0 {
+			h.must(h.call(vectord.TaskCall{Kind: vectord.CallRelease, ID: task.ID, LeaseID: task.LeaseID}).Err)
+			if again := h.lease("a", 1)[0]; again.ID != want || again.LeaseID <= task.LeaseID {
+				t.Fatalf("a task that was given back lost its place to %s", again.ID)
+			} else {
+				task = again
+			}
+		}
+		h.complete(task)
+	}
+}

@@ -41,19 +41,28 @@ func (x *states) init() { x.refs = map[string]int{} }
 
 func (x *states) load(store *storage.Store) error {
 	return store.ScanRows(tableState, nil, func(key, row []byte) (bool, error) {
-		r := reader{b: row}
-		st := &state{State: vectord.State{Key: string(key)}}
-		if v := r.byte(); v != rowVersion {
-			return false, fmt.Errorf("state %q of version %d, this program reads version %d", key, v, rowVersion)
-		}
-		st.Version, st.UpdatedAt, st.ExpiresAt = r.uint(), vectord.Timestamp(r.int()), vectord.Timestamp(r.int())
-		st.size, st.chunks, st.ContentType = int(r.uint()), int(r.uint()), r.string()
-		if err := r.end(); err != nil {
-			return false, fmt.Errorf("state %q: %w", key, err)
+		st, err := decodeState(string(key), row)
+		if err != nil {
+			return false, err
 		}
 		x.byKey.Set(st.Key, st)
 		return true, nil
 	})
+}
+
+// decodeState reads what row wrote.
+func decodeState(key string, row []byte) (*state, error) {
+	r := reader{b: row}
+	st := &state{State: vectord.State{Key: key}}
+	if v := r.byte(); v != rowVersion {
+		return nil, fmt.Errorf("state %q of version %d, this program reads version %d", key, v, rowVersion)
+	}
+	st.Version, st.UpdatedAt, st.ExpiresAt = r.uint(), vectord.Timestamp(r.int()), vectord.Timestamp(r.int())
+	st.size, st.chunks, st.ContentType = int(r.uint()), int(r.uint()), r.string()
+	if err := r.end(); err != nil {
+		return nil, fmt.Errorf("state %q: %w", key, err)
+	}
+	return st, nil
 }
 
 func (st *state) row() []byte {

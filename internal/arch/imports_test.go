@@ -53,6 +53,7 @@ var rules = []rule{
 	{pkg: "cmd/vectord", imports: []string{".", "bench", "client", "internal/access", "internal/config", "internal/embed", "internal/node", "internal/token", "scheduler", "server"},
 		tests: []string{"internal/model"}},
 	{pkg: "test/mcp", imports: []string{".", "internal/node", "server"}},
+	{pkg: "test/crash", tests: []string{".", "client"}},
 	{pkg: "test", imports: []string{"internal/openapi"}},
 }
 

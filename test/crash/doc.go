@@ -5,4 +5,8 @@
 // the server or its client, so that no mistake can hide on both sides. Three variables of the environment set the size of
 // the kill test: CRASH_ROUNDS (30), CRASH_POINTS, the points that lie there untouched (2000), and CRASH_SEED, which
 // repeats the choices of a failed run, though not the moments at which the machine ran the threads.
+//
+// The chaos test does the same to tasks, and kills agents besides. It speaks through package client, and counts what the
+// agents were told against what the server has at the end. Its size is CHAOS_TASKS (2000), CHAOS_AGENTS (10) and CHAOS_KILLS, of
+// the server (4).
 package crash

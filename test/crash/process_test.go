@@ -40,6 +40,10 @@ var buildServer = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if id := os.Getenv(agentVariable); id != "" {
+		runAgent(id, os.Getenv(agentURLVariable), os.Getenv(agentLogVariable))
+		return
+	}
 	var err error
 	if buildDir, err = os.MkdirTemp("", "vectord-crash-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -63,11 +67,16 @@ type process struct {
 // start runs a server on dataDir and does not wait for it to be ready. The process is killed when the test ends.
 func start(t *testing.T, dataDir string) *process {
 	t.Helper()
+	return startAt(t, dataDir, freeAddress(t))
+}
+
+// startAt is start for a server whose address is known before.
+func startAt(t *testing.T, dataDir, address string) *process {
+	t.Helper()
 	binary, err := buildServer()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
 	p := &process{
 		cmd:     exec.Command(binary, "serve", "--data-dir", dataDir, "--http", address, "--grpc", "", "--tcp", "", "--log-format", "json"),
 		url:     "http://" + address,
