@@ -467,6 +467,7 @@ func TestStateShared(t *testing.T) {
 	if st.Refs != 0 {
 		t.Errorf("%d references after the last task", st.Refs)
 	}
+}
 
 // TestDeleteQueueInMemory deletes a queue whose tasks are in memory only, one of them leased, and whose timers are not those of the log.
 func TestDeleteQueueInMemory(t *testing.T) {
