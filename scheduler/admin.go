@@ -188,6 +188,20 @@ func notEmpty(queue string, live int) error {
 func (x *tx) putAgent(c putAgent) (value any, refusal, err error) {
 	s := x.s
 	a := s.agents[c.ID]
+	var missing []string
+	for _, name := range c.Config.Queues {
+		if s.queues[name] == nil && !slices.Contains(missing, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(s.queues)+len(missing) > vectord.MaxQueues {
+		return nil, vectord.Errorf(vectord.KindInvalid, "there are %d queues, and may be %d", len(s.queues), vectord.MaxQueues), nil
+	}
+	for _, name := range missing {
+		if _, err := x.newQueue(name, c.Queue); err != nil {
+			return nil, nil, err
+		}
+	}
 	if a == nil {
 		if len(s.agents) >= vectord.MaxAgents {
 			return nil, vectord.Errorf(vectord.KindInvalid, "there are %d agents, as many as there may be", len(s.agents)), nil

@@ -468,7 +468,7 @@ func (s *Scheduler) RegisterAgent(ctx context.Context, id string, config vectord
 		vectors[i] = v
 	}
 	config.Vectors = vectors
-	_, err := s.propose(ctx, encodeJSON(commandPutAgent, putAgent{id, config}))
+	_, err := s.propose(ctx, encodeJSON(commandPutAgent, putAgent{id, config, vectord.DefaultQueueConfig()}))
 	return err
 }
 

@@ -220,6 +220,7 @@ type (
 	putAgent struct {
 		ID     string              `json:"id"`
 		Config vectord.AgentConfig `json:"config"`
+		Queue  vectord.QueueConfig `json:"queue"` // of those of its queues that there are not yet
 	}
 	agentCommand struct {
 		ID     string `json:"id"`

@@ -15,8 +15,10 @@ const (
 	scanMax = 16_384
 	// routeBatch is how many tasks are compared with the agents before the lock is asked for again.
 	routeBatch = 64
-	// smallRegistry is how many agents a poll itself compares a task with that was not compared yet.
+	// smallRegistry is how many agents a poll itself compares tasks with that were not compared yet; where there are more it
+	// compares comparedMax tasks.
 	smallRegistry = 256
+	comparedMax   = 8
 	// rethinkEvery is how often tasks that wait for more than an agent are looked at again.
 	rethinkEvery = 25 * time.Millisecond
 )
@@ -118,6 +120,7 @@ func (s *Scheduler) collect(p *poll) {
 	if p.room() <= 0 || p.agent.status(now) == vectord.AgentDraining {
 		return
 	}
+	compared := 0
 	p.agent.firstQueue = (p.agent.firstQueue + 1) % len(p.agent.config.Queues)
 	for q := range s.sources(p) {
 		if p.room() <= 0 {
@@ -140,11 +143,15 @@ func (s *Scheduler) collect(p *poll) {
 			if !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
 				list := s.snapshot().byQueue[q.name]
 				if len(list) > smallRegistry {
-					return skip // the dispatcher is about to
+					if compared == comparedMax {
+						return skip // the next poll goes on, or the dispatcher, where a poll waits
+					}
+					compared++
 				}
 				similars, best := nearest(list, t.new.Vector, t.new.Tags, "", now)
 				t.route(similars, best, now)
 			}
+			s.widen(t, now)
 			if _, ok := s.may(t, p.agent, now); !ok {
 				t.waiting = "no suitable agent"
 				return skip
@@ -363,9 +370,8 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		if room <= 0 {
 			return stop
 		}
-		if widen := t.widenAt != 0 && now >= t.widenAt; widen {
-			t.steps++
-			s.look(t, now)
+		if s.widen(t, now) {
+			// it may suit one that it did not suit before
 		} else if !t.fresh && !limits && t.preferred == "" {
 			return skip
 		}
@@ -393,6 +399,16 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		s.wait(p, false)
 		p.end()
 	}
+}
+
+// widen lets a task be given to agents that are farther away, if it is time.
+func (s *Scheduler) widen(t *task, now int64) bool {
+	if t.widenAt == 0 || now < t.widenAt {
+		return false
+	}
+	t.steps += 1 + int((now-t.widenAt)/max(t.queue.config.Routing.AffinityWaitMS, 1))
+	s.look(t, now)
+	return true
 }
 
 // look has a task that was compared with the agents find out again which of them are there. Agents that have come or have changed

@@ -29,6 +29,8 @@ func (x *tx) event(t *task, what string) {
 	e.last = id
 	event := vectord.TaskEvent{ID: id, Type: what, Time: vectord.Timestamp(x.now), TaskID: t.id, Queue: t.queue.name, Status: t.status, Attempt: t.attempt}
 	switch what {
+	case "submitted":
+		event.Status = vectord.TaskQueued // or whatever the next event of the task says
 	case "progress":
 		event.AgentID, event.Progress = t.agent, t.progress
 	case "leased", "released", "cancel_requested", "completed":

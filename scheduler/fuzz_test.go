@@ -141,7 +141,7 @@ func FuzzApply(f *testing.F) {
 	}
 	c := submit{queue: "q", config: config, tasks: []submission{{id: [16]byte{1}, body: appendBody(nil, &n)}}}
 	f.Add(c.append([]byte{byte(commandSubmit)}), []byte{byte(commandTick)})
-	f.Add(encodeJSON(commandPutAgent, putAgent{"a", vectord.AgentConfig{Capacity: 1, Queues: []string{"q"}}}), (&grant{agent: "a", leases: []granted{{}}}).append(nil))
+	f.Add(encodeJSON(commandPutAgent, putAgent{"a", vectord.AgentConfig{Capacity: 1, Queues: []string{"q"}}, vectord.DefaultQueueConfig()}), (&grant{agent: "a", leases: []granted{{}}}).append(nil))
 	f.Add(encodePutState("k", []byte("v"), &vectord.StateWrite{TTLSeconds: 1}), encodeJSON(commandDeleteState, deleteState{Key: "k"}))
 	f.Add(encodeJSON(commandPutQueue, putQueue{"q", vectord.DefaultQueueConfig()}), encodeJSON(commandDeleteQueue, deleteQueue{"q", true}))
 	f.Add(encodeJSON(commandPurge, purge{Keys: [][]byte{{1}}, Tasks: []vectord.TaskID{{1}}}), encodeJSON(commandRedrive, redrive{"q", []vectord.TaskID{{1}}}))

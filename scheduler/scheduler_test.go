@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/node"
@@ -487,5 +488,30 @@ func TestDeleteQueueInMemory(t *testing.T) {
 		if task.Status != vectord.TaskFailed || task.Error == nil || task.Error.Code != vectord.ErrorQueueDeleted {
 			t.Errorf("%s: %v, %v", id, task.Status, task.Error)
 		}
+	}
+}
+
+// TestWidening checks that a task whose near agent does not ask goes to a farther one in time, whether that one waits or asks
+// again and again, and that a registration makes the queues that it names.
+func TestWidening(t *testing.T) {
+	s := start(t)
+	register(t, s, "near", vectord.AgentConfig{Vectors: [][]float32{{1, 0}}})
+	register(t, s, "far", vectord.AgentConfig{Vectors: [][]float32{{1, 1}}})
+	config := vectord.DefaultQueueConfig()
+	if info, err := s.Queue("q"); err != nil || info.Agents != 2 {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	config.Routing.CollectMS, config.Routing.AffinityWaitMS = 20, 5
+	must(t, s.PutQueue(background, "q", config))
+	for _, wait := range []int64{0, 10_000} {
+		task := submit(t, s, "q", vectord.NewTask{Vector: []float32{1, 0}})
+		var got []vectord.Task
+		for deadline := time.Now().Add(10 * time.Second); len(got) == 0 && time.Now().Before(deadline); {
+			got = lease(t, s, "far", 1, wait)
+		}
+		if len(got) != 1 || got[0].ID != task.TaskID {
+			t.Fatalf("waiting %d ms: %+v", wait, got)
+		}
+		complete(t, s, got[0], `1`)
 	}
 }
