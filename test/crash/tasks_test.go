@@ -329,13 +329,13 @@ func TestTasksSurviveChaos(t *testing.T) {
 		statuses[task.Status]++
 		effect := effects[task.ID.String()]
 		delete(effects, task.ID.String())
-		switch {
-		case task.Status == vectord.TaskCompleted:
+		switch task.Status {
+		case vectord.TaskCompleted:
 			lease, told := completedBy[task.ID.String()]
 			if effect != 1 || told && string(task.Result) != `"`+lease+`"` {
 				t.Errorf("task %d is completed with result %s and %d effects; the holder of lease %q was told so", number, task.Result, effect, lease)
 			}
-		case task.Status == vectord.TaskFailed:
+		case vectord.TaskFailed:
 			if effect != 0 || task.Error == nil || task.Error.Code == "" || completedBy[task.ID.String()] != "" {
 				t.Errorf("task %d failed with error %+v and %d effects", number, task.Error, effect)
 			}
