@@ -233,11 +233,12 @@ func (x *tx) end(t *task, status vectord.TaskStatus, failure *vectord.TaskError)
 	if q.durable() {
 		x.batch.PutRow(tableHeader, t.id[:], appendHeader(nil, q.id, t.seq, &t.header))
 		s.timers.remove(t)
-		s.ended = append(s.ended, t.id)
+		s.ended = append(s.ended, t)
+		s.ending[t.id] = t
 	} else {
 		s.volatile.timers.remove(t)
 		s.volatile.keep(s, t)
-		s.volatile.ended = append(s.volatile.ended, t.id)
+		s.volatile.ended = append(s.volatile.ended, t)
 	}
 	delete(s.tasks, t.id)
 	s.states.release(t.new.StateRefs, x.now)

@@ -116,21 +116,24 @@ func (s *Scheduler) Events(ctx context.Context, queue string, task vectord.TaskI
 }
 
 // takeEnded returns the tasks that are in memory only and have ended since it was called last.
-func (v *volatile) takeEnded() []vectord.TaskID {
+func (v *volatile) takeEnded() []*task {
 	ended := v.ended
 	v.ended = nil
 	return ended
 }
 
 // announce wakes those who wait for the end of tasks, and for events.
-func (s *Scheduler) announce(ended []vectord.TaskID) {
+func (s *Scheduler) announce(ended []*task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, id := range ended {
-		for _, w := range s.waiters[id] {
+	for _, t := range ended {
+		if s.ending[t.id] == t {
+			delete(s.ending, t.id)
+		}
+		for _, w := range s.waiters[t.id] {
 			close(w)
 		}
-		delete(s.waiters, id)
+		delete(s.waiters, t.id)
 	}
 	if s.events.more != nil {
 		close(s.events.more)
@@ -159,7 +162,7 @@ func (s *Scheduler) Committed() (durable func()) {
 // TaskResult implements the server's Scheduler.
 func (s *Scheduler) TaskResult(ctx context.Context, id vectord.TaskID) (vectord.Task, error) {
 	s.mu.Lock()
-	if s.tasks[id] == nil {
+	if s.tasks[id] == nil && s.ending[id] == nil {
 		s.mu.Unlock()
 		return s.Task(id)
 	}

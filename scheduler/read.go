@@ -52,6 +52,15 @@ func (s *Scheduler) storedTask(r storage.Reader, id vectord.TaskID) (*task, erro
 	return t, nil
 }
 
+// present returns a task of which memory knows more than the rows, which a batch that is not committed yet does not change;
+// nil: there is none.
+func (s *Scheduler) present(id vectord.TaskID) *task {
+	if t := s.tasks[id]; t != nil {
+		return t
+	}
+	return s.ending[id]
+}
+
 // Task implements the server's Scheduler.
 func (s *Scheduler) Task(id vectord.TaskID) (vectord.Task, error) {
 	s.mu.Lock()
@@ -60,7 +69,7 @@ func (s *Scheduler) Task(id vectord.TaskID) (vectord.Task, error) {
 }
 
 func (s *Scheduler) task(id vectord.TaskID) (vectord.Task, error) {
-	t := s.tasks[id]
+	t := s.present(id)
 	if t == nil {
 		t = s.volatile.done[id]
 	}
@@ -127,7 +136,7 @@ func (s *Scheduler) scroll(c *vectord.TaskScroll, fn func(*task) bool) error {
 		if !more {
 			return false, nil
 		}
-		t := s.tasks[id]
+		t := s.present(id)
 		if t == nil {
 			number, _, h, err := decodeHeader(row)
 			if err != nil {

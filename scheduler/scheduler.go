@@ -79,7 +79,8 @@ type Scheduler struct {
 	volatile   volatile
 	events     events
 	waiters    map[vectord.TaskID][]chan struct{} // for the end of a task
-	ended      []vectord.TaskID                   // durable tasks, since the last Committed
+	ended      []*task                            // since the last Committed
+	ending     map[vectord.TaskID]*task           // terminal tasks whose rows may not say so yet
 	fresh      map[*queue]struct{}                // that have tasks to be dispatched
 	lastTime   int64                              // of the log
 	driven     int64                              // when the driver will look at the timers; 0: not soon
@@ -144,7 +145,7 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 	}
 	s := &Scheduler{store: store, o: o, now: o.Now, queues: map[string]*queue{}, queueByID: map[uint32]*queue{}, nextQueue: 1,
 		tasks: map[vectord.TaskID]*task{}, dependents: map[vectord.TaskID][]*task{}, agents: map[string]*agent{},
-		waiters: map[vectord.TaskID][]chan struct{}{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1),
+		waiters: map[vectord.TaskID][]chan struct{}{}, ending: map[vectord.TaskID]*task{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1),
 		freedAgents: map[*agent]struct{}{}, elected: make(chan struct{}), dispatchWake: make(chan struct{}, 1)}
 	s.stop, s.cancel = context.WithCancel(context.Background())
 	s.volatile.init(s.now())

@@ -515,3 +515,31 @@ func TestWidening(t *testing.T) {
 		complete(t, s, got[0], `1`)
 	}
 }
+
+// TestResultIsTheEnd checks that whoever asks for a result while the task ends gets the end, at whatever moment he asks: a task
+// leaves memory before its row says what became of it.
+func TestResultIsTheEnd(t *testing.T) {
+	s := start(t)
+	register(t, s, "a", vectord.AgentConfig{})
+	for range 300 {
+		id := submit(t, s, "q", vectord.NewTask{}).TaskID
+		task := lease(t, s, "a", 1, 0)[0]
+		completed := make(chan struct{})
+		go func() {
+			defer close(completed)
+			complete(t, s, task, `1`)
+		}()
+		for status := vectord.TaskRunning; !status.Terminal(); {
+			now, err := s.Task(id)
+			must(t, err)
+			if result, err := s.TaskResult(background, id); err != nil || !result.Status.Terminal() {
+				t.Fatalf("%s, %v", result.Status, err)
+			}
+			status = now.Status
+		}
+		if now, err := s.Task(id); err != nil || !now.Status.Terminal() {
+			t.Fatalf("%s, %v", now.Status, err)
+		}
+		<-completed
+	}
+}

@@ -19,10 +19,10 @@ type volatile struct {
 	at        int
 	decisions map[vectord.TaskID][][]byte
 	keys      map[volatileKey]submittedEarlier
-	last      uint64           // number given last
-	time      int64            // of the last change
-	ended     []vectord.TaskID // since they were announced
-	driven    int64            // when the driver will look at the timers; 0: not soon
+	last      uint64  // number given last
+	time      int64   // of the last change
+	ended     []*task // since they were announced
+	driven    int64   // when the driver will look at the timers; 0: not soon
 }
 
 type volatileKey struct {

@@ -443,7 +443,12 @@ func TestCredits(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
-		if len(ids) != 65 || !slices.Contains(ids, 99) || sizes[0] != 1 || sizes[1] != 63 {
+		total := 0
+		for _, n := range sizes {
+			total += n
+		}
+		// What comes while the first call is under way goes into one.
+		if len(ids) != 65 || !slices.Contains(ids, 99) || len(sizes) > 2 || total != 64 {
 			t.Errorf("frames %d are answered, which were handed on as %d", ids, sizes)
 		}
 		r.Close()
