@@ -35,35 +35,34 @@ func (s *Server) listPools(r *request) error {
 	return err
 }
 
-func (s *Server) putPool(r *request) error {
-	p, err := s.pools()
-	if err != nil {
-		return err
+// ofPool serves a route of one pool with what fn does to it.
+func ofPool(fn func(p Pools, r *request, name string) error) handler {
+	return func(s *Server, r *request) error {
+		p, err := s.pools()
+		if err != nil {
+			return err
+		}
+		name, err := r.named("pool", vectord.CheckName)
+		if err != nil {
+			return err
+		}
+		if err := fn(p, r, name); err != nil {
+			return err
+		}
+		r.ok()
+		return nil
 	}
-	name, err := r.poolName()
-	if err != nil {
-		return err
-	}
+}
+
+func putPool(p Pools, r *request, name string) error {
 	body, err := r.body()
 	if err != nil {
 		return err
 	}
-	if err := p.PutPool(name, body); err != nil {
-		return err
-	}
-	r.ok()
-	return nil
+	return p.PutPool(name, body)
 }
 
-func (s *Server) scalePool(r *request) error {
-	p, err := s.pools()
-	if err != nil {
-		return err
-	}
-	name, err := r.poolName()
-	if err != nil {
-		return err
-	}
+func scalePool(p Pools, r *request, name string) error {
 	size, err := call(r, func(body []byte) (size struct {
 		Min int `json:"min_size"`
 		Max int `json:"max_size"`
@@ -73,28 +72,10 @@ func (s *Server) scalePool(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.ScalePool(name, size.Min, size.Max); err != nil {
-		return err
-	}
-	r.ok()
-	return nil
+	return p.ScalePool(name, size.Min, size.Max)
 }
 
-func (s *Server) removePool(r *request) error {
-	p, err := s.pools()
-	if err != nil {
-		return err
-	}
-	name, err := r.poolName()
-	if err != nil {
-		return err
-	}
-	if err := p.RemovePool(r.ctx, name); err != nil {
-		return err
-	}
-	r.ok()
-	return nil
-}
+func removePool(p Pools, r *request, name string) error { return p.RemovePool(r.ctx, name) }
 
 // warming tells a probe which pools are not ready yet; empty if all are.
 func (s *Server) warming() string {
@@ -106,5 +87,3 @@ func (s *Server) warming() string {
 	}
 	return ""
 }
-
-func (r *request) poolName() (string, error) { return r.named("pool", vectord.CheckName) }

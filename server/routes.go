@@ -130,9 +130,9 @@ var routes = []route{
 	{"POST", "/route", permissionRead, scopeServer, scheduled((*Server).routeTask)},
 
 	{"GET", "/pools", permissionRead, scopeServer, (*Server).listPools},
-	{"PUT", "/pools/{pool}", permissionManage, scopeServer, (*Server).putPool},
-	{"DELETE", "/pools/{pool}", permissionManage, scopeServer, (*Server).removePool},
-	{"POST", "/pools/{pool}/scale", permissionManage, scopeServer, (*Server).scalePool},
+	{"PUT", "/pools/{pool}", permissionManage, scopeServer, ofPool(putPool)},
+	{"DELETE", "/pools/{pool}", permissionManage, scopeServer, ofPool(removePool)},
+	{"POST", "/pools/{pool}/scale", permissionManage, scopeServer, ofPool(scalePool)},
 
 	{"GET", "/states", permissionRead, scopeServer, scheduled((*Server).listStates)},
 	{"GET", "/states/{key}", permissionRead, scopeServer, scheduled((*Server).getState)},
