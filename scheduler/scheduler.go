@@ -174,9 +174,6 @@ func (s *Scheduler) Close() error {
 	return nil
 }
 
-// Stopping returns a channel that is closed when the scheduler does not wait for anything any more.
-func (s *Scheduler) Stopping() <-chan struct{} { return s.stop.Done() }
-
 // Interrupt ends waiting calls, so that a server can shut down.
 func (s *Scheduler) Interrupt() { s.cancel() }
 
