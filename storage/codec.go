@@ -107,6 +107,11 @@ func takeHoldings(b []byte) (expires int64, vectors []uint16, rest []byte, err e
 			b = nil
 			return 0
 		}
+		if size > 1 && b[size-1] == 0 { // a longer spelling than appendHoldings writes
+			err = fmt.Errorf("%w: %d is written in %d bytes", ErrDamaged, n, size)
+			b = nil
+			return 0
+		}
 		b = b[size:]
 		return n
 	}

@@ -177,6 +177,7 @@ func TestDamagedValues(t *testing.T) {
 		}
 	}
 	f("point", make([]byte, 3))
+	f("point", []byte{0, 0, 0, 0, 0x83, 0, 0}) // an expiry in more bytes than it needs
 	f("slot", make([]byte, 7))
 	f("slot", make([]byte, 17))
 	f("slot", append(make([]byte, 8), append(number.AppendBinary(nil), 0)...))
