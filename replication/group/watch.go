@@ -1,0 +1,111 @@
+package group
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// watchInterval is the time between two looks of watch.
+	watchInterval = 500 * time.Millisecond
+	// diskPatience is how long a leader may wait for its disk. A leader whose disk hangs still sends heartbeats, so nobody
+	// would ever take over (hashicorp/raft issue 503). After as long again the process ends.
+	diskPatience = 5 * time.Second
+)
+
+// watch is the goroutine that looks after the disk, the size of the log and members without a vote.
+func (g *Group) watch() {
+	defer g.work.Done()
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	keptUp := map[raft.ServerID]bool{}
+	var busy atomic.Bool // with a snapshot
+	var after uint64     // bytes of log that the last snapshot left
+	for {
+		select {
+		case <-g.closing:
+			return
+		case <-tick.C:
+		}
+		g.checkDisk()
+		g.promote(keptUp)
+		bytes := g.o.Logs.Bytes()
+		after = min(after, bytes)
+		if bytes-after > g.o.SnapshotLogBytes && busy.CompareAndSwap(false, true) {
+			after = bytes
+			g.work.Go(func() {
+				defer busy.Store(false)
+				if err := g.Snapshot(); err != nil {
+					g.o.Logger.Warn("no snapshot was taken", "err", err)
+				}
+			})
+		}
+	}
+}
+
+func (g *Group) checkDisk() {
+	waited := g.logs.waited()
+	switch {
+	case waited > 2*diskPatience:
+		g.fail(fmt.Errorf("the disk has not taken a write of the log for %v", waited))
+	case waited > diskPatience && g.raft.State() == raft.Leader:
+		g.o.Logger.Error("the disk hangs, leadership is handed over", "waited", waited)
+		g.handOver()
+	}
+}
+
+// watchedLogs knows for how long the disk has been busy with a write.
+type watchedLogs struct {
+	LogStore
+	since atomic.Int64 // nanoseconds since the Unix epoch; 0: there is no write
+}
+
+// StoreLog implements raft.LogStore.
+func (w *watchedLogs) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (w *watchedLogs) StoreLogs(logs []*raft.Log) error {
+	w.since.Store(time.Now().UnixNano())
+	defer w.since.Store(0)
+	return w.LogStore.StoreLogs(logs)
+}
+
+func (w *watchedLogs) waited() time.Duration {
+	since := w.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, since))
+}
+
+// raftLogger brings what hashicorp/raft logs to a slog.Logger. Its information is for debugging.
+func raftLogger(to *slog.Logger) hclog.Logger { return logAdapter{hclog.NewNullLogger(), to} }
+
+type logAdapter struct {
+	hclog.Logger // has the methods that raft does not call
+	to           *slog.Logger
+}
+
+func (a logAdapter) Trace(string, ...any) {}
+
+// Debug implements hclog.Logger.
+func (a logAdapter) Debug(string, ...any) {}
+
+// Info implements hclog.Logger.
+func (a logAdapter) Info(text string, args ...any) { a.log(slog.LevelDebug, text, args) }
+
+// Warn implements hclog.Logger.
+func (a logAdapter) Warn(text string, args ...any) { a.log(slog.LevelInfo, text, args) }
+
+// Error implements hclog.Logger.
+func (a logAdapter) Error(text string, args ...any) { a.log(slog.LevelWarn, text, args) }
+
+func (a logAdapter) log(level slog.Level, text string, args []any) {
+	a.to.Log(context.Background(), level, "raft: "+text, args...)
+}
