@@ -255,8 +255,8 @@ func (g *Group) raftConfig() *raft.Config {
 // a snapshot (its issue 697), so a node that installed one opens its group again, and comes here. From an entry on that
 // contradicts a snapshot nothing was ever committed.
 func prepareLog(logs LogStore, snapshots *snapshotStore) error {
-	newest, ok, err := snapshots.newest()
-	if err != nil || !ok {
+	newest, _, err := snapshots.newest() // zeros for none
+	if err != nil {
 		return err
 	}
 	first, err := logs.FirstIndex()
@@ -337,4 +337,3 @@ func (g *Group) failure() error {
 	}
 	return nil
 }
-

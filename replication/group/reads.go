@@ -53,7 +53,7 @@ func (g *Group) Synced(ctx context.Context) error {
 // Applied returns when this replica has applied the entry at an index, which is the session's if its client sends back what
 // it was given with its last write or read.
 func (g *Group) Applied(ctx context.Context, index uint64) error {
-	return g.machine.wait(ctx, func(applied, last uint64) bool { return applied >= index || last > index>>operationBits })
+	return g.machine.wait(ctx, func(_, last uint64) bool { return last >= index>>operationBits })
 }
 
 // Index returns the index of the last entry that this replica has applied.

@@ -53,7 +53,7 @@ type snapshotMeta struct {
 
 func openSnapshots(fs vfs.FS, root string) (*snapshotStore, error) {
 	s := &snapshotStore{fs: fs, root: root}
-	if err := fs.MkdirAll(root, dirMode); err != nil {
+	if err := makeDir(fs, root); err != nil {
 		return nil, fmt.Errorf("create folder for snapshots: %w", err)
 	}
 	names, err := fs.List(root)
@@ -317,6 +317,21 @@ func (k *snapshotSink) Cancel() error {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, err)
 	}
 	return nil
+}
+
+// makeDir makes a folder, and those that it is in, so that they survive a power cut.
+func makeDir(fs vfs.FS, dir string) error {
+	if _, err := fs.Stat(dir); err == nil || dir == "" {
+		return nil
+	}
+	parent := fs.PathDir(dir)
+	if err := makeDir(fs, parent); err != nil {
+		return err
+	}
+	if err := fs.MkdirAll(dir, dirMode); err != nil {
+		return err
+	}
+	return syncDir(fs, cmp.Or(parent, "."))
 }
 
 func syncDir(fs vfs.FS, dir string) error {
