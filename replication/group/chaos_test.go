@@ -103,6 +103,9 @@ func (h *history) do(ctx context.Context, n *testNode, client int, in kvCommand,
 		}
 	}
 	end := time.Since(h.start).Nanoseconds()
+	if err != nil {
+		time.Sleep(time.Millisecond) // a node that is down refuses at once, and a history should have more than that
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if in.Op == "add" {
