@@ -141,6 +141,11 @@ func (s *Store) open(o Options) (err error) {
 		// What remains is a refusal by the lock itself, whose errno differs from system to system.
 		return fmt.Errorf("data directory %q is %w", s.dir, ErrLocked)
 	}
+	if !s.readOnly {
+		if err := finishReplacement(s.fs, s.dir); err != nil {
+			return fmt.Errorf("replace the state of data directory %q: %w", s.dir, err)
+		}
+	}
 	exists, err := s.readFormat()
 	if err != nil {
 		return err
