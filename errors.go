@@ -21,7 +21,7 @@ const (
 	KindOverloaded         // come back after RetryAfter
 	KindNoMemory           // the memory budget is spent; reads go on
 	KindTimeout            // the deadline passed; the outcome of a write is unknown
-	KindClosed             // the server is shutting down
+	KindClosed             // the server is shutting down, or not the one to ask: see CodeNotLeader
 	KindUnsupported        // understood, but not offered by this server
 	KindNoSpace            // the disk has no room for it
 	KindLimited            // beyond a limit that the collection sets itself
@@ -64,6 +64,9 @@ const (
 	CodeEventsCompacted   Code = "events_compacted"
 	CodeQueueNotEmpty     Code = "queue_not_empty"
 )
+
+// CodeNotLeader is that of what only the leader of a cluster does, asked of another node. It had no effect.
+const CodeNotLeader Code = "not_leader"
 
 // Refuse returns an *Error with a code.
 func Refuse(kind Kind, code Code, format string, args ...any) error {

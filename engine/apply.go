@@ -69,7 +69,11 @@ func (db *DB) Apply(entries []vectord.Entry) (results []vectord.Result, durable 
 	for _, c := range a.changes {
 		c.begin()
 	}
-	durable, err = a.batch.Commit()
+	if db.replicated {
+		durable, err = func() error { return nil }, a.batch.CommitUnsynced()
+	} else {
+		durable, err = a.batch.Commit()
+	}
 	for _, c := range a.changes {
 		c.finish()
 	}

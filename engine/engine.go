@@ -45,6 +45,9 @@ type Options struct {
 	Machine      Machine               // whose commands go through the same log; nil: there is none
 	Logger       *slog.Logger          // nil: slog.Default()
 	Metrics      prometheus.Registerer // nil: none
+	// Replicated says that other nodes apply the same log, which keeps its entries on the disk: commits do not wait for that,
+	// what the DB proposes by itself comes from the node that leads (see Lead), and nothing passes the log by.
+	Replicated bool
 
 	SnapshotDir string // where snapshots are kept, created with the first; empty: none are
 	// FetchSnapshot reads a snapshot from a http: or https: URL that a request names; nil: that is refused.
@@ -66,6 +69,9 @@ type DB struct {
 	workers *workerTokens
 	metrics *metrics
 	machine Machine
+
+	replicated bool
+	leading    atomic.Bool
 
 	embedders map[string]Embedder // by name in lower case
 	now       func() int64        // milliseconds since the Unix epoch; tests have clocks of their own
@@ -98,7 +104,7 @@ func Open(store *storage.Store, o Options) (*DB, error) {
 	if o.IndexWorkers <= 0 {
 		o.IndexWorkers = runtime.GOMAXPROCS(0)
 	}
-	db := &DB{store: store, logger: o.Logger, machine: o.Machine, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
+	db := &DB{store: store, logger: o.Logger, machine: o.Machine, replicated: o.Replicated, catalog: newCatalog(), shapes: newShapes(), embedders: map[string]Embedder{}, hot: newHotSet(0), applied: map[uint32]storage.Applied{},
 		now:         func() int64 { return time.Now().UnixMilli() },
 		memoryLocks: newMemoryLocks(),
 		workers:     newWorkerTokens(o.IndexWorkers), fieldTick: make(chan struct{}),
@@ -389,9 +395,21 @@ func (db *DB) LastApplied() (index uint64, timeMillis int64, err error) {
 	return last.Index, last.Time, err
 }
 
+// Checkpoint writes the state as of the last Apply into the folder dir, which it creates on the file system of the data
+// directory. It is called by the goroutine that calls Apply.
+func (db *DB) Checkpoint(dir string) error { return db.store.Checkpoint(dir) }
+
+// Lead says whether this node is the one that has expired points removed and payload indexes built. That of a DB which is not
+// replicated always is.
+func (db *DB) Lead(leading bool) {
+	db.leading.Store(leading)
+	db.fieldChanges.send()
+}
+
 // Start begins to serve with the log that applies its entries to this DB.
 func (db *DB) Start(log Log) {
 	db.log = log
+	db.leading.Store(!db.replicated)
 	db.started.Store(true)
 	db.background.Add(4)
 	go db.maintain()

@@ -150,6 +150,9 @@ func (db *DB) sweep() {
 		case <-db.stop.Done():
 			return
 		}
+		if !db.leading.Load() {
+			continue
+		}
 		for _, col := range db.catalog.inUse() {
 			for _, s := range col.shards {
 				if err := db.sweepShard(db.stop, col, s); err != nil && db.stop.Err() == nil {

@@ -159,14 +159,14 @@ func (b *broadcast) send() {
 }
 
 // buildFields adds the points to indexes that are not ready, until the DB is closed. A command that the log does not take
-// is tried again at the next tick of maintenance.
+// is tried again at the next tick of maintenance. Where the DB is replicated the leader has it done.
 func (db *DB) buildFields() {
 	defer db.background.Done()
 	for {
 		changed := db.fieldChanges.next()
 		for _, col := range db.catalog.building() {
 			for _, d := range col.fields {
-				if d.Ready {
+				if d.Ready || !db.leading.Load() {
 					continue
 				}
 				if err := db.buildField(col, d); err != nil && db.stop.Err() == nil {

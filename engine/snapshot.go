@@ -337,6 +337,10 @@ func (db *DB) recoverFile(ctx context.Context, name string, file io.ReadSeeker, 
 	if c, err := db.catalog.resolve(name); err == nil {
 		name = c.name
 	}
+	if db.replicated {
+		return vectord.Errorf(vectord.KindUnsupported,
+			"a snapshot is recovered by a server of its own, which grows into a cluster afterwards: docs/CLUSTER.md tells how")
+	}
 	if err := db.budget.admit(); err != nil {
 		return err
 	}

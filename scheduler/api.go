@@ -49,6 +49,9 @@ func (s *Scheduler) Submit(ctx context.Context, queue string, tasks []vectord.Ne
 	if len(tasks) < 1 || len(tasks) > vectord.MaxTaskBatch {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "tasks: %d of them, must be from 1 to %d", len(tasks), vectord.MaxTaskBatch)
 	}
+	if _, err := s.lead(); err != nil {
+		return nil, err
+	}
 	if out := s.refuseAll(queue, tasks); out != nil {
 		return out, nil
 	}
@@ -212,6 +215,9 @@ func (s *Scheduler) Call(ctx context.Context, calls []vectord.TaskCall) ([]vecto
 	if len(calls) < 1 || len(calls) > vectord.MaxTaskBatch {
 		return nil, vectord.Errorf(vectord.KindUnprocessable, "calls: %d of them, must be from 1 to %d", len(calls), vectord.MaxTaskBatch)
 	}
+	if _, err := s.lead(); err != nil {
+		return nil, err
+	}
 	out := make([]vectord.CallOutcome, len(calls))
 	var durable, volatile []call
 	var places, volatilePlaces []int
@@ -284,7 +290,7 @@ func (s *Scheduler) callAlone(ctx context.Context, c *call) (vectord.CallOutcome
 		err   error
 	}
 	known := make(chan outcome, 1)
-	s.workers.Go(func() {
+	s.calls.Go(func() {
 		defer c.release()
 		value, err := s.propose(context.WithoutCancel(ctx), appendCalls(nil, []call{*c}))
 		known <- outcome{value, err}
@@ -353,6 +359,9 @@ func sourced(e *vectord.Effects, id vectord.TaskID) *vectord.Effects {
 
 // change has a command about one task applied, in memory if that is where the task is, and returns the task.
 func (s *Scheduler) change(ctx context.Context, id vectord.TaskID, command []byte) (vectord.Task, error) {
+	if _, err := s.lead(); err != nil {
+		return vectord.Task{}, err
+	}
 	s.mu.Lock()
 	t := s.tasks[id]
 	if t == nil {
@@ -421,6 +430,9 @@ func (s *Scheduler) Redrive(ctx context.Context, queue string, ids []vectord.Tas
 }
 
 func (s *Scheduler) redrive(ctx context.Context, queue string, ids []vectord.TaskID) (n int, err error) {
+	if _, err := s.lead(); err != nil {
+		return 0, err
+	}
 	s.mu.Lock()
 	q := s.queues[queue]
 	durable := q != nil && q.durable()
@@ -491,6 +503,9 @@ func (s *Scheduler) EndLeases(ctx context.Context, id, reason string) error {
 }
 
 func (s *Scheduler) endVolatile(id, reason string) (err error) {
+	if _, err := s.lead(); err != nil {
+		return err
+	}
 	s.inMemory(func(x *tx) {
 		if a := s.agents[id]; a != nil {
 			err = x.endLeasesOf(a, reason)
@@ -501,6 +516,9 @@ func (s *Scheduler) endVolatile(id, reason string) (err error) {
 
 // HeartbeatAgent implements the server's Scheduler.
 func (s *Scheduler) HeartbeatAgent(id string, h vectord.AgentHeartbeat) (vectord.AgentNews, error) {
+	if _, err := s.lead(); err != nil {
+		return vectord.AgentNews{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.agents[id]

@@ -260,7 +260,7 @@ func (a *agent) open(q *queue) *poll {
 }
 
 // dispatchLoop matches tasks with the polls that wait.
-func (s *Scheduler) dispatchLoop() {
+func (s *Scheduler) dispatchLoop(l *leadership) {
 	tick := time.NewTicker(rethinkEvery)
 	defer tick.Stop()
 	for {
@@ -269,7 +269,7 @@ func (s *Scheduler) dispatchLoop() {
 		case <-s.dispatchWake:
 		case <-tick.C:
 			periodic = true
-		case <-s.stop.Done():
+		case <-l.stop.Done():
 			return
 		}
 		s.dispatch(periodic)
@@ -481,6 +481,10 @@ func (s *Scheduler) Lease(ctx context.Context, r vectord.LeaseRequest) ([]vector
 
 // poll waits until tasks are chosen for a request.
 func (s *Scheduler) poll(ctx context.Context, r *vectord.LeaseRequest) (*poll, error) {
+	l, err := s.lead()
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.agents[r.AgentID]
@@ -508,7 +512,7 @@ func (s *Scheduler) poll(ctx context.Context, r *vectord.LeaseRequest) (*poll, e
 	case <-p.filled:
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-s.stop.Done():
+	case <-l.stop.Done():
 	}
 	timer.Stop()
 	s.mu.Lock()

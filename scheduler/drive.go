@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"time"
 
 	"github.com/vectord/vectord"
@@ -17,15 +18,15 @@ const (
 )
 
 // drive has happen what is due: by a command that brings the time, or in memory.
-func (s *Scheduler) drive() {
-	for s.stop.Err() == nil {
-		if r, err := s.log.Propose(s.stop, []byte{byte(commandElected)}); err == nil && r.Err == nil {
-			close(s.elected)
+func (s *Scheduler) drive(l *leadership) {
+	for l.stop.Err() == nil {
+		if r, err := s.log.Propose(l.stop, []byte{byte(commandElected)}); err == nil && r.Err == nil {
+			close(l.elected)
 			break
 		}
-		s.pause(retryProposal)
+		s.pause(l, retryProposal)
 	}
-	for s.stop.Err() == nil {
+	for l.stop.Err() == nil {
 		s.mu.Lock()
 		now := s.now()
 		_, due := s.timers.next()
@@ -41,8 +42,8 @@ func (s *Scheduler) drive() {
 			continue
 		}
 		if due != 0 && due <= now {
-			if _, err := s.propose(s.stop, []byte{byte(commandTick)}); err != nil {
-				s.pause(retryProposal)
+			if _, err := s.propose(l.stop, []byte{byte(commandTick)}); err != nil {
+				s.pause(l, retryProposal)
 			}
 			continue
 		}
@@ -52,7 +53,7 @@ func (s *Scheduler) drive() {
 				wait = min(wait, millis(at-now))
 			}
 		}
-		s.pause(wait)
+		s.pause(l, wait)
 	}
 }
 
@@ -64,19 +65,19 @@ func (s *Scheduler) wakeDriver() {
 	}
 }
 
-// pause waits until it is time, the timers have changed, or the scheduler stops.
-func (s *Scheduler) pause(wait time.Duration) {
+// pause waits until it is time, the timers have changed, or the leadership ends.
+func (s *Scheduler) pause(l *leadership, wait time.Duration) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-s.wake:
-	case <-s.stop.Done():
+	case <-l.stop.Done():
 	}
 }
 
 // sweep drops what has been kept long enough.
-func (s *Scheduler) sweep() {
+func (s *Scheduler) sweep(l *leadership) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	next := int64(0) // before which nothing can have become old enough
@@ -84,42 +85,42 @@ func (s *Scheduler) sweep() {
 		select {
 		case <-tick.C:
 			now := s.now()
-			if err := s.sweepStates(now); err != nil {
+			if err := s.sweepStates(l.stop, now); err != nil {
 				s.o.Logger.Warn("states that have expired are dropped later", "error", err)
 			}
 			if now < next {
 				continue
 			}
 			var err error
-			if next, err = s.sweepTasks(now); err != nil {
+			if next, err = s.sweepTasks(l.stop, now); err != nil {
 				s.o.Logger.Warn("tasks that have been kept long enough are dropped later", "error", err)
 			}
-		case <-s.stop.Done():
+		case <-l.stop.Done():
 			return
 		}
 	}
 }
 
-func (s *Scheduler) sweepStates(now int64) error {
+func (s *Scheduler) sweepStates(ctx context.Context, now int64) error {
 	s.mu.Lock()
 	keys := s.states.expired(now, sweepBatch)
 	s.mu.Unlock()
 	if len(keys) == 0 {
 		return nil
 	}
-	_, err := s.propose(s.stop, encodeJSON(commandPurge, purge{States: keys}))
+	_, err := s.propose(ctx, encodeJSON(commandPurge, purge{States: keys}))
 	return err
 }
 
 // sweepTasks drops terminal tasks and idempotency keys, and returns when there may be more.
-func (s *Scheduler) sweepTasks(now int64) (next int64, err error) {
+func (s *Scheduler) sweepTasks(ctx context.Context, now int64) (next int64, err error) {
 	next = now + int64(time.Hour/time.Millisecond)
 	var p purge
 	flush := func(atLeast int) error {
 		if len(p.Tasks)+len(p.Keys) < atLeast {
 			return nil
 		}
-		_, err := s.propose(s.stop, encodeJSON(commandPurge, p))
+		_, err := s.propose(ctx, encodeJSON(commandPurge, p))
 		p = purge{}
 		return err
 	}

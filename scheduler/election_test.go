@@ -20,8 +20,10 @@ func (l *slowLog) Propose(ctx context.Context, command []byte) (vectord.Result, 
 // TestElectionComesFirst checks that no command reaches the log before the one that extends the leases from before a start.
 func TestElectionComesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &Scheduler{elected: make(chan struct{}), wake: make(chan struct{}, 1), queues: map[string]*queue{}, now: func() int64 { return epoch }}
+		s := &Scheduler{wake: make(chan struct{}, 1), queues: map[string]*queue{}, now: func() int64 { return epoch }}
 		s.stop, s.cancel = context.WithCancel(t.Context())
+		l := newLeadership(s.stop)
+		s.leads.Store(l)
 		log := &slowLog{asked: make(chan commandKind, 10)}
 		s.log = log
 		submitted := make(chan error)
@@ -30,7 +32,7 @@ func TestElectionComesFirst(t *testing.T) {
 			submitted <- err
 		}()
 		synctest.Wait()
-		go s.drive()
+		go s.drive(l)
 		synctest.Wait()
 		if kind := <-log.asked; kind != commandElected {
 			t.Errorf("the first command is of kind %d", kind)

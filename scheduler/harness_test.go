@@ -54,7 +54,9 @@ func (h *harness) open() {
 		h.t.Fatalf("open the scheduler: %v", err)
 	}
 	h.s.log = h
-	close(h.s.elected)
+	l := newLeadership(h.s.stop)
+	close(l.elected)
+	h.s.leads.Store(l)
 }
 
 func (h *harness) close() {

@@ -49,11 +49,13 @@ type WritePoints = func(writes []byte) (refusal, err error)
 // Options configure Open.
 type Options struct {
 	// Embed makes vectors of texts; nil: there is no model.
-	Embed   func(ctx context.Context, texts []string) ([][]float32, error)
-	Points  Points                // nil: completions carry no points
-	Now     func() int64          // milliseconds of the log's clock, which never goes back or jumps; nil: from time.Now, once
-	Logger  *slog.Logger          // nil: slog.Default()
-	Metrics prometheus.Registerer // nil: none
+	Embed  func(ctx context.Context, texts []string) ([][]float32, error)
+	Points Points       // nil: completions carry no points
+	Now    func() int64 // milliseconds of the log's clock, which never goes back or jumps; nil: from time.Now, once
+	Logger *slog.Logger // nil: slog.Default()
+	// Replicated says that other nodes apply the same log: this one has no say over tasks until Lead gives it to it.
+	Replicated bool
+	Metrics    prometheus.Registerer // nil: none
 }
 
 // Scheduler implements the server's interface of the same name, and applies the commands of its log. Its methods may be
@@ -90,13 +92,13 @@ type Scheduler struct {
 	fallbacks   map[string][]*queue // queues by what they fall back to
 	turns       uint64              // tasks chosen so far
 
-	elected      chan struct{}            // closed once leases from before may run their full time
-	registry     atomic.Pointer[registry] // nil: agents or queues have changed
-	wake         chan struct{}            // the driver shall look at the timers again
-	dispatchWake chan struct{}            // the dispatcher shall look at what is fresh
+	leads        atomic.Pointer[leadership] // nil: another node has the say
+	registry     atomic.Pointer[registry]   // nil: agents or queues have changed
+	wake         chan struct{}              // the driver shall look at the timers again
+	dispatchWake chan struct{}              // the dispatcher shall look at what is fresh
 	stop         context.Context
 	cancel       context.CancelFunc
-	workers      sync.WaitGroup
+	calls        sync.WaitGroup // whose outcome somebody must see
 }
 
 // queue is a queue. The scheduler's mu guards it.
@@ -146,7 +148,7 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 	s := &Scheduler{store: store, o: o, now: o.Now, queues: map[string]*queue{}, queueByID: map[uint32]*queue{}, nextQueue: 1,
 		tasks: map[vectord.TaskID]*task{}, dependents: map[vectord.TaskID][]*task{}, agents: map[string]*agent{},
 		waiters: map[vectord.TaskID][]chan struct{}{}, ending: map[vectord.TaskID]*task{}, fresh: map[*queue]struct{}{}, wake: make(chan struct{}, 1),
-		freedAgents: map[*agent]struct{}{}, elected: make(chan struct{}), dispatchWake: make(chan struct{}, 1)}
+		freedAgents: map[*agent]struct{}{}, dispatchWake: make(chan struct{}, 1)}
 	s.stop, s.cancel = context.WithCancel(context.Background())
 	s.volatile.init(s.now())
 	s.states.init()
@@ -158,44 +160,22 @@ func Open(store *storage.Store, o Options) (*Scheduler, error) {
 	return s, nil
 }
 
-// Start begins to serve with the log that applies its entries to this Scheduler. Leases that were held before may run their
-// full time from now on: their holders had nobody to extend them.
+// Start begins to serve with the log that applies its entries to this Scheduler.
 func (s *Scheduler) Start(log Log) {
 	s.log = log
-	s.workers.Go(s.drive)
-	s.workers.Go(s.dispatchLoop)
-	s.workers.Go(s.sweep)
+	s.Lead(!s.o.Replicated)
 }
 
 // Close ends waiting calls and background work. The log is closed before, the store after.
 func (s *Scheduler) Close() error {
 	s.cancel()
-	s.workers.Wait()
+	s.Lead(false)
+	s.calls.Wait()
 	return nil
 }
 
 // Interrupt ends waiting calls, so that a server can shut down.
 func (s *Scheduler) Interrupt() { s.cancel() }
-
-// propose sends a command to the log and returns what applying it gave. None comes before the one that lets leases run their
-// full time: with the time of any other they would end.
-func (s *Scheduler) propose(ctx context.Context, command []byte) (any, error) {
-	if s.log == nil {
-		return nil, vectord.Errorf(vectord.KindClosed, "the server is starting")
-	}
-	select {
-	case <-s.elected:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.stop.Done():
-		return nil, vectord.Errorf(vectord.KindClosed, "the server is stopping")
-	}
-	r, err := s.log.Propose(ctx, command)
-	if err != nil {
-		return nil, err
-	}
-	return r.Value, r.Err
-}
 
 // load reads all rows of what is not terminal.
 func (s *Scheduler) load() error {

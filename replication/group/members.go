@@ -79,7 +79,7 @@ func (g *Group) servers() ([]raft.Server, error) {
 const membershipWait = 10 * time.Second
 
 // Add makes a node a member, or gives one its new address. It follows at first and gets a vote once it has caught up, so that
-// an empty node never counts for a majority. Only the leader can; others return an error that NotLeader recognises.
+// an empty node never counts for a majority. Only the leader can; others return an error with CodeNotLeader.
 func (g *Group) Add(id, address string) error {
 	if id == "" || address == "" {
 		return vectord.Errorf(vectord.KindInvalid, "a member has an id and an address, got %q and %q", id, address)
@@ -165,9 +165,6 @@ func (g *Group) Snapshot() error {
 	}
 	return err
 }
-
-// NotLeader says whether an error is that of a node that cannot do something because it does not lead.
-func NotLeader(err error) bool { return vectord.CodeOf(err) == codeNotLeader }
 
 func (g *Group) mustLead() error {
 	if g.leader.leading() == 0 {

@@ -23,11 +23,8 @@ const (
 	retryAfter = time.Second
 )
 
-// codeNotLeader marks the error of a node that does not lead in the term of a request, which had no effect.
-const codeNotLeader vectord.Code = "not_leader"
-
 func errNotLeader() error {
-	return vectord.Refuse(vectord.KindConflict, codeNotLeader, "this node does not lead")
+	return vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "this node does not lead")
 }
 
 // proposals are those of this process whose outcome is open.
@@ -147,9 +144,9 @@ func (g *Group) propose(ctx context.Context, op operation) (vectord.Result, erro
 		case err == nil && !o.again:
 			return o.result, o.err
 		case err == nil: // the term ended before the operation was in the log
-		case vectord.CodeOf(err) != codeNotLeader || time.Now().After(patience):
+		case vectord.CodeOf(err) != vectord.CodeNotLeader || time.Now().After(patience):
 			g.proposals.remove(number)
-			if vectord.CodeOf(err) == codeNotLeader {
+			if vectord.CodeOf(err) == vectord.CodeNotLeader {
 				err = vectord.Errorf(vectord.KindTimeout, "not accepted, and without effect: no leader was found for %v", leaderWait)
 			}
 			return vectord.Result{}, err
@@ -230,6 +227,8 @@ func (g *Group) send(ctx context.Context, op operation, term uint64, again bool)
 		return nil
 	case g.o.Peers.Unreachable(err):
 		return errNotLeader()
+	case vectord.CodeOf(err) == vectord.CodeNotLeader:
+		return err
 	case errors.As(err, &refused) && refused.Kind != vectord.KindTimeout && refused.Kind != vectord.KindInternal && refused.Kind != vectord.KindClosed:
 		return err
 	}
