@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/vectord/vectord/internal/fsync"
 )
 
 // Derived files (checkpoints of indexes) live in the index folder of the data directory. Their names match
@@ -61,7 +62,7 @@ func (s *Store) RemoveFile(name string) error {
 		return nil
 	}
 	if err == nil {
-		err = syncDir(s.fs, s.path(indexDir))
+		err = fsync.Dir(s.fs, s.path(indexDir))
 	}
 	if err != nil {
 		return fmt.Errorf("remove file %q: %w", name, err)
@@ -106,7 +107,7 @@ func checkFileName(name string) error {
 // prepareFiles creates the index folder and removes what interrupted writes of files left.
 func (s *Store) prepareFiles() error {
 	dir := s.path(indexDir)
-	if err := makeDir(s.fs, dir); err != nil {
+	if err := fsync.MakeDir(s.fs, dir); err != nil {
 		return fmt.Errorf("create folder %q: %w", dir, err)
 	}
 	for _, dir := range []string{s.dir, dir} {
@@ -139,7 +140,7 @@ func (s *Store) replaceFile(dir, name string, write func(io.Writer) error) error
 		}
 		return err
 	}
-	if err := syncDir(s.fs, dir); err != nil {
+	if err := fsync.Dir(s.fs, dir); err != nil {
 		return err
 	}
 	return s.failure()

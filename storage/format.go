@@ -7,8 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // The FORMAT file tells which version of the layout a data directory has. It is the first file read, so an older program
@@ -89,32 +87,4 @@ func parseFormat(text []byte) (version uint64, err error) {
 		return 0, fmt.Errorf("%s file %w: expected %q and a number, found %q", formatFile, ErrDamaged, formatPrefix, text)
 	}
 	return version, nil
-}
-
-// makeDir creates the directory and its missing parents, each made durable in the one above it.
-func makeDir(fsys vfs.FS, dir string) error {
-	if _, err := fsys.Stat(dir); err == nil {
-		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	parent := fsys.PathDir(dir)
-	if parent != dir {
-		if err := makeDir(fsys, parent); err != nil {
-			return err
-		}
-	}
-	if err := fsys.MkdirAll(dir, dirMode); err != nil {
-		return err
-	}
-	return syncDir(fsys, parent)
-}
-
-// syncDir makes the names within a directory durable.
-func syncDir(fsys vfs.FS, dir string) error {
-	d, err := fsys.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/vectord/vectord/internal/fsync"
 )
 
 // FS is the file system that a Store lives in. Tests put one in memory that can lose power; see package storagetest.
@@ -68,7 +69,6 @@ const (
 	lockFile    = "LOCK"
 	pebbleDir   = "pebble"
 	indexDir    = "index"
-	dirMode     = 0o700
 	bloomBits   = 10      // a key; about 1 % of lookups of absent keys read a block all the same
 	blockBytes  = 8 << 10 // small, as rescoring reads scattered vectors
 	memTables   = 4       // full ones waiting for the disk before writes stall
@@ -116,7 +116,7 @@ func Open(o Options) (*Store, error) {
 			os.Exit(1)
 		}
 	}
-	s.fs = watchSyncs(s.fs, s.fail)
+	s.fs = fsync.Watch(s.fs, s.fail)
 	if err := s.open(o); err != nil {
 		if s.lock != nil {
 			err = errors.Join(err, s.lock.Close())
@@ -131,7 +131,7 @@ func (s *Store) open(o Options) (err error) {
 		if _, err := s.fs.Stat(s.dir); err != nil {
 			return fmt.Errorf("open data directory %q: %w", s.dir, err)
 		}
-	} else if err := makeDir(s.fs, s.dir); err != nil {
+	} else if err := fsync.MakeDir(s.fs, s.dir); err != nil {
 		return fmt.Errorf("create data directory %q: %w", s.dir, err)
 	}
 	if s.lock, err = s.fs.Lock(s.path(lockFile)); err != nil {

@@ -1,16 +1,22 @@
-package storage
+// Package fsync makes names durable, and lets no failed fsync go unnoticed.
+package fsync
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
+// dirMode is the mode of directories that MakeDir creates.
+const dirMode = 0o700
+
 // markerPrefix begins the names of the empty files with which Pebble points at its current manifest.
 const markerPrefix = "marker."
 
-// watchSyncs returns fsys with two rules on top.
+// Watch returns fsys with two rules on top.
 //
 // Every failed fsync of a file or directory goes to report before its caller learns of it. Watching here, below Pebble,
 // makes one rule hold for every file, also where Pebble would try again.
@@ -20,7 +26,7 @@ const markerPrefix = "marker."
 // within a directory. Where it does not, the new marker could survive without the manifest it names, or the old one be
 // gone before the new one is there: a database that cannot be opened, or seems never to have been. So the directory is
 // synced before either step, which costs two fsyncs at each start and each rotation of the manifest.
-func watchSyncs(fsys vfs.FS, report func(error)) vfs.FS { return &watchedFS{fsys, report} }
+func Watch(fsys vfs.FS, report func(error)) vfs.FS { return &watchedFS{fsys, report} }
 
 type watchedFS struct {
 	vfs.FS
@@ -39,7 +45,7 @@ func (w *watchedFS) settle(name string) error {
 	if !strings.HasPrefix(w.PathBase(name), markerPrefix) {
 		return nil
 	}
-	return syncDir(w, w.PathDir(name))
+	return Dir(w, w.PathDir(name))
 }
 
 func (w *watchedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
@@ -94,4 +100,32 @@ func (f *watchedFile) SyncData() error { return f.check(f.File.SyncData()) }
 func (f *watchedFile) SyncTo(length int64) (fullSync bool, err error) {
 	fullSync, err = f.File.SyncTo(length)
 	return fullSync, f.check(err)
+}
+
+// MakeDir creates the directory and its missing parents, each made durable in the one above it.
+func MakeDir(fsys vfs.FS, dir string) error {
+	if _, err := fsys.Stat(dir); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := fsys.PathDir(dir)
+	if parent != dir {
+		if err := MakeDir(fsys, parent); err != nil {
+			return err
+		}
+	}
+	if err := fsys.MkdirAll(dir, dirMode); err != nil {
+		return err
+	}
+	return Dir(fsys, parent)
+}
+
+// Dir makes the names within a directory durable.
+func Dir(fsys vfs.FS, dir string) error {
+	d, err := fsys.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

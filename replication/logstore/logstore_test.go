@@ -1,0 +1,3 @@
+package logstore
+
+var kinds = []Kind{Pebble, Bolt}
