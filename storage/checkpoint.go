@@ -9,6 +9,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/vectord/vectord/internal/fsync"
 )
 
 // Checkpoint writes the present state, complete and durable, into the folder dir, which it creates: a data directory without
@@ -17,7 +19,7 @@ import (
 func (s *Store) Checkpoint(dir string) error {
 	err := s.failure()
 	if err == nil {
-		err = makeDir(s.fs, dir)
+		err = fsync.MakeDir(s.fs, dir)
 	}
 	if err == nil {
 		err = s.db.Checkpoint(s.fs.PathJoin(dir, pebbleDir), pebble.WithFlushedWAL())
@@ -29,7 +31,7 @@ func (s *Store) Checkpoint(dir string) error {
 		err = copyFile(s.fs, s.path(formatFile), s.fs.PathJoin(dir, formatFile))
 	}
 	if err == nil {
-		err = syncDir(s.fs, dir)
+		err = fsync.Dir(s.fs, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -47,7 +49,7 @@ func Replace(fsys FS, dir, checkpoint string) error {
 		fsys = vfs.Default
 	}
 	unfinished := fsys.PathJoin(dir, replacementDir+".tmp")
-	err := makeDir(fsys, dir)
+	err := fsync.MakeDir(fsys, dir)
 	if err == nil {
 		err = fsys.RemoveAll(unfinished)
 	}
@@ -60,13 +62,13 @@ func Replace(fsys FS, dir, checkpoint string) error {
 		err = copyFile(fsys, fsys.PathJoin(checkpoint, formatFile), fsys.PathJoin(unfinished, formatFile))
 	}
 	if err == nil {
-		err = syncDir(fsys, unfinished)
+		err = fsync.Dir(fsys, unfinished)
 	}
 	if err == nil {
 		err = fsys.Rename(unfinished, fsys.PathJoin(dir, replacementDir))
 	}
 	if err == nil {
-		err = syncDir(fsys, dir)
+		err = fsync.Dir(fsys, dir)
 	}
 	if err == nil {
 		err = finishReplacement(fsys, dir)
@@ -95,27 +97,27 @@ func finishReplacement(fsys vfs.FS, dir string) error {
 		if err := fsys.RemoveAll(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := syncDir(fsys, dir); err != nil {
+		if err := fsync.Dir(fsys, dir); err != nil {
 			return err
 		}
 		if err := fsys.Rename(source, target); err != nil {
 			return err
 		}
 		// Both folders, or a power cut could leave the file in neither.
-		if err := errors.Join(syncDir(fsys, dir), syncDir(fsys, from)); err != nil {
+		if err := errors.Join(fsync.Dir(fsys, dir), fsync.Dir(fsys, from)); err != nil {
 			return err
 		}
 	}
 	if err := fsys.RemoveAll(from); err != nil {
 		return err
 	}
-	return syncDir(fsys, dir)
+	return fsync.Dir(fsys, dir)
 }
 
 // linkFolder makes to a copy of the folder from: of links to the files that never change, and of copies of the others, as
 // Pebble writes over logs that it uses again.
 func linkFolder(fsys vfs.FS, from, to string) error {
-	if err := makeDir(fsys, to); err != nil {
+	if err := fsync.MakeDir(fsys, to); err != nil {
 		return err
 	}
 	names, err := fsys.List(from)
@@ -140,7 +142,7 @@ func linkFolder(fsys vfs.FS, from, to string) error {
 			return err
 		}
 	}
-	return syncDir(fsys, to)
+	return fsync.Dir(fsys, to)
 }
 
 // copyFile makes a durable copy of a file, but for its name.

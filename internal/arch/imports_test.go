@@ -27,13 +27,11 @@ type rule struct {
 var rules = []rule{
 	{pkg: "."},
 	{pkg: "index", imports: []string{"."}},
-<<<<<<< HEAD
 	{pkg: "storage", imports: []string{"."}},
 	{pkg: "replication/transport", imports: []string{"."}},
-=======
 	{pkg: "storage", imports: []string{".", "internal/fsync"}},
 	{pkg: "replication/logstore", imports: []string{".", "internal/fsync"}, tests: []string{"storage"}},
->>>>>>> logstore
+	{pkg: "replication/group", imports: []string{".", "internal/fsync", "replication"}},
 	{pkg: "replication", imports: []string{"."}},
 	{pkg: "scheduler/pool", imports: []string{"."}},
 	{pkg: "scheduler", imports: []string{".", "index", "storage"}, tests: []string{"internal/node"}},
@@ -50,7 +48,7 @@ var rules = []rule{
 	{pkg: "internal/embed", imports: []string{"."}},
 	{pkg: "internal/fsync"},
 	{pkg: "internal/model", imports: []string{".", "internal/text"}},
-	{pkg: "internal/node", imports: []string{".", "engine", "index", "internal/embed", "replication", "scheduler", "server", "storage"},
+	{pkg: "internal/node", imports: []string{".", "engine", "index", "internal/embed", "replication", "replication/group", "replication/logstore", "replication/transport", "scheduler", "server", "storage"},
 		tests: []string{"internal/model", "internal/openapi"}},
 	{pkg: "internal/openapi"},
 	{pkg: "internal/token", imports: []string{"."}},
@@ -71,7 +69,7 @@ var owners = map[string][]string{
 	"github.com/blevesearch":           {"internal/text"},
 	"github.com/boltdb/bolt":           {"replication"},
 	"github.com/clipperhouse/uax29":    {"internal/text"},
-	"github.com/cockroachdb/pebble":    {"storage", "replication/logstore", "internal/fsync"},
+	"github.com/cockroachdb/pebble":    {"storage", "replication/group", "replication/logstore", "internal/fsync"},
 	"github.com/fasthttp":              {"server"},
 	"github.com/goccy/go-yaml":         {"cmd/vectord", "internal/config"},
 	"github.com/golang-jwt/jwt":        {"internal/token"},
@@ -141,8 +139,8 @@ func TestViolations(t *testing.T) {
 	f(goPackage{ImportPath: "server", Imports: imports(module + "/internal/model")}, "may not import internal/model")
 	f(goPackage{ImportPath: "replication", XTestImports: imports(module + "/server")}, "may not import server")
 	f(goPackage{ImportPath: "storage", Imports: imports("github.com/cockroachdb/pebble/v2/vfs")}, "")
-	f(goPackage{ImportPath: "engine", Imports: imports("github.com/cockroachdb/pebble/v2")}, "only storage, replication/logstore, internal/fsync may")
-	f(goPackage{ImportPath: "engine", TestImports: imports("github.com/cockroachdb/pebble/v2/vfs")}, "only storage, replication/logstore, internal/fsync may")
+	f(goPackage{ImportPath: "engine", Imports: imports("github.com/cockroachdb/pebble/v2")}, "only storage, replication/group, replication/logstore, internal/fsync may")
+	f(goPackage{ImportPath: "engine", TestImports: imports("github.com/cockroachdb/pebble/v2/vfs")}, "only storage, replication/group, replication/logstore, internal/fsync may")
 	f(goPackage{ImportPath: "client", Imports: imports("github.com/valyala/fasthttp")}, "only server may")
 	f(goPackage{ImportPath: "engine", TestImports: imports("pgregory.net/rapid")}, "")
 	f(goPackage{ImportPath: "engine", Imports: imports("pgregory.net/rapid")}, "only tests may")

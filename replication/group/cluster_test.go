@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/internal/fsync"
 )
 
 // seed is that of a test's random choices, given by VECTORD_SEED to have them again.
@@ -461,7 +462,7 @@ func (s *kvState) Checkpoint(dir string) error {
 		return err
 	}
 	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close(), syncDir(s.fs, s.fs.PathJoin(dir, "sub")), syncDir(s.fs, dir))
+	return errors.Join(err, f.Sync(), f.Close(), fsync.Dir(s.fs, s.fs.PathJoin(dir, "sub")), fsync.Dir(s.fs, dir))
 }
 
 func readImage(fs vfs.FS, dir string) (*kvImage, error) {

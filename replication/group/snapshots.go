@@ -12,6 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
+
+	"github.com/vectord/vectord/internal/fsync"
 )
 
 // A snapshotStore keeps snapshots as the folders that State.Checkpoint writes, one below root for each:
@@ -53,7 +55,7 @@ type snapshotMeta struct {
 
 func openSnapshots(fs vfs.FS, root string) (*snapshotStore, error) {
 	s := &snapshotStore{fs: fs, root: root}
-	if err := makeDir(fs, root); err != nil {
+	if err := fsync.MakeDir(fs, root); err != nil {
 		return nil, fmt.Errorf("create folder for snapshots: %w", err)
 	}
 	names, err := fs.List(root)
@@ -277,7 +279,7 @@ func (k *snapshotSink) Close() error {
 		err = s.fs.Rename(k.dir, s.path(k.meta.ID))
 	}
 	if err == nil {
-		err = syncDir(s.fs, s.root)
+		err = fsync.Dir(s.fs, s.root)
 	}
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, errors.Join(err, s.fs.RemoveAll(k.dir)))
@@ -301,7 +303,7 @@ func (k *snapshotSink) writeMeta() error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return syncDir(fs, k.dir)
+	return fsync.Dir(fs, k.dir)
 }
 
 var errCancelled = errors.New("the snapshot was given up")
@@ -317,27 +319,4 @@ func (k *snapshotSink) Cancel() error {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, err)
 	}
 	return nil
-}
-
-// makeDir makes a folder, and those that it is in, so that they survive a power cut.
-func makeDir(fs vfs.FS, dir string) error {
-	if _, err := fs.Stat(dir); err == nil || dir == "" {
-		return nil
-	}
-	parent := fs.PathDir(dir)
-	if err := makeDir(fs, parent); err != nil {
-		return err
-	}
-	if err := fs.MkdirAll(dir, dirMode); err != nil {
-		return err
-	}
-	return syncDir(fs, cmp.Or(parent, "."))
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/vectord/vectord/internal/fsync"
 )
 
 // The stream of a snapshot, numbers little-endian:
@@ -199,11 +201,11 @@ func readStream(r io.Reader, fs vfs.FS, dir string) (applied uint64, err error) 
 		return 0, err
 	}
 	for d := range dirs {
-		if err := syncDir(fs, d); err != nil {
+		if err := fsync.Dir(fs, d); err != nil {
 			return 0, err
 		}
 	}
-	return applied, syncDir(fs, fs.PathDir(dir))
+	return applied, fsync.Dir(fs, fs.PathDir(dir))
 }
 
 func readStreamHeader(r io.Reader) (applied uint64, count int, err error) {
