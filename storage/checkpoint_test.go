@@ -164,4 +164,3 @@ func (c changeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	return c.FS.Create(name, category)
 }
 func (c changeFS) OpenDir(name string) (vfs.File, error) { c.changed(); return c.FS.OpenDir(name) }
-

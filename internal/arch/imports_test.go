@@ -27,7 +27,6 @@ type rule struct {
 var rules = []rule{
 	{pkg: "."},
 	{pkg: "index", imports: []string{"."}},
-	{pkg: "storage", imports: []string{"."}},
 	{pkg: "replication/transport", imports: []string{"."}},
 	{pkg: "storage", imports: []string{".", "internal/fsync"}},
 	{pkg: "replication/logstore", imports: []string{".", "internal/fsync"}, tests: []string{"storage"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/vectord/vectord/index/simd"
 	"github.com/vectord/vectord/internal/embed"
 	"github.com/vectord/vectord/replication"
+	"github.com/vectord/vectord/replication/group"
 	"github.com/vectord/vectord/scheduler"
 	"github.com/vectord/vectord/scheduler/pool"
 	"github.com/vectord/vectord/storage"
@@ -42,6 +43,9 @@ type Config struct {
 	// have started. Without either none can be.
 	Pools     []pool.Definition
 	AllowExec []string
+	// Cluster makes the node one of several that keep the same data; nil: it is on its own. It needs the operating system's
+	// files.
+	Cluster *Cluster
 	// Fatal is called with the first error after which nothing can be promised; nil logs it and exits with status 1.
 	Fatal func(error)
 }
@@ -52,7 +56,11 @@ type Node struct {
 	db    *engine.DB
 	tasks *scheduler.Scheduler
 	pools *pool.Supervisor // nil: programs may not be started
-	log   *replication.Standalone
+	log   replication.Log
+	// started is closed when log is set everywhere.
+	started chan struct{}
+	// cluster is what a node has more as one of several; nil: it is on its own.
+	cluster *cluster
 }
 
 // Open loads the data directory, creating it if need be, and returns when the node can serve.
@@ -74,12 +82,22 @@ func Open(c Config) (*Node, error) {
 		}
 		options.FetchSnapshot = f.fetch
 	}
-	cache, table := engine.Shares(c.MemoryLimit)
-	store, err := storage.Open(storage.Options{Dir: c.DataDir, FS: c.FS, CacheBytes: cache, MemTableBytes: table,
-		Logger: c.Logger, Fatal: c.Fatal})
-	if err != nil {
-		return nil, err
+	n := &Node{started: make(chan struct{})}
+	if err := n.open(&c, options); err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
+	return n, nil
+}
+
+// open opens the parts one after the other. If it fails, Close closes those that are open.
+func (n *Node) open(c *Config, options engine.Options) (err error) {
+	if n.cluster, err = openCluster(c); err != nil {
+		return err
+	}
+	if n.store, err = openStore(c, n.cluster); err != nil {
+		return err
+	}
+	store := n.store
 	var registerer prometheus.Registerer // stays a nil interface without a registry
 	if c.Metrics != nil {
 		registerer = c.Metrics
@@ -87,31 +105,72 @@ func Open(c Config) (*Node, error) {
 	}
 	options.Metrics = registerer
 	if options.Embedders, err = embedders(c.Embedding, registerer); err != nil {
-		return nil, errors.Join(err, store.Close())
+		return err
+	}
+	last, err := store.LastApplied()
+	if err != nil {
+		return err
+	}
+	clock := replication.Clock(last.Time)
+	n.tasks, err = scheduler.Open(store, scheduler.Options{Embed: taskEmbedder(options.Embedders), Points: n, Replicated: n.cluster != nil,
+		Now: func() int64 { return clock().UnixMilli() }, Logger: c.Logger, Metrics: registerer})
+	if err != nil {
+		return fmt.Errorf("open data directory %q: %w", c.DataDir, err)
+	}
+	options.Machine, options.Replicated = n.tasks, n.cluster != nil
+	if n.db, err = engine.Open(store, options); err != nil {
+		return fmt.Errorf("open data directory %q: %w", c.DataDir, err)
+	}
+	if n.cluster == nil {
+		n.log = replication.NewStandalone(n.db, last.Index, last.Time,
+			replication.StandaloneOptions{QueueBytes: logQueueBytes, Now: clock, Fatal: c.Fatal, Registerer: registerer})
+	} else {
+		o := n.cluster.options(c)
+		o.Now, o.Lead = clock, n.lead
+		if err := n.cluster.open(c, n.db, o); err != nil {
+			return err
+		}
+		n.log = n.cluster.group
+	}
+	n.db.Start(n.log)
+	n.tasks.Start(taskLog{n.log})
+	close(n.started)
+	return n.startPools(c, registerer)
+}
+
+// lead gives this node the say over what one node decides for all, or takes it.
+func (n *Node) lead(leading bool) {
+	<-n.started // the log leads before open has it
+	n.db.Lead(leading)
+	n.tasks.Lead(leading)
+}
+
+// openStore opens the data directory, after it got the state that a snapshot from another node brought, if that is ahead.
+func openStore(c *Config, k *cluster) (*storage.Store, error) {
+	cache, table := engine.Shares(c.MemoryLimit)
+	o := storage.Options{Dir: c.DataDir, FS: c.FS, CacheBytes: cache, MemTableBytes: table, Logger: c.Logger, Fatal: c.Fatal}
+	store, err := storage.Open(o)
+	if err != nil || k == nil {
+		return store, err
 	}
 	last, err := store.LastApplied()
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	n := &Node{store: store}
-	clock := replication.Clock(last.Time)
-	n.tasks, err = scheduler.Open(store, scheduler.Options{Embed: taskEmbedder(options.Embedders), Points: n,
-		Now: func() int64 { return clock().UnixMilli() }, Logger: c.Logger, Metrics: registerer})
+	checkpoint, ahead, err := group.Pending(k.options(c), last.Index)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), store.Close())
+		return nil, errors.Join(err, store.Close())
 	}
-	options.Machine = n.tasks
-	if n.db, err = engine.Open(store, options); err != nil {
-		return nil, errors.Join(fmt.Errorf("open data directory %q: %w", c.DataDir, err), n.tasks.Close(), store.Close())
+	if !ahead {
+		return store, nil
 	}
-	n.log = replication.NewStandalone(n.db, last.Index, last.Time,
-		replication.StandaloneOptions{QueueBytes: logQueueBytes, Now: clock, Fatal: c.Fatal, Registerer: registerer})
-	n.db.Start(n.log)
-	n.tasks.Start(taskLog{n.log})
-	if err := n.startPools(&c, registerer); err != nil {
-		return nil, errors.Join(err, n.Close())
+	if err := store.Close(); err != nil {
+		return nil, err
 	}
-	return n, nil
+	if err := storage.Replace(c.FS, c.DataDir, checkpoint); err != nil {
+		return nil, err
+	}
+	return storage.Open(o)
 }
 
 // logQueueBytes bounds the writes that wait for the log. Three of the largest states fit.
@@ -123,7 +182,7 @@ func (n *Node) PrepareWrites(ctx context.Context, e *vectord.Effects) ([]byte, [
 }
 
 // taskLog is the log of the scheduler's commands, which share it with the engine's.
-type taskLog struct{ log *replication.Standalone }
+type taskLog struct{ log replication.Log }
 
 // Propose implements scheduler.Log.
 func (l taskLog) Propose(ctx context.Context, command []byte) (vectord.Result, error) {
@@ -145,8 +204,35 @@ func (n *Node) Tasks() *scheduler.Scheduler { return n.tasks }
 // have ended before.
 func (n *Node) Close() error {
 	n.stopPools()
-	n.tasks.Interrupt()
-	return errors.Join(n.log.Close(), n.tasks.Close(), n.db.Close(), n.store.Close())
+	var errs []error
+	if n.tasks != nil {
+		n.tasks.Interrupt()
+	}
+	switch {
+	case n.cluster != nil:
+		errs = append(errs, n.cluster.close())
+	case n.log != nil:
+		errs = append(errs, n.log.Close())
+	}
+	if n.tasks != nil {
+		errs = append(errs, n.tasks.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Reopen is closed when another node's snapshot has overtaken this node's state: Close it and Open it again. It is nil for a
+// node on its own.
+func (n *Node) Reopen() <-chan struct{} {
+	if n.cluster == nil {
+		return nil
+	}
+	return n.cluster.reopen
 }
 
 // Report is what Check found.

@@ -247,7 +247,7 @@ func (g *Group) raftConfig() *raft.Config {
 	c.NoLegacyTelemetry = true
 	c.ShutdownOnRemove = false
 	c.NotifyCh = g.notify
-	c.Logger = raftLogger(g.o.Logger)
+	c.Logger = RaftLogger(g.o.Logger)
 	return c
 }
 

@@ -218,15 +218,25 @@ func Pending(o Options, index uint64) (dir string, ok bool, err error) {
 	return s.path(newest.ID, stateDir), true, nil
 }
 
-// Bootstrap makes the state, which may hold something already, the beginning of a group of which this node is the only member.
-// It does nothing if the node has been part of a group before. It is called before Open.
-func Bootstrap(state State, o Options) error {
+// Known says whether the node has been part of a group.
+func Known(o Options) (bool, error) {
 	o = o.withDefaults()
 	s, err := openSnapshots(o.FS, o.SnapshotDir)
 	if err != nil {
+		return false, err
+	}
+	return raft.HasExistingState(o.Logs, o.Logs, s)
+}
+
+// Bootstrap makes the state, which may hold something already, the beginning of a group of which this node is the only member.
+// It does nothing if the node has been part of a group before. It is called before Open.
+func Bootstrap(state State, o Options) error {
+	if known, err := Known(o); err != nil || known {
 		return err
 	}
-	if known, err := raft.HasExistingState(o.Logs, o.Logs, s); err != nil || known {
+	o = o.withDefaults()
+	s, err := openSnapshots(o.FS, o.SnapshotDir)
+	if err != nil {
 		return err
 	}
 	index, _, err := state.LastApplied()

@@ -84,8 +84,8 @@ func (w *watchedLogs) waited() time.Duration {
 	return time.Since(time.Unix(0, since))
 }
 
-// raftLogger brings what hashicorp/raft logs to a slog.Logger. Its information is for debugging.
-func raftLogger(to *slog.Logger) hclog.Logger { return logAdapter{hclog.NewNullLogger(), to} }
+// RaftLogger brings what hashicorp/raft logs to a slog.Logger. Its information is for debugging.
+func RaftLogger(to *slog.Logger) hclog.Logger { return logAdapter{hclog.NewNullLogger(), to} }
 
 type logAdapter struct {
 	hclog.Logger // has the methods that raft does not call
