@@ -31,12 +31,13 @@ type request struct {
 	wait           bool
 	idempotencyKey string
 	timeoutSeconds int // that the client asks for; 0: it does not say
+	consistency    consistency
 
 	out  []byte // the answer; handlers append the value of "result"
 	bare bool   // the answer is not in the envelope
 
 	waiting  bool // the request counts among those that wait, and not among those being served
-	streamed bool // the answer is a stream that the handler gave to fasthttp
+	streamed bool // the handler gave the answer to fasthttp itself
 
 	bodyRead bool
 	buffer   []byte // holds the body
@@ -101,6 +102,11 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 	}
 	r.ctx = ctx
 	r.out = append(r.out, `{"result":`...)
+	if c := s.options.Cluster; c != nil && rt.needs != permissionOpen {
+		if answered, err := r.keepUp(c, rt.needs == permissionRead); answered || err != nil {
+			return err
+		}
+	}
 	return rt.handle(s, r)
 }
 
@@ -143,12 +149,12 @@ func (r *request) parseQuery() (time.Duration, error) {
 		}
 	}
 	if v := args.Peek("consistency"); v != nil {
-		switch string(v) {
-		case "majority", "quorum", "all":
+		switch r.consistency = consistency(v); r.consistency {
+		case "majority", "quorum", "all", readLinearizable, readLeader, readSession:
 		default:
 			n, err := strconv.ParseUint(string(v), 10, 32)
 			if err != nil {
-				return 0, badParameter("consistency", v, "an integer, majority, quorum or all")
+				return 0, badParameter("consistency", v, "an integer, majority, quorum, all, linearizable, leader or session")
 			}
 			if n < 1 {
 				return 0, &formError{inQuery, outOfRange("consistency", n, "1 or larger")}
@@ -221,6 +227,9 @@ func (s *Server) writeAnswer(r *request, start time.Time) {
 	setSafeHeaders(response)
 	if r.streamed {
 		return
+	}
+	if c := s.options.Cluster; c != nil {
+		response.Header.Set(sessionHeader, strconv.FormatUint(c.Index(), 10))
 	}
 	body := r.out
 	if len(body) >= compressFrom {

@@ -18,7 +18,7 @@ type route struct {
 }
 
 // routes is the whole API. {name} is a collection or an alias, {id} a point, {snapshot} a file, and {queue}, {task}, {agent} and
-// {key} are the scheduler's, the last one of a state. Each line says which permission a caller needs,
+// {key} are the scheduler's, the last one of a state; {peer} is a node. Each line says which permission a caller needs,
 // and for what. A handler whose body names further collections asks request.authorize for each of them.
 var routes = []route{
 	{"GET", "/", permissionOpen, scopeServer, (*Server).getRoot},
@@ -34,6 +34,9 @@ var routes = []route{
 	{"POST", mcpPath, permissionRead, scopeListed, (*Server).serveMCP},
 
 	{"GET", "/cluster", permissionRead, scopeServer, (*Server).getCluster},
+	{"GET", "/cluster/peers", permissionRead, scopeServer, (*Server).listPeers},
+	{"DELETE", "/cluster/peer/{peer}", permissionManage, scopeServer, (*Server).removePeer},
+	{"POST", "/cluster/leader", permissionManage, scopeServer, (*Server).transferLeadership},
 	{"GET", "/collections/{name}/cluster", permissionRead, scopeCollection, (*Server).getCollectionCluster},
 	{"POST", "/collections/{name}/cluster", permissionManage, scopeCollection, (*Server).updateCollectionCluster},
 
@@ -83,10 +86,10 @@ var routes = []route{
 	{"POST", "/collections/{name}/points/search/matrix/offsets", permissionRead, scopeCollection, (*Server).matrixOffsets},
 	{"POST", "/collections/{name}/facet", permissionRead, scopeCollection, (*Server).facet},
 
-	{"PUT", "/collections/{name}/memories", permissionWrite, scopeCollection, (*Server).storeMemories},
+	{"PUT", "/collections/{name}/memories", permissionWrite, scopeCollection, byLeader((*Server).storeMemories)},
 	{"POST", "/collections/{name}/memories/search", permissionRead, scopeCollection, (*Server).searchMemories},
-	{"POST", "/collections/{name}/memories/touch", permissionWrite, scopeCollection, (*Server).touchMemories},
-	{"POST", "/collections/{name}/memories/delete", permissionWrite, scopeCollection, (*Server).forgetMemories},
+	{"POST", "/collections/{name}/memories/touch", permissionWrite, scopeCollection, byLeader((*Server).touchMemories)},
+	{"POST", "/collections/{name}/memories/delete", permissionWrite, scopeCollection, byLeader((*Server).forgetMemories)},
 
 	{"GET", "/collections/{name}/snapshots", permissionRead, scopeCollection, (*Server).listSnapshots},
 	{"POST", "/collections/{name}/snapshots", permissionMaintain, scopeCollection, (*Server).createSnapshot},
@@ -116,9 +119,9 @@ var routes = []route{
 	{"POST", "/tasks/{task}/input", permissionWrite, scopeServer, scheduled((*Server).giveInput)},
 	{"POST", "/tasks/{task}/cancel", permissionWrite, scopeServer, scheduled((*Server).cancelTask)},
 	{"GET", "/tasks/{task}/result", permissionRead, scopeServer, scheduled((*Server).getTaskResult)},
-	{"GET", "/tasks/{task}/events", permissionRead, scopeServer, scheduled((*Server).taskEvents)},
+	{"GET", "/tasks/{task}/events", permissionRead, scopeServer, here((*Server).taskEvents)},
 	{"GET", "/tasks/{task}/route", permissionRead, scopeServer, scheduled((*Server).getDecisions)},
-	{"GET", "/events", permissionRead, scopeServer, scheduled((*Server).events)},
+	{"GET", "/events", permissionRead, scopeServer, here((*Server).events)},
 
 	{"GET", "/agents", permissionRead, scopeServer, scheduled((*Server).listAgents)},
 	{"GET", "/agents/{agent}", permissionRead, scopeServer, scheduled((*Server).getAgent)},

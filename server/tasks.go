@@ -26,7 +26,10 @@ const (
 )
 
 // scheduled returns the handler of a route that a server without a scheduler does not offer.
-func scheduled(h handler) handler {
+func scheduled(h handler) handler { return here(byLeader(h)) }
+
+// here is scheduled for what any node of a cluster can answer.
+func here(h handler) handler {
 	return func(s *Server, r *request) error {
 		if s.options.Scheduler == nil {
 			return vectord.Errorf(vectord.KindUnsupported, "queues, tasks, agents and states are not offered by this server")

@@ -218,7 +218,7 @@ func describeCollection(level uint64, name string, info *vectord.CollectionInfo)
 	c.Shards, c.Transfers, c.Resharding = []shardTelemetry{}, []any{}, []any{}
 	for i, points := range info.ShardPoints {
 		c.Shards = append(c.Shards, shardTelemetry{ID: i, Local: localShardTelemetry{Status: info.Status, Points: points}, Remote: []any{},
-			ReplicateStates: map[string]string{strconv.Itoa(peerID): "Active"}})
+			ReplicateStates: map[string]string{strconv.Itoa(alonePeerID): "Active"}})
 	}
 	return c
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vectord/vectord"
 	"github.com/vectord/vectord/internal/embed"
+	"github.com/vectord/vectord/internal/node"
 	"github.com/vectord/vectord/scheduler/pool"
 )
 
@@ -57,6 +58,7 @@ type serveCmd struct {
 	SnapshotDir        string         `help:"Directory of snapshots; the folder snapshots of the data directory unless given." setting:"" placeholder:"DIR"`
 	SnapshotURLs       string         `help:"URLs, separated by commas, from or below which a request may have a snapshot fetched." name:"snapshot-urls" setting:"" placeholder:"URLS"`
 	Embedding          embeddingFlags `embed:""`
+	Cluster            clusterFlags   `embed:"" prefix:"cluster-"`
 	Pools              string         `help:"JSON file with pools of agents that the server starts itself; see docs/POOLS.md." name:"pools" setting:"" placeholder:"FILE"`
 	AllowExec          string         `help:"Absolute paths, separated by commas, of programs that requests may have started as pools." name:"allow-exec" setting:"" placeholder:"PATHS"`
 	CORS               string         `help:"Origins, separated by commas, whose pages may send requests from a browser, such as https://app.example.com; * for every one." name:"cors" setting:"" placeholder:"ORIGINS"`
@@ -110,7 +112,10 @@ func (c *serveCmd) Run(s *session) error {
 type opener func(o serviceOptions) (services, io.Closer, error)
 
 // services are those over one data directory.
-type services struct{ http, grpc, tcp service }
+type services struct {
+	http, grpc, tcp service
+	reopen          <-chan struct{} // closed when all must be opened again, on what another node has sent; nil: never
+}
 
 // door is an address at which a service answers.
 type door struct {
@@ -158,6 +163,7 @@ type serviceOptions struct {
 	embedding         *embed.HTTPOptions
 	pools             []pool.Definition
 	allowExec         []string
+	cluster           *node.Cluster // nil: the server is on its own
 	logger            *slog.Logger
 }
 
@@ -212,6 +218,9 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	if err != nil {
 		return err
 	}
+	if options.cluster, err = c.Cluster.options(); err != nil {
+		return err
+	}
 
 	// A watchdog and not a context, for there is no telling where something that hangs would hang.
 	finished := make(chan struct{})
@@ -225,11 +234,23 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 		}
 	})
 
+	for again := true; again && err == nil; {
+		again, err = c.serve(s, options, secure, open)
+	}
+	if err == nil {
+		logger.Info("stopped")
+	}
+	return err
+}
+
+// serve serves until a signal comes, or until all must be opened again.
+func (c *serveCmd) serve(s *session, options serviceOptions, secure *tls.Config, open opener) (again bool, err error) {
+	logger := options.logger
 	// The ports come first: that one is taken should be known before the data directory is opened and locked.
 	doors := c.doors()
 	for _, d := range doors {
 		if d.listener, err = net.Listen("tcp", d.address); err != nil {
-			return fmt.Errorf("%s: %w", d.flag, err)
+			return false, fmt.Errorf("%s: %w", d.flag, err)
 		}
 		defer d.listener.Close()
 	}
@@ -237,7 +258,7 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	begin := time.Now()
 	opened, closer, err := open(options)
 	if err != nil {
-		return err
+		return false, err
 	}
 	served := make(chan error, len(doors))
 	for _, d := range doors {
@@ -262,13 +283,12 @@ func (c *serveCmd) run(s *session, open opener, exit func(code int)) error {
 	case broken = <-served: // without having been told to
 	case <-s.ctx.Done():
 		logger.Info("shutting down")
+	case <-opened.reopen:
+		logger.Info("opening again with the state that another node has sent")
+		again = true
 	}
 	shutdown(context.WithoutCancel(s.ctx), doors, logger)
-	if err := errors.Join(broken, closer.Close()); err != nil {
-		return err
-	}
-	logger.Info("stopped")
-	return nil
+	return again, errors.Join(broken, closer.Close())
 }
 
 // shutdown lets all services finish at once, within drainWithin.

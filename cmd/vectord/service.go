@@ -20,19 +20,27 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n, err := node.Open(node.Config{DataDir: o.dataDir, MemoryLimit: o.memoryLimit, Logger: o.logger, Metrics: metrics,
-		SnapshotDir: o.snapshotDir, SnapshotURLs: o.snapshotURLs, Embedding: o.embedding, Pools: o.pools, AllowExec: o.allowExec, SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
+		SnapshotDir: o.snapshotDir, SnapshotURLs: o.snapshotURLs, Embedding: o.embedding, Pools: o.pools, AllowExec: o.allowExec, Cluster: o.cluster, SetHeapLimit: func(bytes int64) { debug.SetMemoryLimit(bytes) }})
 	if err != nil {
 		return services{}, nil, err
 	}
+	membership := n.Membership()
 	bodies := bodiesBytes(o.memoryLimit)
 	keys := access.Keys{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey, JWTRBAC: o.jwtRBAC}
-	overHTTP := server.New(n.Engine(), server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
-		Scheduler: n.Tasks(), Pools: n, JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, MCP: newMCP(n, o.logger).HandleHTTP, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics})
+	options := server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
+		Scheduler: n.Tasks(), Pools: n, JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, MCP: newMCP(n, o.logger).HandleHTTP, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics}
+	if membership != nil {
+		options.Cluster = membership
+	}
+	overHTTP := server.New(n.Engine(), options)
+	if membership != nil {
+		membership.Answer(overHTTP.ServeForwarded)
+	}
 	overGRPC := grpcserver.New(n.Engine(), grpcserver.Options{
 		Keys: keys, Commit: commit(), MaxMessagesBytes: bodies, Logger: o.logger, Metrics: metrics})
 	overTCP := tcpserver.New(n.Tasks(), n.Engine(), tcpserver.Options{
 		Keys: keys, MaxFramesBytes: bodies, Logger: o.logger, Metrics: metrics})
-	return services{overHTTP, overGRPC, overTCP}, n, nil
+	return services{overHTTP, overGRPC, overTCP, n.Reopen()}, n, nil
 }
 
 // bodiesBytes returns what of the memory limit the bodies of requests may take together, at each door: an eighth, and room for

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vectord/vectord"
@@ -58,19 +59,8 @@ const (
 	methodRemove
 	methodTransfer
 	methodInfo
+	methodHTTP
 )
-
-// Peer is a node of a cluster.
-type Peer struct {
-	ID      uint64 `json:"id"`
-	Address string `json:"address"` // of its port for other nodes
-	HTTP    string `json:"http"`
-	Version string `json:"version"`
-	Voter   bool   `json:"voter"`
-	Leader  bool   `json:"leader"`
-	Alive   bool   `json:"alive"`   // it answers
-	Applied uint64 `json:"applied"` // Raft's index of what it has applied
-}
 
 // cluster is what a node has more as one of several.
 type cluster struct {
@@ -82,10 +72,8 @@ type cluster struct {
 	logs      *logstore.Group
 	stream    io.Closer // of the group
 	group     *group.Group
-	reopen    chan struct{} // closed when the node must be opened again
-
-	mu     sync.Mutex
-	leader Peer // the last one known
+	reopen    chan struct{}                                        // closed when the node must be opened again
+	answer    atomic.Pointer[func(request []byte) ([]byte, error)] // requests that other nodes forward
 
 	stop    context.Context
 	cancel  context.CancelFunc
@@ -247,6 +235,7 @@ func (k *cluster) open(c *Config, state group.State, o group.Options) error {
 	k.transport.Handle(methodRemove, k.handleRemove)
 	k.transport.Handle(methodTransfer, k.handleTransfer)
 	k.transport.Handle(methodInfo, k.handleInfo)
+	k.transport.Handle(methodHTTP, k.handleHTTP)
 	k.transport.Start()
 	k.joining.Go(k.join)
 	return nil
@@ -407,13 +396,13 @@ func (k *cluster) handleInfo(context.Context, string, []byte) ([]byte, error) {
 	return json.Marshal(k.self())
 }
 
-func (k *cluster) self() Peer {
+func (k *cluster) self() vectord.Peer {
 	s := k.group.Status()
-	return Peer{ID: k.id, Address: k.transport.Addr().String(), HTTP: k.c.HTTP, Version: vectord.Version, Leader: s.Leading, Alive: true, Applied: s.Applied}
+	return vectord.Peer{ID: k.id, Address: k.transport.Addr().String(), Version: vectord.Version, Leader: s.Leading, Alive: true, Applied: s.Applied, Term: s.Term}
 }
 
 // ask returns what a node says of itself.
-func (k *cluster) ask(ctx context.Context, address string) (p Peer, err error) {
+func (k *cluster) ask(ctx context.Context, address string) (p vectord.Peer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, infoPatience)
 	defer cancel()
 	b, err := k.transport.Call(ctx, address, methodInfo, nil)
@@ -424,12 +413,12 @@ func (k *cluster) ask(ctx context.Context, address string) (p Peer, err error) {
 }
 
 // peers returns all members, with what those that answer say of themselves.
-func (k *cluster) peers(ctx context.Context) ([]Peer, error) {
+func (k *cluster) peers(ctx context.Context) ([]vectord.Peer, error) {
 	members, err := k.group.Members()
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Peer, len(members))
+	all := make([]vectord.Peer, len(members))
 	var asked sync.WaitGroup
 	for i, m := range members {
 		asked.Go(func() {
@@ -448,96 +437,92 @@ func (k *cluster) peers(ctx context.Context) ([]Peer, error) {
 	return all, nil
 }
 
-// leaderHTTP returns where the leader's HTTP API is, and empty if that is here. It asks a leader once.
-func (k *cluster) leaderHTTP(ctx context.Context) (string, error) {
-	if k.group.Status().Leading {
-		return "", nil
+// leaderPatience is how long a request waits for there to be a leader.
+const leaderPatience = 10 * time.Second
+
+// Membership is what a node is as one of several. Its methods may be called from any goroutine.
+type Membership struct{ k *cluster }
+
+// Membership returns what the node is as one of several, nil for a node on its own.
+func (n *Node) Membership() *Membership {
+	if n.cluster == nil {
+		return nil
 	}
-	id, address := k.group.Leader()
-	if id == "" {
-		return "", vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "the cluster has no leader at present")
-	}
-	k.mu.Lock()
-	known := k.leader
-	k.mu.Unlock()
-	if strconv.FormatUint(known.ID, 10) != id || known.Address != address {
-		var err error
-		if known, err = k.ask(ctx, address); err != nil {
-			return "", err
-		}
-		k.mu.Lock()
-		k.leader = known
-		k.mu.Unlock()
-	}
-	if known.ID == k.id {
-		return "", nil // elected, and about to lead
-	}
-	if known.HTTP == "" {
-		return "", vectord.Errorf(vectord.KindUnsupported, "node %d, which leads, does not say where its HTTP API is", known.ID)
-	}
-	return known.HTTP, nil
+	return &Membership{n.cluster}
 }
 
-// Peers returns the nodes of the cluster, nil for a node on its own.
-func (n *Node) Peers(ctx context.Context) ([]Peer, error) {
-	if n.cluster == nil {
-		return nil, nil
-	}
-	return n.cluster.peers(ctx)
+// Self returns the node's number.
+func (m *Membership) Self() uint64 { return m.k.id }
+
+// Peers returns all nodes, with what those that answer within a second say of themselves.
+func (m *Membership) Peers(ctx context.Context) ([]vectord.Peer, error) { return m.k.peers(ctx) }
+
+// RemovePeer ends a node's membership. It refuses to leave less than a majority that answers.
+func (m *Membership) RemovePeer(ctx context.Context, id uint64) error {
+	return m.k.remove(ctx, memberRequest{ID: strconv.FormatUint(id, 10)})
 }
 
-// Self returns the number of this node in its cluster, 0 for a node on its own.
-func (n *Node) Self() uint64 {
-	if n.cluster == nil {
-		return 0
-	}
-	return n.cluster.id
-}
-
-// RemovePeer ends a node's membership.
-func (n *Node) RemovePeer(ctx context.Context, id uint64) error {
-	if n.cluster == nil {
-		return errNoCluster()
-	}
-	return n.cluster.remove(ctx, memberRequest{ID: strconv.FormatUint(id, 10)})
-}
-
-// TransferLeadership makes a node the leader, or with 0 any that has the log.
-func (n *Node) TransferLeadership(ctx context.Context, id uint64) error {
-	if n.cluster == nil {
-		return errNoCluster()
-	}
+// TransferLeadership makes a node the leader, with 0 any that can.
+func (m *Membership) TransferLeadership(ctx context.Context, id uint64) error {
 	r := memberRequest{}
 	if id != 0 {
 		r.ID = strconv.FormatUint(id, 10)
 	}
-	return n.cluster.transferTo(ctx, r)
+	return m.k.transferTo(ctx, r)
 }
 
-func errNoCluster() error {
-	return vectord.Errorf(vectord.KindUnsupported, "this server runs in standalone mode, there is no cluster")
-}
+// Leading says whether this node decides what one decides for all.
+func (m *Membership) Leading() bool { return m.k.group.Status().Leading }
 
-// LeaderHTTP returns the address of the leader's HTTP API, empty if this node is the one to ask.
-func (n *Node) LeaderHTTP(ctx context.Context) (string, error) {
-	if n.cluster == nil {
-		return "", nil
-	}
-	return n.cluster.leaderHTTP(ctx)
-}
+// Index returns the index of what this node applied last.
+func (m *Membership) Index() uint64 { return m.k.group.Index() }
 
 // Synced returns when this node has everything that anybody was told before the call: a read after it is linearizable.
-func (n *Node) Synced(ctx context.Context) error {
-	if n.cluster == nil {
-		return nil
-	}
-	return n.cluster.group.Synced(ctx)
+func (m *Membership) Synced(ctx context.Context) error { return m.k.group.Synced(ctx) }
+
+// Applied returns when this node has what has an index.
+func (m *Membership) Applied(ctx context.Context, index uint64) error {
+	return m.k.group.Applied(ctx, index)
 }
 
-// Applied returns when this node has what a client was told the index of.
-func (n *Node) Applied(ctx context.Context, index uint64) error {
-	if n.cluster == nil {
-		return nil
+// Forward has the leader answer a request, waiting for there to be one. It returns nil if this node has become the leader.
+func (m *Membership) Forward(ctx context.Context, request []byte) ([]byte, error) {
+	for patience := time.Now().Add(leaderPatience); ; {
+		if m.Leading() {
+			return nil, nil
+		}
+		err := vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "the cluster has no leader at present")
+		if id, address := m.k.group.Leader(); id != "" && id != strconv.FormatUint(m.k.id, 10) {
+			var answer []byte
+			if answer, err = m.k.transport.Call(ctx, address, methodHTTP, request); err == nil {
+				return answer, nil
+			}
+		}
+		if vectord.CodeOf(err) != vectord.CodeNotLeader && !errors.Is(err, transport.ErrUnreachable) || time.Now().After(patience) {
+			return nil, err
+		}
+		select {
+		case <-time.After(forwardPause):
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
-	return n.cluster.group.Applied(ctx, index)
+}
+
+// forwardPause is the time between attempts to find the leader.
+const forwardPause = 20 * time.Millisecond
+
+// Answer has requests that other nodes forward answered.
+func (m *Membership) Answer(answer func(request []byte) ([]byte, error)) { m.k.answer.Store(&answer) }
+
+// handleHTTP answers a request that another node forwarded. One that came too late for this node's leadership has no effect.
+func (k *cluster) handleHTTP(_ context.Context, _ string, body []byte) ([]byte, error) {
+	answer := k.answer.Load()
+	if answer == nil {
+		return nil, vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "this node is starting")
+	}
+	if err := k.mustLead(); err != nil {
+		return nil, err
+	}
+	return (*answer)(body)
 }

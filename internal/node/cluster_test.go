@@ -129,7 +129,7 @@ func votes(t *testing.T, at *clusterNode, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprint(n, " voters"), func() bool {
 		voters := 0
-		peers, err := at.get().Peers(t.Context())
+		peers, err := at.get().Membership().Peers(t.Context())
 		for _, p := range peers {
 			if p.Voter && p.Alive {
 				voters++
@@ -162,7 +162,7 @@ func TestClusterKeepsTheSame(t *testing.T) {
 	}
 	upsert(t, nodes[1].get().Engine(), 1, vectors)
 	for i, c := range nodes {
-		if err := c.get().Synced(ctx); err != nil {
+		if err := c.get().Membership().Synced(ctx); err != nil {
 			t.Fatal(err)
 		}
 		info, err := c.get().Engine().CollectionInfo("c")
@@ -189,7 +189,7 @@ func TestClusterKeepsTheSame(t *testing.T) {
 	for i, c := range nodes {
 		eventually(t, fmt.Sprintf("node %d has all points", i), func() bool {
 			n := c.get()
-			if n == nil || n.Synced(ctx) != nil {
+			if n == nil || n.Membership().Synced(ctx) != nil {
 				return false
 			}
 			info, err := n.Engine().CollectionInfo("c")
