@@ -79,7 +79,7 @@ const (
 	DefaultBatchOperations  = maxOperations
 	DefaultQueueBytes       = 64 << 20
 	DefaultInFlight         = 4
-	DefaultHeartbeat        = 2 * time.Second
+	DefaultHeartbeat        = time.Second
 	DefaultCommitInterval   = 10 * time.Millisecond
 	DefaultSnapshotLogBytes = 256 << 20
 	DefaultTrailingLogs     = 1024
