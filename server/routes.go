@@ -31,7 +31,7 @@ var routes = []route{
 	{"GET", "/issues", permissionRead, scopeServer, (*Server).listIssues},
 	{"DELETE", "/issues", permissionManage, scopeServer, (*Server).clearIssues},
 
-	{"POST", mcpPath, permissionRead, scopeListed, (*Server).serveMCP},
+	{"POST", mcpPath, permissionRead, scopeListed, byLeader((*Server).serveMCP)},
 
 	{"GET", "/cluster", permissionRead, scopeServer, (*Server).getCluster},
 	{"GET", "/cluster/peers", permissionRead, scopeServer, (*Server).listPeers},
