@@ -33,6 +33,7 @@ var routes = []route{
 
 	{"POST", mcpPath, permissionRead, scopeListed, byLeader((*Server).serveMCP)},
 
+	{"GET", "/backup", permissionManage, scopeServer, (*Server).getBackup},
 	{"GET", "/cluster", permissionRead, scopeServer, (*Server).getCluster},
 	{"GET", "/cluster/peers", permissionRead, scopeServer, (*Server).listPeers},
 	{"DELETE", "/cluster/peer/{peer}", permissionManage, scopeServer, (*Server).removePeer},
