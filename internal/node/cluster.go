@@ -499,6 +499,11 @@ func (m *Membership) Index() uint64 { return m.k.group.Index() }
 // Synced returns when this node has everything that anybody was told before the call: a read after it is linearizable.
 func (m *Membership) Synced(ctx context.Context) error { return m.k.group.Synced(ctx) }
 
+// Fresh returns when this node has everything that anybody was told up to a time ago.
+func (m *Membership) Fresh(ctx context.Context, within time.Duration) error {
+	return m.k.group.Fresh(ctx, within)
+}
+
 // Applied returns when this node has what has an index.
 func (m *Membership) Applied(ctx context.Context, index uint64) error {
 	return m.k.group.Applied(ctx, index)
