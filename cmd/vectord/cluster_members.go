@@ -19,6 +19,7 @@ type clusterCmd struct {
 	Status   clusterStatusCmd   `cmd:"" help:"List the nodes of a cluster."`
 	Remove   clusterRemoveCmd   `cmd:"" help:"End a node's membership."`
 	Transfer clusterTransferCmd `cmd:"" help:"Make another node the leader."`
+	Recover  clusterRecoverCmd  `cmd:"" help:"Begin again with one node where the majority is lost for good."`
 	Doctor   clusterDoctorCmd   `cmd:"" help:"Look at all nodes and say what is wrong, and what to do."`
 }
 
