@@ -32,7 +32,7 @@ const (
 	// nobody who opens connections and says nothing keeps others out for longer.
 	handshakesMax    = 128
 	handshakeTimeout = 5 * time.Second
-	crowdedTimeout   = 2 * time.Second
+	crowdedTimeout   = time.Second
 	// inboundMax is how many connections other nodes may have here.
 	inboundMax = 8192
 	// smallBudgetBytes and largeBudgetBytes bound the requests by the connections for small and for large ones that are
