@@ -235,8 +235,8 @@ func (t *Transport) Close() error {
 	t.groups, t.conns = nil, nil
 	t.mu.Unlock()
 	if first {
+		t.cancel() // first, so that accept knows why its listener is closed
 		t.listener.Close()
-		t.cancel()
 		var ending sync.WaitGroup
 		for c := range conns {
 			ending.Go(c.shut)
