@@ -156,9 +156,7 @@ func TestHandlersAreBounded(t *testing.T) {
 		results = append(results, p.start(t.Context(), methodBlock, nil))
 	}
 	block := p.server.methods[methodBlock]
-	for block.admitted.Load() < 5 {
-		time.Sleep(time.Millisecond) // until all are there
-	}
+	until(t, "all are there", func() bool { return block.admitted.Load() == 5 })
 	_, err := p.call(t.Context(), methodBlock, nil)
 	check(t, "one too many", err, ErrUnreachable, vectord.KindOverloaded)
 	var e *vectord.Error
@@ -193,11 +191,7 @@ func waitZero(t testing.TB, n *Transport) {
 		}
 		return sum + n.budgets[0].used.Load() + n.budgets[1].used.Load()
 	}
-	for deadline := time.Now().Add(patience); held() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("calls that have ended hold %d", held())
-		}
-	}
+	until(t, "calls that have ended hold nothing", func() bool { return held() == 0 })
 }
 
 // TestBudget: bodies beyond the budget are refused, and what is refused costs nothing.
@@ -272,14 +266,11 @@ func TestCancelledInQueue(t *testing.T) {
 	receive(t, "handler", p.entered)
 	ctx, cancel := context.WithCancel(t.Context())
 	second := p.start(ctx, methodBlock, nil)
-	for p.server.methods[methodBlock].admitted.Load() < 2 {
-		time.Sleep(time.Millisecond) // until it is there
-	}
+	block := p.server.methods[methodBlock]
+	until(t, "it is there", func() bool { return block.admitted.Load() == 2 })
 	cancel()
 	check(t, "a call in the queue", receive(t, "call", second), ErrUnknown, vectord.KindTimeout)
-	for p.server.methods[methodBlock].admitted.Load() > 1 {
-		time.Sleep(time.Millisecond) // until it is gone
-	}
+	until(t, "it is gone", func() bool { return block.admitted.Load() == 1 })
 	close(p.release)
 	if err := receive(t, "call", first); err != nil {
 		t.Error(err)
@@ -305,11 +296,11 @@ func TestCutMidCall(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	given := p.start(ctx, methodEcho, []byte("not written, and given up"))
 	small := p.caller.peers[p.address()].small.conn
-	for waiting := 0; waiting < 4; time.Sleep(time.Millisecond) { // until all are queued
+	until(t, "all are queued", func() bool {
 		small.mu.Lock()
-		waiting = len(small.calls)
-		small.mu.Unlock()
-	}
+		defer small.mu.Unlock()
+		return len(small.calls) == 4
+	})
 	cancel()
 	check(t, "given up before it was written", receive(t, "call", given), ErrUnreachable, vectord.KindTimeout)
 	network.cut()

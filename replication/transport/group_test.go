@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -167,11 +168,7 @@ func TestGroupsComeAndGo(t *testing.T) {
 	close(stop)
 	dialling.Wait()
 	from.Close()
-	for deadline := time.Now().Add(patience); p.server.inbound.Load() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are counted", p.server.inbound.Load())
-		}
-	}
+	until(t, "no connections are counted", func() bool { return p.server.inbound.Load() == 0 })
 }
 
 // counter is a raft.FSM that counts the commands that it has applied.
@@ -263,11 +260,7 @@ func TestRaft(t *testing.T) {
 			if m.raft.State() == raft.Shutdown {
 				continue
 			}
-			for deadline := time.Now().Add(patience); m.fsm.count() < n; time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("group %d: a member has applied %d of %d", g, m.fsm.count(), n)
-				}
-			}
+			until(t, fmt.Sprintf("group %d has applied %d", g, n), func() bool { return m.fsm.count() >= n })
 		}
 	}
 	const commands = 50

@@ -168,6 +168,16 @@ func receive[T any](t testing.TB, what string, from <-chan T) T {
 	}
 }
 
+// until waits for what must come true.
+func until(t testing.TB, what string, isTrue func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !isTrue(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never came true: %s", what)
+		}
+	}
+}
+
 // dialRaw connects to a node as one of its cluster, up to hello.
 func dialRaw(t testing.TB, from, to *Transport, h hello) net.Conn {
 	t.Helper()
