@@ -199,7 +199,7 @@ func TestBudget(t *testing.T) {
 	p := newPair(t, Options{})
 	p.server.budgets[1].max = 1 << 20
 	first := p.start(t.Context(), methodBlock, pattern(600<<10))
-	receive(t, "handler", p.entered)
+	ctx := receive(t, "handler", p.entered)
 	_, err := p.call(t.Context(), methodBlock, pattern(600<<10))
 	check(t, "a body beyond the budget", err, ErrUnreachable, vectord.KindOverloaded)
 	if _, err := p.call(t.Context(), methodEcho, pattern(chunkBytes)); err != nil {
@@ -210,6 +210,9 @@ func TestBudget(t *testing.T) {
 		t.Error(err)
 	}
 	waitZero(t, p.server)
+	if ctx.Err() == nil {
+		t.Error("the context of a handler that has returned goes on")
+	}
 	if _, err := p.call(t.Context(), methodBlock, pattern(600<<10)); err != nil {
 		t.Errorf("with the budget free again: %v", err)
 	}
