@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -338,7 +337,7 @@ func refusalReason(err error) string {
 		return refusal.Kind.String()
 	case errors.Is(err, errNotHello):
 		return "not vectord"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
 	}
 	return "handshake"
@@ -457,24 +456,20 @@ func (t *Transport) secure(raw net.Conn, wrap func(*keyring, net.Conn) *tls.Conn
 	return wrap(t.keys, counted)
 }
 
-// within does the handshake of TLS, if conn has one, and what f does, both by the deadline of ctx and its end.
+// within does the handshake of TLS, if conn has one, and what f does, both until ctx ends.
 func within(ctx context.Context, conn net.Conn, f func(conn net.Conn) error) (net.Conn, error) {
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // fails if it is closed already
 	err := handshakeTLS(ctx, conn)
 	if err == nil {
 		err = f(conn)
 	}
-	if !stop() { // the deadline is, or is about to be, in the past
+	if !stop() { // the connection's deadline is, or is about to be, in the past
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return conn, conn.SetDeadline(time.Time{})
+	return conn, nil
 }
 
 func handshakeTLS(ctx context.Context, conn net.Conn) error {
