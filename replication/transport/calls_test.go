@@ -329,7 +329,7 @@ func TestPeerComesBack(t *testing.T) {
 	_, err := caller.Call(t.Context(), address, methodEcho, nil)
 	check(t, "a node without methods", err, ErrUnreachable, vectord.KindUnsupported)
 	first.Close()
-	for range 8 {
+	for range 12 {
 		start := time.Now()
 		_, err := caller.Call(t.Context(), address, methodEcho, nil)
 		check(t, "a node that is gone", err, ErrUnreachable, vectord.KindOverloaded)

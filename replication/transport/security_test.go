@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -344,7 +345,7 @@ func TestHelloRefused(t *testing.T) {
 	}
 
 	member := listen(t, Options{Security: security})
-	f := func(what string, bytes []byte, want vectord.Kind) {
+	f := func(what string, first []byte, want vectord.Kind) {
 		t.Helper()
 		raw, err := net.Dial("tcp", server.Addr().String())
 		if err != nil {
@@ -353,7 +354,7 @@ func TestHelloRefused(t *testing.T) {
 		defer raw.Close()
 		conn := member.keys.client(raw)
 		conn.SetDeadline(time.Now().Add(patience))
-		if _, err := conn.Write(bytes); err != nil {
+		if _, err := conn.Write(first); err != nil {
 			t.Fatal(err)
 		}
 		err = readAnswer(conn)
@@ -435,6 +436,40 @@ func TestSlowHandshakes(t *testing.T) {
 	if f, err := newFrames(member).next(); err != nil || f.kind != framePong {
 		t.Errorf("a connection from before: %v, %v", f, err)
 	}
+}
+
+// TestSilentHello: who is of the cluster has no more time than others for its hello.
+func TestSilentHello(t *testing.T) {
+	p := newPair(t, Options{})
+	raw, err := net.Dial("tcp", p.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	conn := p.caller.keys.client(raw)
+	h := hello{version: version, kind: kindSmall, cluster: "test", from: "x:1"}.append(nil)
+	if _, err := conn.Write(h[:10]); err != nil {
+		t.Fatal(err)
+	}
+	mustEnd(t, conn)
+}
+
+// TestFrameBounds: a head that is unsound is refused by itself. Nothing is set aside, or waited, for what it says.
+func TestFrameBounds(t *testing.T) {
+	f := func(length int, kind, flags byte, want string) {
+		t.Helper()
+		_, err := newFrames(bytes.NewReader(appendHead(nil, length, kind, flags, 1))).next()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a head of %d bytes, type %d, flags %d: %v", length, kind, flags, err)
+		}
+	}
+	f(payloadBytesMax+1, frameRequest, 0, "at most")
+	f(1<<32-1, frameChunk, 0, "at most")
+	f(payloadBytesMax, frameChunk, 0, "EOF")
+	f(0, 0, 0, "type 0")
+	f(0, framePong+1, 0, "type 10")
+	f(0, frameChunk, 2, "flags")
+	f(0, framePing, flagMore, "continued")
 }
 
 // TestUnsoundFrames: whoever sends an unsound frame is cut off, and others are not.
