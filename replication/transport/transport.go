@@ -35,7 +35,7 @@ const (
 	// inboundMax is how many connections other nodes may have here.
 	inboundMax = 8192
 	// smallBudgetBytes and largeBudgetBytes bound the requests by the connections for small and for large ones that are
-	// here. Two, because large ones must not keep small ones out.
+	// here. Two, because large ones must not keep small ones out. One of the longest always fits.
 	smallBudgetBytes = 256 << 20
 	largeBudgetBytes = 512 << 20
 	// clusterBytesMax and addressBytesMax are the lengths of names in hello.
@@ -176,7 +176,7 @@ func Listen(addr string, o Options) (*Transport, error) {
 		peers:    map[string]*peer{},
 		conns:    map[shutter]struct{}{},
 	}
-	t.budgets[0].max, t.budgets[1].max = smallBudgetBytes, largeBudgetBytes
+	t.budgets[0].max, t.budgets[1].max = smallBudgetBytes, int64(max(largeBudgetBytes, o.BodyBytes))
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil
 }
@@ -306,7 +306,7 @@ func (t *Transport) accept() {
 			continue
 		}
 		if !t.start(func() { t.welcome(raw) }) {
-			raw.Close()
+			_ = raw.Close() // nothing has been said
 			return
 		}
 	}
