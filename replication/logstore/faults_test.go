@@ -448,7 +448,7 @@ func TestFailedDisk(t *testing.T) {
 			var wg sync.WaitGroup
 			for id, g := range ready {
 				wg.Go(func() {
-					for index := uint64(1); ; index++ {
+					for index := uint64(1); index <= 10_000; index++ {
 						if err := g.StoreLog(entry(index)); err != nil {
 							if !strings.Contains(err.Error(), injected) {
 								t.Errorf("got %v, want the disk's error", err)
@@ -460,6 +460,7 @@ func TestFailedDisk(t *testing.T) {
 							armed.Store(true)
 						}
 					}
+					t.Errorf("group %d: no append failed", id)
 				})
 			}
 			wg.Wait()

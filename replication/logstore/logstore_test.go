@@ -123,7 +123,7 @@ func dump(g *Group) (string, error) {
 		err := g.GetLog(i, &l)
 		if err == nil {
 			b.WriteString(line(&l))
-		} else if err != raft.ErrLogNotFound { //nolint:errorlint // hashicorp/raft compares it like this
+		} else if err != raft.ErrLogNotFound { // as hashicorp/raft compares it
 			return "", err
 		}
 	}
