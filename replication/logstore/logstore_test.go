@@ -208,19 +208,18 @@ func (m *model) step(rng *rand.Rand, most int) func(*Group) error {
 		m.logs = slices.Clone(m.logs[cut:])
 		return func(g *Group) error { return g.DeleteRange(first, last) }
 	case p < 79: // the end, as after a conflict
-		cut, last := rng.IntN(n), m.logs[n-1].Index
-		first := m.logs[cut].Index
+		cut := rng.IntN(n)
+		first, last := m.logs[cut].Index, m.logs[n-1].Index+uint64(rng.IntN(3))
 		m.logs = slices.Clone(m.logs[:cut])
-		return func(g *Group) error { return g.DeleteRange(first, last+uint64(rng.IntN(3))) }
+		return func(g *Group) error { return g.DeleteRange(first, last) }
 	case p < 80:
 		m.logs = nil
 		return (*Group).ResetLog
 	case p < 90:
 		m.term++
 		m.values["CurrentTerm"] = binary.LittleEndian.AppendUint64(nil, m.term)
-		return func(term uint64) func(g *Group) error {
-			return func(g *Group) error { return g.SetUint64([]byte("CurrentTerm"), term) }
-		}(m.term)
+		term := m.term
+		return func(g *Group) error { return g.SetUint64([]byte("CurrentTerm"), term) }
 	default:
 		vote := fmt.Appendf(nil, "node %d of term %d", rng.IntN(5), m.term)
 		m.values["LastVoteCand"] = vote
