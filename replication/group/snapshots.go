@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
@@ -25,6 +26,7 @@ import (
 type snapshotStore struct {
 	fs   vfs.FS
 	root string
+	mu   sync.Mutex // held while snapshots are looked for, begin and end to be there: who reads finds them whole
 }
 
 var _ raft.SnapshotStore = (*snapshotStore)(nil)
@@ -81,6 +83,13 @@ func (s *snapshotStore) temporary() string {
 
 // metas returns what is known of all snapshots, the newest first.
 func (s *snapshotStore) metas() ([]snapshotMeta, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list()
+}
+
+// list is metas for whoever holds mu.
+func (s *snapshotStore) list() ([]snapshotMeta, error) {
 	names, err := s.fs.List(s.root)
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
@@ -157,6 +166,8 @@ func (m *snapshotMeta) raft() *raft.SnapshotMeta {
 
 // Open implements raft.SnapshotStore. What it returns goes on to give the snapshot when that has been replaced meanwhile.
 func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	m, err := s.meta(id)
 	if err != nil {
 		return nil, nil, err
@@ -180,6 +191,13 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 }
 
 func (s *snapshotStore) create(m snapshotMeta) (*snapshotSink, error) {
+	// Raft would go back to one that comes late, and look for entries after it that are dropped already.
+	switch newest, _, err := s.newest(); {
+	case err != nil:
+		return nil, err
+	case m.Index < newest.Index:
+		return nil, fmt.Errorf("a snapshot at %d is older than the one at %d, which is here already", m.Index, newest.Index)
+	}
 	m.ID = fmt.Sprintf("%016x-%016x-%08x", m.Term, m.Index, rand.Uint32())
 	k := &snapshotSink{store: s, meta: m, dir: s.path(m.ID + unfinished)}
 	if err := s.fs.MkdirAll(k.dir, dirMode); err != nil {
@@ -188,18 +206,22 @@ func (s *snapshotStore) create(m snapshotMeta) (*snapshotSink, error) {
 	return k, nil
 }
 
-// reap removes all but the newest snapshots.
+// reap removes all but the newest snapshots. mu is held.
 func (s *snapshotStore) reap() error {
-	metas, err := s.metas()
+	metas, err := s.list()
 	if err != nil {
 		return err
 	}
 	for _, m := range metas[min(len(metas), snapshotsKept):] {
-		// Renamed first: half a folder must never look like a snapshot.
-		if err := s.fs.Rename(s.path(m.ID), s.path(m.ID+unfinished)); err != nil {
-			return fmt.Errorf("remove snapshot %s: %w", m.ID, err)
+		// Renamed first, for good: half a folder must never look like a snapshot, after a power cut neither.
+		err := s.fs.Rename(s.path(m.ID), s.path(m.ID+unfinished))
+		if err == nil {
+			err = syncDir(s.fs, s.root)
 		}
-		if err := s.fs.RemoveAll(s.path(m.ID + unfinished)); err != nil {
+		if err == nil {
+			err = s.fs.RemoveAll(s.path(m.ID + unfinished))
+		}
+		if err != nil {
 			return fmt.Errorf("remove snapshot %s: %w", m.ID, err)
 		}
 	}
@@ -213,6 +235,7 @@ type snapshotSink struct {
 	dir      string
 	stream   *io.PipeWriter // of the bytes written; nil before the first
 	received chan error     // what came of them
+	filled   bool           // there is a state, or will be
 	ended    bool
 }
 
@@ -230,7 +253,7 @@ func (k *snapshotSink) adopt(checkpoint string, applied uint64) error {
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, err)
 	}
-	k.meta.Size = streamSize(files)
+	k.meta.Size, k.filled = streamSize(files), true
 	return nil
 }
 
@@ -239,7 +262,7 @@ func (k *snapshotSink) Write(b []byte) (int, error) {
 	if k.stream == nil {
 		var r *io.PipeReader
 		r, k.stream = io.Pipe()
-		k.received = make(chan error, 1)
+		k.received, k.filled = make(chan error, 1), true
 		go func() {
 			applied, err := readStream(r, k.store.fs, k.store.fs.PathJoin(k.dir, stateDir))
 			k.meta.Applied = applied // read after received
@@ -270,9 +293,14 @@ func (k *snapshotSink) Close() error {
 	k.ended = true
 	s := k.store
 	err := k.finish(nil)
+	if err == nil && !k.filled {
+		err = fmt.Errorf("%w: it is empty", errBadStream)
+	}
 	if err == nil {
 		err = k.writeMeta()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err == nil {
 		err = s.fs.Rename(k.dir, s.path(k.meta.ID))
 	}
