@@ -34,8 +34,8 @@ type applied struct {
 	result vectord.Result
 }
 
-func newMachine(g *Group, state State, index uint64, time int64) *machine {
-	return &machine{g: g, state: state, index: index, time: time, last: index >> operationBits, changed: make(chan struct{})}
+func newMachine(g *Group, state State, index uint64, time int64, last uint64) *machine {
+	return &machine{g: g, state: state, index: index, time: time, last: last, changed: make(chan struct{})}
 }
 
 // Apply implements raft.FSM.
@@ -152,6 +152,9 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.g.failure(); err != nil {
 		return nil, err
 	}
+	if m.asked {
+		return nil, errReopen // the state lacks what Raft has given since
+	}
 	c := &checkpoint{store: m.g.snapshots, dir: m.g.snapshots.temporary()}
 	c.applied, _, _ = m.positions()
 	if err := m.state.Checkpoint(c.dir); err != nil {
@@ -185,19 +188,29 @@ func (c *checkpoint) Release() {
 // errReopen is what Raft is told when this node must begin again with the snapshot that it got.
 var errReopen = errors.New("the node opens its state again from the snapshot")
 
-// Restore implements raft.FSM. A state that has all of the snapshot stays. Otherwise the snapshot, which is durable by now,
-// waits until the node is opened again.
+// Restore implements raft.FSM: the snapshot is durable by now. A state that has all of it stays, if the log can go on from the
+// snapshot. Otherwise Raft is told of an error, and the node is opened again, which makes both fit.
 func (m *machine) Restore(r io.ReadCloser) error {
 	applied, _, err := readStreamHeader(r)
 	if err != nil {
 		return err
 	}
-	if index, _, _ := m.positions(); applied <= index {
+	newest, _, err := m.g.snapshots.newest()
+	if err != nil {
+		return err
+	}
+	fits, err := logFits(m.g.o.Logs, newest)
+	if err != nil {
+		return err
+	}
+	index, _, _ := m.positions()
+	if applied <= index && fits {
+		m.advance(index, newest.Index)
 		return nil
 	}
 	if !m.asked {
 		m.asked = true
-		m.g.o.Logger.Info("got a snapshot that is ahead of this node's state", "applied", applied)
+		m.g.o.Logger.Info("got a snapshot that this node begins again with", "applied", applied, "index", newest.Index)
 		go m.g.o.Reopen()
 	}
 	return errReopen
