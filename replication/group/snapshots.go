@@ -206,13 +206,14 @@ func (s *snapshotStore) create(m snapshotMeta) (*snapshotSink, error) {
 	return k, nil
 }
 
-// reap removes all but the newest snapshots. mu is held.
-func (s *snapshotStore) reap() error {
+// reap removes all snapshots but the one that was made last, which Raft opens next, and the newest of the others. mu is held.
+func (s *snapshotStore) reap(last string) error {
 	metas, err := s.list()
 	if err != nil {
 		return err
 	}
-	for _, m := range metas[min(len(metas), snapshotsKept):] {
+	metas = slices.DeleteFunc(metas, func(m snapshotMeta) bool { return m.ID == last })
+	for _, m := range metas[min(len(metas), snapshotsKept-1):] {
 		// Renamed first, for good: half a folder must never look like a snapshot, after a power cut neither.
 		err := s.fs.Rename(s.path(m.ID), s.path(m.ID+unfinished))
 		if err == nil {
@@ -310,7 +311,7 @@ func (k *snapshotSink) Close() error {
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, errors.Join(err, s.fs.RemoveAll(k.dir)))
 	}
-	return s.reap()
+	return s.reap(k.meta.ID)
 }
 
 func (k *snapshotSink) writeMeta() error {
