@@ -247,8 +247,8 @@ func Bootstrap(state State, o Options) error {
 		return err
 	}
 	// The first snapshot is the state as it is, so that whoever joins later gets it, and stands where entries to come have
-	// higher indexes than those that the state has seen.
-	first := index>>operationBits + 1
+	// higher indexes than those that the state has seen. It is never at 1: see watchedLogs.GetLog.
+	first := index>>operationBits + 2
 	configuration := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(o.ID), Address: raft.ServerAddress(o.Address)}}}
 	sink, err := s.create(snapshotMeta{Version: raft.SnapshotVersionMax, Index: first, Term: 1,
 		Configuration: raft.EncodeConfiguration(configuration), ConfigurationIndex: first})
