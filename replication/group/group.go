@@ -213,7 +213,7 @@ func Open(state State, o Options) (*Group, error) {
 	if err := prepareLog(o.Logs, newest); err != nil {
 		return nil, err
 	}
-	g.logs = &watchedLogs{LogStore: o.Logs}
+	g.logs = &watchedLogs{LogStore: o.Logs, failed: g.fail, snapshots: g.snapshots}
 	g.machine = newMachine(g, state, index, lastTime, max(index>>operationBits, newest.Index))
 	g.leader.init()
 	g.proposals.init()
@@ -325,11 +325,24 @@ func (g *Group) handOver() {
 	}
 	for _, s := range servers {
 		if s.Suffrage == raft.Voter && s.ID != raft.ServerID(g.o.ID) {
-			if err := g.raft.LeadershipTransfer().Error(); err != nil {
+			if err := g.answer(g.raft.LeadershipTransfer()); err != nil {
 				g.o.Logger.Warn("leadership was not handed over", "err", err)
 			}
 			return
 		}
+	}
+}
+
+// answer waits for Raft's answer, but no longer than the group is open: what waits in hashicorp/raft's channels when that shuts
+// down is never answered.
+func (g *Group) answer(f raft.Future) error {
+	answered := make(chan error, 1)
+	go func() { answered <- f.Error() }()
+	select {
+	case err := <-answered:
+		return err
+	case <-g.closing:
+		return raft.ErrRaftShutdown
 	}
 }
 
