@@ -197,14 +197,14 @@ func (w *wire) call(to raft.ServerAddress, command any, r io.Reader) (any, error
 		if stream != nil {
 			r = stream(string(to), r)
 		}
-		if keep {
-			content, err := io.ReadAll(r)
-			if err != nil {
-				return nil, err
-			}
-			w.net.set(func(n *network) { n.kept = append(n.kept, message{string(to), command, content}) })
-			r = bytes.NewReader(content)
+		content, err := io.ReadAll(r) // here, as the sender closes it
+		if err != nil {
+			return nil, err
 		}
+		if keep {
+			w.net.set(func(n *network) { n.kept = append(n.kept, message{string(to), command, content}) })
+		}
+		r = bytes.NewReader(content)
 	} else if late >= 0 {
 		again := clone(command)
 		time.AfterFunc(late, func() { _, _ = target.deliver(again, nil) })
@@ -279,7 +279,7 @@ func (w *wire) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress) (ra
 	if !w.pipelined {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
-	p := &pipeline{w: w, to: to, queue: make(chan *appending, 1), done: make(chan raft.AppendFuture, 2), closed: make(chan struct{})}
+	p := &pipeline{w: w, to: to, queue: make(chan *appending, 1), done: make(chan raft.AppendFuture, 8), closed: make(chan struct{})}
 	go p.run()
 	return p, nil
 }
@@ -307,7 +307,7 @@ type pipeline struct {
 	w      *wire
 	to     raft.ServerAddress
 	queue  chan *appending
-	done   chan raft.AppendFuture
+	done   chan raft.AppendFuture // has room for all that are on their way: Raft may stop to read them before it stops to send
 	closed chan struct{}
 }
 
@@ -382,7 +382,7 @@ type memLogs struct {
 	dead    bool
 	stall   chan struct{} // not nil: writes wait for it
 	slow    time.Duration // that a write takes
-	fault   error         // of all writes from now on
+	fault   error         // of all writes of entries from now on
 	entries map[uint64]*raft.Log
 	first   uint64
 	last    uint64
@@ -417,14 +417,11 @@ func (m *memLogs) lock() error {
 	}
 	time.Sleep(slow)
 	m.mu.Lock()
-	err := m.fault
 	if m.dead {
-		err = errDead
-	}
-	if err != nil {
 		m.mu.Unlock()
+		return errDead
 	}
-	return err
+	return nil
 }
 
 func (m *memLogs) set(f func(m *memLogs)) {
@@ -466,6 +463,9 @@ func (m *memLogs) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	defer m.mu.Unlock()
+	if m.fault != nil {
+		return m.fault
+	}
 	for _, l := range logs {
 		if old := m.entries[l.Index]; old != nil {
 			m.bytes -= uint64(len(old.Data))
@@ -776,7 +776,9 @@ func (n *testNode) open() {
 	o.Logs, o.Transport, o.Peers = n.logs, n.wire, n.wire
 	index, _, _ := n.state.LastApplied()
 	dir, ok, err := Pending(o, index)
-	if err != nil {
+	if errors.Is(err, errPowerCut) {
+		return
+	} else if err != nil {
 		n.c.t.Error(err)
 		return
 	}
@@ -799,13 +801,18 @@ func (n *testNode) open() {
 		n.open()
 	}
 	g, err := Open(n.state, o)
-	if err != nil {
+	if errors.Is(err, errPowerCut) {
+		return
+	} else if err != nil {
 		n.c.t.Errorf("%s: %v", n.id, err)
 		return
 	}
 	n.group = g
 	n.wire.group.Store(g)
 }
+
+// errPowerCut is what all operations on a disk give from a moment on.
+var errPowerCut = errors.New("power cut")
 
 // stop closes the node in order. n.mu is held.
 func (n *testNode) stop() {

@@ -421,6 +421,31 @@ func TestSnapshotReap(t *testing.T) {
 	}
 }
 
+// TestSnapshotAgain: the one that was made last stays, also where there are others of its index, as Raft opens it next.
+func TestSnapshotAgain(t *testing.T) {
+	s, err := openSnapshots(vfs.NewMem(), snapshotRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := sampleContent(500).stream(t, 500)
+	for range 20 {
+		sink, err := s.Create(raft.SnapshotVersionMax, 9, 7, sampleServers, 8, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sink.Write(stream); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); err != nil {
+			t.Fatal(err)
+		}
+		checkSnapshot(t, s, sink.ID(), 9, 500)
+		if list, err := s.List(); err != nil || len(list) > snapshotsKept {
+			t.Errorf("%d are kept: %v", len(list), err)
+		}
+	}
+}
+
 // TestSnapshotsConcurrently takes, installs, lists and reads snapshots at once, as Raft's goroutines do.
 func TestSnapshotsConcurrently(t *testing.T) {
 	s, err := openSnapshots(vfs.NewMem(), snapshotRoot)
