@@ -90,7 +90,7 @@ type Options struct {
 	ID        string // of the node, for ever
 	Address   string // at which other nodes reach Transport and Peers
 	Logs      LogStore
-	Transport raft.Transport
+	Transport Transport
 	Peers     Peers
 
 	FS          vfs.FS // of SnapshotDir; nil: the operating system's
@@ -219,14 +219,17 @@ func Open(state State, o Options) (*Group, error) {
 	g.proposals.init()
 	g.reads.init()
 	g.metrics = newMetrics(o.Registerer, g)
+	g.snapshots.has = g.hasSnapshot
+	incoming := &receiver{Transport: o.Transport, calls: make(chan raft.RPC)}
 	cached, err := raft.NewLogCache(cachedEntries, g.logs)
 	if err != nil {
 		return nil, err
 	}
-	if g.raft, err = raft.NewRaft(g.raftConfig(), g.machine, cached, o.Logs, g.snapshots, o.Transport); err != nil {
+	if g.raft, err = raft.NewRaft(g.raftConfig(), g.machine, cached, o.Logs, g.snapshots, incoming); err != nil {
 		return nil, fmt.Errorf("open replicated log: %w", err)
 	}
-	g.work.Add(4)
+	g.work.Add(5)
+	go g.receive(incoming)
 	go g.followLeadership()
 	go g.sendEntries()
 	go g.watch()

@@ -26,7 +26,8 @@ import (
 type snapshotStore struct {
 	fs   vfs.FS
 	root string
-	mu   sync.Mutex // held while snapshots are looked for, begin and end to be there: who reads finds them whole
+	has  func(index, term uint64) (bool, error) // of another node's snapshot: this node has all of it and more; nil: it has not
+	mu   sync.Mutex                             // held while snapshots are looked for, begin and end to be there: who reads finds them whole
 }
 
 var _ raft.SnapshotStore = (*snapshotStore)(nil)
@@ -191,13 +192,6 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 }
 
 func (s *snapshotStore) create(m snapshotMeta) (*snapshotSink, error) {
-	// Raft would go back to one that comes late, and look for entries after it that are dropped already.
-	switch newest, _, err := s.newest(); {
-	case err != nil:
-		return nil, err
-	case m.Index < newest.Index:
-		return nil, fmt.Errorf("a snapshot at %d is older than the one at %d, which is here already", m.Index, newest.Index)
-	}
 	m.ID = fmt.Sprintf("%016x-%016x-%08x", m.Term, m.Index, rand.Uint32())
 	k := &snapshotSink{store: s, meta: m, dir: s.path(m.ID + unfinished)}
 	if err := s.fs.MkdirAll(k.dir, dirMode); err != nil {
@@ -261,6 +255,11 @@ func (k *snapshotSink) adopt(checkpoint string, applied uint64) error {
 // Write implements raft.SnapshotSink: it takes the stream of another node's snapshot.
 func (k *snapshotSink) Write(b []byte) (int, error) {
 	if k.stream == nil {
+		if k.store.has != nil {
+			if has, err := k.store.has(k.meta.Index, k.meta.Term); err != nil || has {
+				return 0, cmp.Or(err, errHasSnapshot)
+			}
+		}
 		var r *io.PipeReader
 		r, k.stream = io.Pipe()
 		k.received, k.filled = make(chan error, 1), true
