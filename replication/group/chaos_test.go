@@ -176,7 +176,7 @@ func (c *cluster) chaos(rng *rand.Rand) string {
 	for _, n := range c.nodes {
 		up += btoi(n.get() != nil)
 	}
-	switch rng.IntN(12) {
+	switch rng.IntN(22) {
 	case 0:
 		c.net.isolate(n.id, c.nodes)
 		return "isolate " + n.id
@@ -184,7 +184,7 @@ func (c *cluster) chaos(rng *rand.Rand) string {
 		other := c.nodes[rng.IntN(len(c.nodes))]
 		c.net.set(func(net *network) { net.cut[[2]string{n.id, other.id}] = true })
 		return "cut " + n.id + " to " + other.id
-	case 2, 3:
+	case 2, 3, 16, 17, 18:
 		c.net.heal()
 		return "heal"
 	case 4:
@@ -206,6 +206,25 @@ func (c *cluster) chaos(rng *rand.Rand) string {
 			go func() { _ = g.Snapshot() }()
 		}
 		return "snapshot " + n.id
+	case 12:
+		c.net.set(func(net *network) { net.late = rng.Float64() * 0.5 })
+		return "late duplicates"
+	case 13:
+		// Shorter than diskPatience, after which the process would end.
+		n.mu.Lock()
+		end := n.logs.hang()
+		n.mu.Unlock()
+		d := time.Duration(rng.IntN(1000)) * time.Millisecond
+		time.AfterFunc(d, end)
+		return fmt.Sprint("stall ", n.id, " ", d)
+	case 14:
+		go c.member(n, false)
+		return "remove " + n.id
+	case 15:
+		for _, n := range c.nodes {
+			go c.member(n, true)
+		}
+		return "add all"
 	case 9:
 		if up > len(c.nodes)/2+1 {
 			n.shut()
@@ -231,6 +250,25 @@ func (c *cluster) chaos(rng *rand.Rand) string {
 	return "nothing"
 }
 
+// member makes a node a member, or ends that, if there is a leader to do so.
+func (c *cluster) member(n *testNode, add bool) (err error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	for _, leader := range c.nodes {
+		if g := leader.get(); g == nil {
+			continue
+		} else if add {
+			err = g.Add(n.id, n.id)
+		} else {
+			err = g.Remove(ctx, n.id)
+		}
+		if vectord.CodeOf(err) != vectord.CodeNotLeader {
+			return err
+		}
+	}
+	return err
+}
+
 // TestChaos is fault tests 11 to 28 at random: see docs/CLUSTER.md. CHAOS_FAULTS says how many faults there are.
 func TestChaos(t *testing.T) {
 	faults := 40
@@ -242,6 +280,7 @@ func TestChaos(t *testing.T) {
 	}
 	for _, nodes := range []int{3, 5} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, nodes, Options{SnapshotLogBytes: 20_000, TrailingLogs: 20})
 			rng := c.random()
 			h := &history{start: time.Now(), added: map[string]bool{}}
@@ -264,6 +303,13 @@ func TestChaos(t *testing.T) {
 					n.start()
 				}
 			}
+			c.eventually("all are members", func() bool {
+				members, err := c.leader().get().Members()
+				for _, n := range c.nodes {
+					_ = c.member(n, true)
+				}
+				return err == nil && len(members) == nodes
+			})
 			stop()
 			clients.Wait()
 			h.check(t, c.same())

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,11 +52,24 @@ type network struct {
 	slow  map[[2]string]time.Duration
 	drop  float64
 	twice float64
-	delay time.Duration // at most
+	late  float64                     // how many messages of Raft come a second time, up to lateBy after the first
+	delay time.Duration               // at most
+	held  map[[2]string]chan struct{} // from, to: messages wait until the channel is closed
+	// stream is put around the content of each snapshot that is sent; nil: nothing is.
+	stream func(to string, r io.Reader) io.Reader
+	kept   []message // the snapshots that were sent, if keep is set
+	keep   bool
+}
+
+// message is one with a snapshot.
+type message struct {
+	to      string
+	command any
+	content []byte
 }
 
 func newNetwork(rng *rand.Rand) *network {
-	return &network{rng: rand.New(rand.NewPCG(rng.Uint64(), 1)), nodes: map[string]*wire{}, cut: map[[2]string]bool{}, slow: map[[2]string]time.Duration{}}
+	return &network{rng: rand.New(rand.NewPCG(rng.Uint64(), 1)), nodes: map[string]*wire{}, cut: map[[2]string]bool{}, slow: map[[2]string]time.Duration{}, held: map[[2]string]chan struct{}{}}
 }
 
 func (n *network) set(f func(n *network)) {
@@ -69,15 +83,46 @@ func (n *network) heal() {
 	n.set(func(n *network) {
 		clear(n.cut)
 		clear(n.slow)
-		n.drop, n.twice, n.delay = 0, 0, 0
+		n.drop, n.twice, n.late, n.delay, n.stream = 0, 0, 0, 0, nil
+		for pair, c := range n.held {
+			close(c)
+			delete(n.held, pair)
+		}
 	})
+}
+
+// hold makes messages from one node to another wait until the network heals, or until release.
+func (n *network) hold(from, to string) {
+	n.set(func(n *network) {
+		if n.held[[2]string{from, to}] == nil {
+			n.held[[2]string{from, to}] = make(chan struct{})
+		}
+	})
+}
+
+// release lets the held messages go.
+func (n *network) release(from, to string) {
+	n.set(func(n *network) {
+		if c := n.held[[2]string{from, to}]; c != nil {
+			close(c)
+			delete(n.held, [2]string{from, to})
+		}
+	})
+}
+
+// links are those of a node, in both directions.
+func links(address string, all []*testNode) (links [][2]string) {
+	for _, other := range all {
+		links = append(links, [2]string{address, other.id}, [2]string{other.id, address})
+	}
+	return links
 }
 
 // isolate cuts a node off from all others, both ways.
 func (n *network) isolate(address string, all []*testNode) {
 	n.set(func(n *network) {
-		for _, other := range all {
-			n.cut[[2]string{address, other.id}], n.cut[[2]string{other.id, address}] = true, true
+		for _, link := range links(address, all) {
+			n.cut[link] = true
 		}
 	})
 }
@@ -91,13 +136,16 @@ func (n *network) pass(w *wire, to string) (target *wire, twice bool, err error)
 	gone := target == nil || n.nodes[w.address] != w
 	lost := n.cut[[2]string{w.address, to}] || n.rng.Float64() < n.drop
 	twice = n.rng.Float64() < n.twice
-	wait := n.slow[[2]string{w.address, to}]
+	wait, held := n.slow[[2]string{w.address, to}], n.held[[2]string{w.address, to}]
 	if n.delay > 0 {
 		wait += time.Duration(n.rng.Int64N(int64(n.delay)))
 	}
 	n.mu.Unlock()
 	if gone {
 		return nil, false, errUnreachable
+	}
+	if held != nil {
+		<-held
 	}
 	if wait > 0 {
 		time.Sleep(wait)
@@ -120,10 +168,14 @@ type wire struct {
 	address  string
 	consumer chan raft.RPC
 	group    atomic.Pointer[Group]
+	// heartbeat answers heartbeats, which wait for nothing else.
+	heartbeat atomic.Pointer[func(raft.RPC)]
+	// pipelined says whether messages are sent before the answers to earlier ones are there.
+	pipelined bool
 }
 
-func (n *network) connect(address string) *wire {
-	w := &wire{net: n, address: address, consumer: make(chan raft.RPC)}
+func (n *network) connect(address string, pipelined bool) *wire {
+	w := &wire{net: n, address: address, consumer: make(chan raft.RPC), pipelined: pipelined}
 	n.set(func(n *network) { n.nodes[address] = w })
 	return w
 }
@@ -136,26 +188,87 @@ func (w *wire) call(to raft.ServerAddress, command any, r io.Reader) (any, error
 	if err != nil {
 		return nil, err
 	}
-	var answer raft.RPCResponse
+	var stream func(to string, r io.Reader) io.Reader
+	keep, late := false, time.Duration(-1)
+	w.net.set(func(n *network) {
+		stream, keep = n.stream, n.keep
+		if n.rng.Float64() < n.late {
+			late = time.Duration(n.rng.Int64N(int64(lateBy)))
+		}
+	})
+	if r != nil {
+		if stream != nil {
+			r = stream(string(to), r)
+		}
+		content, err := io.ReadAll(r) // here, as the sender closes it
+		if err != nil {
+			return nil, err
+		}
+		if keep {
+			w.net.set(func(n *network) { n.kept = append(n.kept, message{string(to), command, content}) })
+		}
+		r = bytes.NewReader(content)
+	} else if late >= 0 {
+		again := clone(command)
+		time.AfterFunc(late, func() { _, _ = target.deliver(again, nil) })
+	}
+	var response any
 	for range 1 + btoi(twice && r == nil) {
-		answers := make(chan raft.RPCResponse, 1)
-		timeout := time.After(2 * time.Second)
-		select {
-		case target.consumer <- raft.RPC{Command: command, Reader: r, RespChan: answers}:
-		case <-timeout:
-			return nil, errCut
-		}
-		select {
-		case answer = <-answers:
-		case <-timeout:
-			return nil, errCut
+		if response, err = target.deliver(clone(command), r); err != nil {
+			break
 		}
 	}
-	if _, _, err := target.net.pass(target, w.address); err != nil {
-		return nil, err
+	if _, _, lost := target.net.pass(target, w.address); lost != nil {
+		return nil, lost
 	}
-	return answer.Response, answer.Error
+	return response, err
 }
+
+// lateBy is how late a late message is at most.
+const lateBy = 200 * time.Millisecond
+
+// clone returns a message that shares nothing which its sender writes to again.
+func clone(command any) any {
+	if a, ok := command.(*raft.AppendEntriesRequest); ok {
+		c := *a
+		return &c
+	}
+	return command
+}
+
+// deliver gives a message to the node whose end this is.
+func (w *wire) deliver(command any, r io.Reader) (any, error) {
+	gone := false
+	w.net.set(func(n *network) { gone = n.nodes[w.address] != w })
+	if gone {
+		return nil, errUnreachable
+	}
+	answers := make(chan raft.RPCResponse, 1)
+	timeout := time.After(callPatience)
+	rpc := raft.RPC{Command: command, Reader: r, RespChan: answers}
+	to := w.consumer
+	handle := w.heartbeat.Load()
+	if a, ok := command.(*raft.AppendEntriesRequest); ok && handle != nil && len(a.Entries) == 0 && a.PrevLogEntry == 0 && a.LeaderCommitIndex == 0 {
+		to = nil
+		go (*handle)(rpc)
+	}
+	select {
+	case to <- rpc:
+	case answer := <-answers:
+		return answer.Response, answer.Error
+	case <-timeout:
+		return nil, errCut
+	}
+	select {
+	case answer := <-answers:
+		return answer.Response, answer.Error
+	case <-timeout:
+		return nil, errCut
+	}
+}
+
+// callPatience is how long a message may take.
+const callPatience = 2 * time.Second
 
 func btoi(b bool) int {
 	if b {
@@ -174,8 +287,13 @@ func answer[T any](w *wire, to raft.ServerAddress, command any, r io.Reader, res
 
 func (w *wire) Consumer() <-chan raft.RPC     { return w.consumer }
 func (w *wire) LocalAddr() raft.ServerAddress { return raft.ServerAddress(w.address) }
-func (w *wire) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, raft.ErrPipelineReplicationNotSupported
+func (w *wire) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	if !w.pipelined {
+		return nil, raft.ErrPipelineReplicationNotSupported
+	}
+	p := &pipeline{w: w, to: to, queue: make(chan *appending, 1), done: make(chan raft.AppendFuture, 8), closed: make(chan struct{})}
+	go p.run()
+	return p, nil
 }
 func (w *wire) AppendEntries(_ raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	return answer(w, to, args, nil, resp)
@@ -194,7 +312,58 @@ func (w *wire) TimeoutNow(_ raft.ServerID, to raft.ServerAddress, args *raft.Tim
 }
 func (w *wire) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
 func (w *wire) DecodePeer(b []byte) raft.ServerAddress                  { return raft.ServerAddress(b) }
-func (w *wire) SetHeartbeatHandler(func(raft.RPC))                      {}
+func (w *wire) SetHeartbeatHandler(handle func(raft.RPC))               { w.heartbeat.Store(&handle) }
+
+// pipeline sends messages before the answers to earlier ones are there, in order: one is on its way and one more waits.
+type pipeline struct {
+	w      *wire
+	to     raft.ServerAddress
+	queue  chan *appending
+	done   chan raft.AppendFuture // has room for all that are on their way: Raft may stop to read them before it stops to send
+	closed chan struct{}
+}
+
+// appending implements raft.AppendFuture.
+type appending struct {
+	start time.Time
+	args  *raft.AppendEntriesRequest
+	resp  *raft.AppendEntriesResponse
+	ended chan struct{}
+	err   error
+}
+
+func (a *appending) Error() error                          { <-a.ended; return a.err }
+func (a *appending) Start() time.Time                      { return a.start }
+func (a *appending) Request() *raft.AppendEntriesRequest   { return a.args }
+func (a *appending) Response() *raft.AppendEntriesResponse { return a.resp }
+
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	a := &appending{start: time.Now(), args: args, resp: resp, ended: make(chan struct{})}
+	select {
+	case p.queue <- a:
+		return a, nil
+	case <-p.closed:
+		return nil, raft.ErrPipelineShutdown
+	}
+}
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.done }
+func (p *pipeline) Close() error                       { close(p.closed); return nil }
+func (p *pipeline) run() {
+	for {
+		select {
+		case <-p.closed:
+			return
+		case a := <-p.queue:
+			a.err = answer(p.w, p.to, a.args, nil, a.resp)
+			close(a.ended)
+			select {
+			case p.done <- a:
+			case <-p.closed:
+				return
+			}
+		}
+	}
+}
 
 // Call implements Peers.
 func (w *wire) Call(ctx context.Context, to string, method byte, body []byte) ([]byte, error) {
@@ -224,6 +393,8 @@ type memLogs struct {
 	mu      sync.Mutex
 	dead    bool
 	stall   chan struct{} // not nil: writes wait for it
+	slow    time.Duration // that a write takes
+	fault   error         // of all writes of entries from now on
 	entries map[uint64]*raft.Log
 	first   uint64
 	last    uint64
@@ -240,6 +411,10 @@ func (m *memLogs) crash() *memLogs {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dead = true
+	return m.copy()
+}
+
+func (m *memLogs) copy() *memLogs {
 	return &memLogs{entries: maps.Clone(m.entries), first: m.first, last: m.last, bytes: m.bytes, values: maps.Clone(m.values)}
 }
 
@@ -247,16 +422,38 @@ var errDead = errors.New("the process is dead")
 
 func (m *memLogs) lock() error {
 	m.mu.Lock()
-	if stall := m.stall; stall != nil {
-		m.mu.Unlock()
+	stall, slow := m.stall, m.slow
+	m.mu.Unlock()
+	if stall != nil {
 		<-stall
-		m.mu.Lock()
 	}
+	time.Sleep(slow)
+	m.mu.Lock()
 	if m.dead {
 		m.mu.Unlock()
 		return errDead
 	}
 	return nil
+}
+
+func (m *memLogs) set(f func(m *memLogs)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m)
+}
+
+// hang makes writes wait until the function that it returns is called.
+func (m *memLogs) hang() (end func()) {
+	stall := make(chan struct{})
+	m.set(func(m *memLogs) { m.stall = stall })
+	return sync.OnceFunc(func() {
+		m.set(func(m *memLogs) {
+			if m.stall == stall {
+				m.stall = nil
+			}
+		})
+		close(stall)
+	})
 }
 
 func (m *memLogs) FirstIndex() (uint64, error) { m.mu.Lock(); defer m.mu.Unlock(); return m.first, nil }
@@ -278,6 +475,9 @@ func (m *memLogs) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	defer m.mu.Unlock()
+	if m.fault != nil {
+		return m.fault
+	}
 	for _, l := range logs {
 		if old := m.entries[l.Index]; old != nil {
 			m.bytes -= uint64(len(old.Data))
@@ -313,12 +513,12 @@ func (m *memLogs) DeleteRange(lo, hi uint64) error {
 	return nil
 }
 func (m *memLogs) ResetLog() error {
-	_, last := m.first, m.last
+	last, _ := m.LastIndex()
 	return m.DeleteRange(0, last)
 }
 func (m *memLogs) Set(k, v []byte) error {
-	if err := m.lock(); err != nil {
-		return err
+	if m.lock() != nil {
+		return nil // no answer of a dead process gets out, and Raft would panic
 	}
 	defer m.mu.Unlock()
 	m.values[string(k)] = string(v)
@@ -346,7 +546,7 @@ func (m *memLogs) GetUint64(k []byte) (uint64, error) {
 
 // kvCommand is a command of a test.
 type kvCommand struct {
-	Op   string // put, cas, delete, get, add
+	Op   string // put, cas, delete, get, add, append, refuse
 	Key  string
 	Old  string
 	New  string
@@ -375,6 +575,7 @@ type kvState struct {
 	live  *kvImage
 	disk  *kvImage
 	fault error // of the next Apply
+	full  error // of the next Checkpoint
 }
 
 func newKVState(fs vfs.FS, rng *rand.Rand, disk *kvImage) *kvState {
@@ -403,6 +604,10 @@ func (s *kvState) Apply(entries []vectord.Entry) ([]vectord.Result, func() error
 		}
 		s.live.Index, s.live.Time = int64(e.Index), e.Time
 		results[i] = vectord.Result{Index: e.Index}
+		if c.Op == "refuse" {
+			results[i].Err = vectord.Errorf(vectord.KindInvalid, "refused")
+			continue
+		}
 		results[i].Value = s.live.apply(c)
 	}
 	if s.rng.IntN(8) == 0 {
@@ -426,6 +631,8 @@ func (i *kvImage) apply(c kvCommand) any {
 		}
 		i.Values[c.Key] = c.New
 		return true
+	case "append":
+		i.Values[c.Key] += c.New
 	case "get":
 		return i.Values[c.Key]
 	case "add":
@@ -449,6 +656,9 @@ func (s *kvState) image() *kvImage {
 func (s *kvState) Checkpoint(dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.full != nil {
+		return s.full
+	}
 	s.disk = s.live.clone()
 	b, err := json.Marshal(s.live)
 	if err != nil {
@@ -498,6 +708,9 @@ type cluster struct {
 	net   *network
 	nodes []*testNode
 	o     Options
+	// pipelined is what all nodes are, as the seed has it.
+	pipelined bool
+	tune      func(n *testNode) // before a node starts for the first time; nil: nothing
 }
 
 const testHeartbeat = 100 * time.Millisecond
@@ -505,8 +718,14 @@ const testHeartbeat = 100 * time.Millisecond
 // newCluster returns n running nodes; the first was the group's beginning.
 func newCluster(t *testing.T, n int, o Options) *cluster {
 	t.Helper()
+	return tunedCluster(t, n, o, nil)
+}
+
+// tunedCluster is newCluster for nodes that differ.
+func tunedCluster(t *testing.T, n int, o Options, tune func(n *testNode)) *cluster {
+	t.Helper()
 	rng := seed(t)
-	c := &cluster{t: t, rng: rng, net: newNetwork(rng), o: o}
+	c := &cluster{t: t, rng: rng, net: newNetwork(rng), o: o, pipelined: rng.IntN(2) == 0, tune: tune}
 	t.Cleanup(c.close)
 	for i := range n {
 		c.add(fmt.Sprintf("n%d", i), i == 0)
@@ -536,6 +755,9 @@ func (c *cluster) add(id string, first bool) *testNode {
 		n.o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
 	}
 	n.o.Fatal = func(err error) { n.fatal.Store(&err) }
+	if c.tune != nil {
+		c.tune(n)
+	}
 	if first {
 		o := n.o
 		o.Logs = n.logs
@@ -562,11 +784,13 @@ func (n *testNode) start() {
 
 func (n *testNode) open() {
 	o := n.o
-	n.wire = n.c.net.connect(n.id)
+	n.wire = n.c.net.connect(n.id, n.c.pipelined)
 	o.Logs, o.Transport, o.Peers = n.logs, n.wire, n.wire
 	index, _, _ := n.state.LastApplied()
 	dir, ok, err := Pending(o, index)
-	if err != nil {
+	if errors.Is(err, errPowerCut) {
+		return
+	} else if err != nil {
 		n.c.t.Error(err)
 		return
 	}
@@ -589,13 +813,18 @@ func (n *testNode) open() {
 		n.open()
 	}
 	g, err := Open(n.state, o)
-	if err != nil {
+	if errors.Is(err, errPowerCut) {
+		return
+	} else if err != nil {
 		n.c.t.Errorf("%s: %v", n.id, err)
 		return
 	}
 	n.group = g
 	n.wire.group.Store(g)
 }
+
+// errPowerCut is what all operations on a disk give from a moment on.
+var errPowerCut = errors.New("power cut")
 
 // stop closes the node in order. n.mu is held.
 func (n *testNode) stop() {

@@ -90,7 +90,7 @@ type Options struct {
 	ID        string // of the node, for ever
 	Address   string // at which other nodes reach Transport and Peers
 	Logs      LogStore
-	Transport raft.Transport
+	Transport Transport
 	Peers     Peers
 
 	FS          vfs.FS // of SnapshotDir; nil: the operating system's
@@ -114,8 +114,9 @@ type Options struct {
 	Registerer prometheus.Registerer // of the metrics; nil: none
 	// Lead is told when this node begins and ends to lead, in turns, by one goroutine that waits for it; nil: nobody is.
 	Lead func(leading bool)
-	// Reopen is called, once, when this node got a snapshot that is ahead of its state: Close the group and the state, call
-	// Adopt, and open both again. The group applies nothing meanwhile.
+	// Reopen is called, once, when this node got a snapshot that its state or its log does not fit: Close the group and the
+	// state, replace the state by what Pending says, if anything, and open both again. The group applies nothing meanwhile.
+	// It is required of a node that others may be members with.
 	Reopen func()
 	// Fatal is called once, with the first error after which nothing can be promised, and should not return: nil logs the
 	// error and exits with status 1.
@@ -202,23 +203,33 @@ func Open(state State, o Options) (*Group, error) {
 	if g.snapshots, err = openSnapshots(o.FS, o.SnapshotDir); err != nil {
 		return nil, err
 	}
-	if err := prepareLog(o.Logs, g.snapshots); err != nil {
+	newest, _, err := g.snapshots.newest() // zeros for none
+	if err != nil {
 		return nil, err
 	}
-	g.logs = &watchedLogs{LogStore: o.Logs}
-	g.machine = newMachine(g, state, index, lastTime)
+	if index < newest.Applied {
+		return nil, fmt.Errorf("the state has entries up to %d, and what the newest snapshot has up to %d may be in no log any more", index, newest.Applied)
+	}
+	if err := prepareLog(o.Logs, newest); err != nil {
+		return nil, err
+	}
+	g.logs = &watchedLogs{LogStore: o.Logs, failed: g.fail, snapshots: g.snapshots}
+	g.machine = newMachine(g, state, index, lastTime, max(index>>operationBits, newest.Index))
 	g.leader.init()
 	g.proposals.init()
 	g.reads.init()
 	g.metrics = newMetrics(o.Registerer, g)
+	g.snapshots.has = g.hasSnapshot
+	incoming := &receiver{Transport: o.Transport, calls: make(chan raft.RPC)}
 	cached, err := raft.NewLogCache(cachedEntries, g.logs)
 	if err != nil {
 		return nil, err
 	}
-	if g.raft, err = raft.NewRaft(g.raftConfig(), g.machine, cached, o.Logs, g.snapshots, o.Transport); err != nil {
+	if g.raft, err = raft.NewRaft(g.raftConfig(), g.machine, cached, o.Logs, g.snapshots, incoming); err != nil {
 		return nil, fmt.Errorf("open replicated log: %w", err)
 	}
-	g.work.Add(4)
+	g.work.Add(5)
+	go g.receive(incoming)
 	go g.followLeadership()
 	go g.sendEntries()
 	go g.watch()
@@ -254,36 +265,38 @@ func (g *Group) raftConfig() *raft.Config {
 // prepareLog drops a log that contradicts the newest snapshot, or ends before it. hashicorp/raft does neither when it installs
 // a snapshot (its issue 697), so a node that installed one opens its group again, and comes here. From an entry on that
 // contradicts a snapshot nothing was ever committed.
-func prepareLog(logs LogStore, snapshots *snapshotStore) error {
-	newest, _, err := snapshots.newest() // zeros for none
-	if err != nil {
+func prepareLog(logs LogStore, newest snapshotMeta) error {
+	if fits, err := logFits(logs, newest); fits || err != nil {
 		return err
-	}
-	first, err := logs.FirstIndex()
-	if err != nil {
-		return err
-	}
-	last, err := logs.LastIndex()
-	switch {
-	case err != nil:
-		return err
-	case last == 0 || first == newest.Index+1:
-		return nil
-	case first > newest.Index:
-		return fmt.Errorf("the log begins at %d and the newest snapshot ends at %d: what is between is lost", first, newest.Index)
-	case last >= newest.Index:
-		var at raft.Log
-		if err := logs.GetLog(newest.Index, &at); err != nil {
-			return fmt.Errorf("entry %d of the log: %w", newest.Index, err)
-		}
-		if at.Term == newest.Term {
-			return nil
-		}
 	}
 	if err := logs.ResetLog(); err != nil {
 		return fmt.Errorf("drop the log that the snapshot at %d replaces: %w", newest.Index, err)
 	}
 	return nil
+}
+
+// logFits says whether a log, if there is any, has the entry that a snapshot ends with, or begins after it.
+func logFits(logs LogStore, newest snapshotMeta) (bool, error) {
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return false, err
+	}
+	last, err := logs.LastIndex()
+	switch {
+	case err != nil:
+		return false, err
+	case last == 0 || first == newest.Index+1:
+		return true, nil
+	case first > newest.Index:
+		return false, fmt.Errorf("the log begins at %d and the newest snapshot ends at %d: what is between is lost", first, newest.Index)
+	case last < newest.Index:
+		return false, nil
+	}
+	var at raft.Log
+	if err := logs.GetLog(newest.Index, &at); err != nil {
+		return false, fmt.Errorf("entry %d of the log: %w", newest.Index, err)
+	}
+	return at.Term == newest.Term, nil
 }
 
 // Close stops taking part, in order: a leader hands over first, if that is quick. Proposals that wait end with an error of
@@ -315,11 +328,24 @@ func (g *Group) handOver() {
 	}
 	for _, s := range servers {
 		if s.Suffrage == raft.Voter && s.ID != raft.ServerID(g.o.ID) {
-			if err := g.raft.LeadershipTransfer().Error(); err != nil {
+			if err := g.answer(g.raft.LeadershipTransfer()); err != nil {
 				g.o.Logger.Warn("leadership was not handed over", "err", err)
 			}
 			return
 		}
+	}
+}
+
+// answer waits for Raft's answer, but no longer than the group is open: what waits in hashicorp/raft's channels when that shuts
+// down is never answered.
+func (g *Group) answer(f raft.Future) error {
+	answered := make(chan error, 1)
+	go func() { answered <- f.Error() }()
+	select {
+	case err := <-answered:
+		return err
+	case <-g.closing:
+		return raft.ErrRaftShutdown
 	}
 }
 

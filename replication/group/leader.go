@@ -220,7 +220,7 @@ func (g *Group) sendEntries() {
 // no entries; that may fail, and the term go on, so the entry is offered again for as long as that lasts.
 func (g *Group) land(future raft.ApplyFuture, data []byte, term uint64) bool {
 	for {
-		err := future.Error()
+		err := g.answer(future)
 		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			return err == nil
 		}
@@ -256,7 +256,7 @@ func (g *Group) begin() bool {
 	for {
 		term := g.raft.CurrentTerm()
 		data := sealEntry(beginEntry(nil, term, g.o.Now().UnixMilli(), 0))
-		err := g.raft.Apply(data, 0).Error()
+		err := g.answer(g.raft.Apply(data, 0))
 		switch {
 		case err == nil && g.raft.CurrentTerm() == term:
 			g.leader.start(term)

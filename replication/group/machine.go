@@ -34,8 +34,8 @@ type applied struct {
 	result vectord.Result
 }
 
-func newMachine(g *Group, state State, index uint64, time int64) *machine {
-	return &machine{g: g, state: state, index: index, time: time, last: index >> operationBits, changed: make(chan struct{})}
+func newMachine(g *Group, state State, index uint64, time int64, last uint64) *machine {
+	return &machine{g: g, state: state, index: index, time: time, last: last, changed: make(chan struct{})}
 }
 
 // Apply implements raft.FSM.
@@ -152,6 +152,9 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.g.failure(); err != nil {
 		return nil, err
 	}
+	if m.asked {
+		return nil, errReopen // the state lacks what Raft has given since
+	}
 	c := &checkpoint{store: m.g.snapshots, dir: m.g.snapshots.temporary()}
 	c.applied, _, _ = m.positions()
 	if err := m.state.Checkpoint(c.dir); err != nil {
@@ -185,19 +188,29 @@ func (c *checkpoint) Release() {
 // errReopen is what Raft is told when this node must begin again with the snapshot that it got.
 var errReopen = errors.New("the node opens its state again from the snapshot")
 
-// Restore implements raft.FSM. A state that has all of the snapshot stays. Otherwise the snapshot, which is durable by now,
-// waits until the node is opened again.
+// Restore implements raft.FSM: the snapshot is durable by now. A state that has all of it stays, if the log can go on from the
+// snapshot. Otherwise Raft is told of an error, and the node is opened again, which makes both fit.
 func (m *machine) Restore(r io.ReadCloser) error {
 	applied, _, err := readStreamHeader(r)
 	if err != nil {
 		return err
 	}
-	if index, _, _ := m.positions(); applied <= index {
+	newest, _, err := m.g.snapshots.newest()
+	if err != nil {
+		return err
+	}
+	fits, err := logFits(m.g.o.Logs, newest)
+	if err != nil {
+		return err
+	}
+	index, _, _ := m.positions()
+	if applied <= index && fits {
+		m.advance(index, newest.Index)
 		return nil
 	}
 	if !m.asked {
 		m.asked = true
-		m.g.o.Logger.Info("got a snapshot that is ahead of this node's state", "applied", applied)
+		m.g.o.Logger.Info("got a snapshot that this node begins again with", "applied", applied, "index", newest.Index)
 		go m.g.o.Reopen()
 	}
 	return errReopen
@@ -232,10 +245,14 @@ func Recover(state State, o Options) error {
 	if g.snapshots, err = openSnapshots(o.FS, o.SnapshotDir); err != nil {
 		return err
 	}
-	if err := prepareLog(o.Logs, g.snapshots); err != nil {
+	newest, _, err := g.snapshots.newest()
+	if err != nil {
 		return err
 	}
-	g.machine = newMachine(g, state, index, lastTime)
+	if err := prepareLog(o.Logs, newest); err != nil {
+		return err
+	}
+	g.machine = newMachine(g, state, index, lastTime, max(index>>operationBits, newest.Index))
 	configuration := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(o.ID), Address: raft.ServerAddress(o.Address)}}}
 	err = raft.RecoverCluster(g.raftConfig(), g.machine, o.Logs, o.Logs, g.snapshots, nil, configuration)
 	if err == nil {
@@ -273,8 +290,8 @@ func Bootstrap(state State, o Options) error {
 		return err
 	}
 	// The first snapshot is the state as it is, so that whoever joins later gets it, and stands where entries to come have
-	// higher indexes than those that the state has seen.
-	first := index>>operationBits + 1
+	// higher indexes than those that the state has seen. It is never at 1: see watchedLogs.GetLog.
+	first := index>>operationBits + 2
 	configuration := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(o.ID), Address: raft.ServerAddress(o.Address)}}}
 	sink, err := s.create(snapshotMeta{Version: raft.SnapshotVersionMax, Index: first, Term: 1,
 		Configuration: raft.EncodeConfiguration(configuration), ConfigurationIndex: first})

@@ -174,7 +174,7 @@ func (g *Group) mustLead() error {
 }
 
 func (g *Group) change(f raft.Future) error {
-	err := f.Error()
+	err := g.answer(f)
 	switch {
 	case errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return errNotLeader()
@@ -203,7 +203,8 @@ func (g *Group) promote(keptUp map[raft.ServerID]bool) {
 		committed := g.raft.CommitIndex()
 		b, err := g.o.Peers.Call(ctx, string(s.Address), MethodApplied, nil)
 		last, badErr := decodeNumber(b)
-		up := err == nil && badErr == nil && last+promoteLag >= committed
+		// One that has nothing yet waits for a snapshot, however few entries that stands for.
+		up := err == nil && badErr == nil && last > 0 && last+promoteLag >= committed
 		if up && keptUp[s.ID] {
 			if err := g.change(g.raft.AddVoter(s.ID, s.Address, 0, membershipWait)); err != nil {
 				g.o.Logger.Warn("a member that has caught up got no vote yet", "member", s.ID, "err", err)

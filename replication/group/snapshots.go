@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
@@ -27,6 +28,8 @@ import (
 type snapshotStore struct {
 	fs   vfs.FS
 	root string
+	has  func(index, term uint64) (bool, error) // of another node's snapshot: this node has all of it and more; nil: it has not
+	mu   sync.Mutex                             // held while snapshots are looked for, begin and end to be there: who reads finds them whole
 }
 
 var _ raft.SnapshotStore = (*snapshotStore)(nil)
@@ -83,6 +86,13 @@ func (s *snapshotStore) temporary() string {
 
 // metas returns what is known of all snapshots, the newest first.
 func (s *snapshotStore) metas() ([]snapshotMeta, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list()
+}
+
+// list is metas for whoever holds mu.
+func (s *snapshotStore) list() ([]snapshotMeta, error) {
 	names, err := s.fs.List(s.root)
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
@@ -159,6 +169,8 @@ func (m *snapshotMeta) raft() *raft.SnapshotMeta {
 
 // Open implements raft.SnapshotStore. What it returns goes on to give the snapshot when that has been replaced meanwhile.
 func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	m, err := s.meta(id)
 	if err != nil {
 		return nil, nil, err
@@ -190,18 +202,23 @@ func (s *snapshotStore) create(m snapshotMeta) (*snapshotSink, error) {
 	return k, nil
 }
 
-// reap removes all but the newest snapshots.
-func (s *snapshotStore) reap() error {
-	metas, err := s.metas()
+// reap removes all snapshots but the one that was made last, which Raft opens next, and the newest of the others. mu is held.
+func (s *snapshotStore) reap(last string) error {
+	metas, err := s.list()
 	if err != nil {
 		return err
 	}
-	for _, m := range metas[min(len(metas), snapshotsKept):] {
-		// Renamed first: half a folder must never look like a snapshot.
-		if err := s.fs.Rename(s.path(m.ID), s.path(m.ID+unfinished)); err != nil {
-			return fmt.Errorf("remove snapshot %s: %w", m.ID, err)
+	metas = slices.DeleteFunc(metas, func(m snapshotMeta) bool { return m.ID == last })
+	for _, m := range metas[min(len(metas), snapshotsKept-1):] {
+		// Renamed first, for good: half a folder must never look like a snapshot, after a power cut neither.
+		err := s.fs.Rename(s.path(m.ID), s.path(m.ID+unfinished))
+		if err == nil {
+			err = fsync.Dir(s.fs, s.root)
 		}
-		if err := s.fs.RemoveAll(s.path(m.ID + unfinished)); err != nil {
+		if err == nil {
+			err = s.fs.RemoveAll(s.path(m.ID + unfinished))
+		}
+		if err != nil {
 			return fmt.Errorf("remove snapshot %s: %w", m.ID, err)
 		}
 	}
@@ -215,6 +232,7 @@ type snapshotSink struct {
 	dir      string
 	stream   *io.PipeWriter // of the bytes written; nil before the first
 	received chan error     // what came of them
+	filled   bool           // there is a state, or will be
 	ended    bool
 }
 
@@ -232,16 +250,21 @@ func (k *snapshotSink) adopt(checkpoint string, applied uint64) error {
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, err)
 	}
-	k.meta.Size = streamSize(files)
+	k.meta.Size, k.filled = streamSize(files), true
 	return nil
 }
 
 // Write implements raft.SnapshotSink: it takes the stream of another node's snapshot.
 func (k *snapshotSink) Write(b []byte) (int, error) {
 	if k.stream == nil {
+		if k.store.has != nil {
+			if has, err := k.store.has(k.meta.Index, k.meta.Term); err != nil || has {
+				return 0, cmp.Or(err, errHasSnapshot)
+			}
+		}
 		var r *io.PipeReader
 		r, k.stream = io.Pipe()
-		k.received = make(chan error, 1)
+		k.received, k.filled = make(chan error, 1), true
 		go func() {
 			applied, err := readStream(r, k.store.fs, k.store.fs.PathJoin(k.dir, stateDir))
 			k.meta.Applied = applied // read after received
@@ -272,9 +295,14 @@ func (k *snapshotSink) Close() error {
 	k.ended = true
 	s := k.store
 	err := k.finish(nil)
+	if err == nil && !k.filled {
+		err = fmt.Errorf("%w: it is empty", errBadStream)
+	}
 	if err == nil {
 		err = k.writeMeta()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err == nil {
 		err = s.fs.Rename(k.dir, s.path(k.meta.ID))
 	}
@@ -284,7 +312,7 @@ func (k *snapshotSink) Close() error {
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", k.meta.ID, errors.Join(err, s.fs.RemoveAll(k.dir)))
 	}
-	return s.reap()
+	return s.reap(k.meta.ID)
 }
 
 func (k *snapshotSink) writeMeta() error {

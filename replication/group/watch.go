@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -15,7 +16,8 @@ const (
 	// watchInterval is the time between two looks of watch.
 	watchInterval = 500 * time.Millisecond
 	// diskPatience is how long a leader may wait for its disk. A leader whose disk hangs still sends heartbeats, so nobody
-	// would ever take over (hashicorp/raft issue 503). After as long again the process ends.
+	// would ever take over (hashicorp/raft issue 503). It hands leadership over as soon as the disk answers again. If that
+	// takes as long again the process ends.
 	diskPatience = 5 * time.Second
 )
 
@@ -25,15 +27,16 @@ func (g *Group) watch() {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	keptUp := map[raft.ServerID]bool{}
-	var busy atomic.Bool // with a snapshot
-	var after uint64     // bytes of log that the last snapshot left
+	var busy atomic.Bool    // with a snapshot
+	var handing atomic.Bool // leadership over
+	var after uint64        // bytes of log that the last snapshot left
 	for {
 		select {
 		case <-g.closing:
 			return
 		case <-tick.C:
 		}
-		g.checkDisk()
+		g.checkDisk(&handing)
 		g.promote(keptUp)
 		bytes := g.o.Logs.Bytes()
 		after = min(after, bytes)
@@ -49,21 +52,47 @@ func (g *Group) watch() {
 	}
 }
 
-func (g *Group) checkDisk() {
+func (g *Group) checkDisk(handing *atomic.Bool) {
 	waited := g.logs.waited()
 	switch {
 	case waited > 2*diskPatience:
 		g.fail(fmt.Errorf("the disk has not taken a write of the log for %v", waited))
-	case waited > diskPatience && g.raft.State() == raft.Leader:
-		g.o.Logger.Error("the disk hangs, leadership is handed over", "waited", waited)
-		g.handOver()
+	case waited > diskPatience && g.raft.State() == raft.Leader && handing.CompareAndSwap(false, true):
+		g.o.Logger.Error("the disk hangs, leadership is handed over when it answers", "waited", waited)
+		g.work.Go(func() { // Raft does nothing else while it writes to its log, so this waits for the disk
+			defer handing.Store(false)
+			g.handOver()
+		})
 	}
 }
 
-// watchedLogs knows for how long the disk has been busy with a write.
+// watchedLogs knows for how long the disk has been busy with a write, and ends everything if one fails: what is on the disk is
+// unknown from then on, and to write again might seem to help (fsync reports an error once).
 type watchedLogs struct {
 	LogStore
-	since atomic.Int64 // nanoseconds since the Unix epoch; 0: there is no write
+	since     atomic.Int64 // nanoseconds since the Unix epoch; 0: there is no write
+	failed    func(error)
+	snapshots *snapshotStore
+}
+
+// GetLog implements raft.LogStore. For the last entry of the newest snapshot, which the log need not have any more, it gives
+// one without content. hashicorp/raft asks for no more than its term: whether the entries after it go on from what a leader
+// has. Were there none, a follower whose log begins with the next entry would refuse all that its leader sends, who would send
+// a snapshot instead, for ever. To send an entry Raft needs the one before, so this one never is; see Bootstrap for the first.
+func (w *watchedLogs) GetLog(index uint64, l *raft.Log) error {
+	err := w.LogStore.GetLog(index, l)
+	if !errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
+	newest, ok, snapshotErr := w.snapshots.newest()
+	switch {
+	case snapshotErr != nil:
+		return snapshotErr
+	case !ok || newest.Index != index:
+		return err
+	}
+	*l = raft.Log{Index: newest.Index, Term: newest.Term, Type: raft.LogNoop}
+	return nil
 }
 
 // StoreLog implements raft.LogStore.
@@ -73,7 +102,11 @@ func (w *watchedLogs) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.L
 func (w *watchedLogs) StoreLogs(logs []*raft.Log) error {
 	w.since.Store(time.Now().UnixNano())
 	defer w.since.Store(0)
-	return w.LogStore.StoreLogs(logs)
+	err := w.LogStore.StoreLogs(logs)
+	if err != nil {
+		w.failed(fmt.Errorf("write to it: %w", err))
+	}
+	return err
 }
 
 func (w *watchedLogs) waited() time.Duration {
