@@ -172,11 +172,11 @@ func TestAccept(t *testing.T) {
 			t.Errorf("%s: %v, want kind %v", what, err, kind)
 		}
 	}
-	f("no leader", l.accept(op(1, 1), 0, limit), vectord.KindConflict)
-	f("no leader", l.acceptFrom(op(1, 1), 0, false, limit), vectord.KindConflict)
+	f("no leader", l.accept(op(1, 1), 0, limit), vectord.KindClosed)
+	f("no leader", l.acceptFrom(op(1, 1), 0, false, limit), vectord.KindClosed)
 	l.start(4)
-	f("other term", l.accept(op(1, 1), 3, limit), vectord.KindConflict)
-	f("other term", l.acceptFrom(op(1, 1), 5, false, limit), vectord.KindConflict)
+	f("other term", l.accept(op(1, 1), 3, limit), vectord.KindClosed)
+	f("other term", l.acceptFrom(op(1, 1), 5, false, limit), vectord.KindClosed)
 	f("first", l.acceptFrom(op(2, 1), 4, false, limit), 0)
 	f("again", l.acceptFrom(op(2, 1), 4, true, limit), 0)
 	f("again, as if it were the first", l.acceptFrom(op(2, 1), 4, false, limit), 0)
