@@ -206,10 +206,14 @@ func (c *Client) exchange(ctx context.Context, r request) ([]byte, http.Header, 
 			}
 			return nil, nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
-		if attempt == c.attempts || !c.servers.retryable(err) || r.once && perhaps || ctx.Err() != nil {
+		if !c.servers.retryable(err) || ctx.Err() != nil {
 			return failed(err)
 		}
-		if waitErr := wait(ctx, c.servers.next(at, attempt, err)); waitErr != nil {
+		pause := c.servers.next(at, attempt, err) // also where it is another request that goes there
+		if attempt == c.attempts || r.once && perhaps {
+			return failed(err)
+		}
+		if waitErr := wait(ctx, pause); waitErr != nil {
 			return failed(fmt.Errorf("%w (last answer: %w)", waitErr, err))
 		}
 	}

@@ -217,13 +217,19 @@ func TestHangingServer(t *testing.T) {
 		f("slow", true, "a", slow)
 		f("hangs after its first sign of life", false, "ab", 2*hangsAfter+lifeSignWithin)
 
-		c := newClusterClient(t, Options{Attempts: 1}, func(_ string, r *http.Request) (*http.Response, error) {
+		c := newClusterClient(t, Options{Attempts: 1}, func(server string, r *http.Request) (*http.Response, error) {
+			if server != "a" {
+				return answer(200, updated), nil
+			}
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		})
 		_, err := c.Upsert(context.Background(), "c", nil, vectord.WriteOptions{})
 		if !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, errHangs) {
 			t.Errorf("a write at a server that hangs: %v", err)
+		}
+		if _, err := c.Upsert(context.Background(), "c", nil, vectord.WriteOptions{}); err != nil {
+			t.Errorf("the next write, which goes elsewhere: %v", err)
 		}
 	})
 }
