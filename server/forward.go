@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -29,6 +30,8 @@ type Cluster interface {
 	Forward(ctx context.Context, request []byte) ([]byte, error)
 	// Synced returns when this node has everything that anybody was told before the call.
 	Synced(ctx context.Context) error
+	// Fresh returns when this node has everything that anybody was told up to a time ago.
+	Fresh(ctx context.Context, within time.Duration) error
 	// Applied returns when this node has what has an index.
 	Applied(ctx context.Context, index uint64) error
 	// Index returns the index of what this node applied last.
@@ -48,9 +51,13 @@ type consistency string
 
 const (
 	readSession      consistency = "session"      // as new as the session, which is what a request without the parameter gets
+	readBounded      consistency = "bounded"      // at most max_lag_ms old
 	readLeader       consistency = "leader"       // read by the node that leads
 	readLinearizable consistency = "linearizable" // has all that anybody was told before
 )
+
+// defaultMaxLag is the age of a bounded read that does not say another.
+const defaultMaxLag = time.Second
 
 // keepUp waits until this node has applied what the request may not read without.
 func (r *request) keepUp(c Cluster, reads bool) (answered bool, err error) {
@@ -69,6 +76,8 @@ func (r *request) keepUp(c Cluster, reads bool) (answered bool, err error) {
 	switch r.consistency {
 	case readLinearizable, "majority", "quorum", "all":
 		return false, c.Synced(r.ctx)
+	case readBounded:
+		return false, c.Fresh(r.ctx, r.maxLag)
 	case readLeader:
 		if !c.Leading() {
 			return r.server.forward(r, c)

@@ -23,8 +23,8 @@ type operation struct {
 
 // The parameters that groups of operations share.
 const (
-	writeParams   = "wait ordering timeout idempotency_key"
-	readParams    = "consistency timeout"
+	writeParams   = "wait ordering timeout idempotency_key session"
+	readParams    = "consistency timeout session"
 	settingParams = "timeout"
 )
 
@@ -59,9 +59,13 @@ var operations = map[string]operation{
 
 	"POST /mcp": {tag: tagService, summary: "Model Context Protocol, by streamable HTTP without sessions", body: "Payload", result: "Payload", bare: jsonContentType},
 
+	"GET /backup":                      {tag: tagSnapshots, summary: "The whole state as of now: points, tasks, queues, agents and states", bare: fileContentType},
 	"GET /cluster":                     {tag: tagCluster, summary: "State of the cluster: a node by itself has none", result: "Cluster"},
+	"GET /cluster/peers":               {tag: tagCluster, summary: "Its nodes, and what those that answer say of themselves", result: "[]Peer"},
+	"DELETE /cluster/peer/{peer}":      {tag: tagCluster, summary: "End a node's membership, if a majority of those that stay answers", result: "True"},
+	"POST /cluster/leader":             {tag: tagCluster, summary: "Make another node the leader", body: "NewLeader", result: "True"},
 	"GET /collections/{name}/cluster":  {tag: tagCluster, summary: "Where the shards are", result: "CollectionCluster"},
-	"POST /collections/{name}/cluster": {tag: tagCluster, summary: "Move shards: refused by a node by itself", params: settingParams, body: "Payload", result: "True"},
+	"POST /collections/{name}/cluster": {tag: tagCluster, summary: "Move shards: refused, for every node has every shard", params: settingParams, body: "Payload", result: "True"},
 
 	"GET /collections":               {tag: tagCollections, summary: "Names of collections", result: "Collections"},
 	"GET /collections/{name}":        {tag: tagCollections, summary: "Settings and state", result: "CollectionInfo"},

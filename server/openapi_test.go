@@ -28,7 +28,7 @@ var descriptions = sync.OnceValues(func() ([]*openapi.Description, error) {
 })
 
 // ownRoutes are the beginnings of those that Qdrant does not have, or describes otherwise on purpose.
-var ownRoutes = regexp.MustCompile(`^/(openapi\.json|queues|tasks|events|agents|route|states)\b|/memories\b`)
+var ownRoutes = regexp.MustCompile(`^/(openapi\.json|cluster/peers|cluster/leader|queues|tasks|events|agents|route|states)\b|/memories\b`)
 
 // checkExchange holds a request and its answer against the descriptions.
 func checkExchange(t *testing.T, x openapi.Exchange) {

@@ -32,6 +32,7 @@ type request struct {
 	idempotencyKey string
 	timeoutSeconds int // that the client asks for; 0: it does not say
 	consistency    consistency
+	maxLag         time.Duration // of a read that is bounded
 
 	out  []byte // the answer; handlers append the value of "result"
 	bare bool   // the answer is not in the envelope
@@ -150,16 +151,24 @@ func (r *request) parseQuery() (time.Duration, error) {
 	}
 	if v := args.Peek("consistency"); v != nil {
 		switch r.consistency = consistency(v); r.consistency {
-		case "majority", "quorum", "all", readLinearizable, readLeader, readSession:
+		case "majority", "quorum", "all", readLinearizable, readBounded, readLeader, readSession:
 		default:
 			n, err := strconv.ParseUint(string(v), 10, 32)
 			if err != nil {
-				return 0, badParameter("consistency", v, "an integer, majority, quorum, all, linearizable, leader or session")
+				return 0, badParameter("consistency", v, "an integer, majority, quorum, all, linearizable, bounded, leader or session")
 			}
 			if n < 1 {
 				return 0, &formError{inQuery, outOfRange("consistency", n, "1 or larger")}
 			}
 		}
+	}
+	r.maxLag = defaultMaxLag
+	if v := args.Peek("max_lag_ms"); v != nil {
+		n, err := strconv.ParseUint(string(v), 10, 31)
+		if err != nil || n < 1 {
+			return 0, badParameter("max_lag_ms", v, "a number of milliseconds from 1")
+		}
+		r.maxLag = time.Duration(n) * time.Millisecond
 	}
 	if v := args.Peek("timeout"); v != nil {
 		n, err := strconv.ParseUint(string(v), 10, 32)

@@ -31,8 +31,9 @@ var routes = []route{
 	{"GET", "/issues", permissionRead, scopeServer, (*Server).listIssues},
 	{"DELETE", "/issues", permissionManage, scopeServer, (*Server).clearIssues},
 
-	{"POST", mcpPath, permissionRead, scopeListed, (*Server).serveMCP},
+	{"POST", mcpPath, permissionRead, scopeListed, byLeader((*Server).serveMCP)},
 
+	{"GET", "/backup", permissionManage, scopeServer, (*Server).getBackup},
 	{"GET", "/cluster", permissionRead, scopeServer, (*Server).getCluster},
 	{"GET", "/cluster/peers", permissionRead, scopeServer, (*Server).listPeers},
 	{"DELETE", "/cluster/peer/{peer}", permissionManage, scopeServer, (*Server).removePeer},

@@ -113,7 +113,9 @@ type Options struct {
 	MCP       MCPHandler // answers POST /mcp; nil: there is no such route
 	Scheduler Scheduler  // of queues, tasks, agents and states; nil means that they are not offered
 	Pools     Pools      // of local agents; nil means that they are not offered
-	Cluster   Cluster    // of several servers over the same data; nil means that this one is on its own
+	// Backup returns the whole state as of now and its size in bytes; nil means that it is not offered.
+	Backup  func() (io.ReadCloser, int64, error)
+	Cluster Cluster // of several servers over the same data; nil means that this one is on its own
 
 	Logger  *slog.Logger         // nil means slog.Default()
 	Metrics *prometheus.Registry // where the metrics are registered and what /metrics shows; nil means a registry of its own

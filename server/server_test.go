@@ -549,7 +549,7 @@ func TestErrors(t *testing.T) {
 	f(413, "PUT", c, `{"points":[]`+huge(33<<20)+"}", "Bad request: the body is larger than 33554432 bytes")
 	f(400, "PUT", c+"?wait=maybe", `{}`, `Format error in query parameters: wait: expected true or false, got "maybe"`)
 	f(400, "PUT", c+"?ordering=none", `{}`, `Format error in query parameters: ordering: expected weak, medium or strong, got "none"`)
-	f(400, "POST", c+"?consistency=-1", `{}`, `Format error in query parameters: consistency: expected an integer, majority, quorum or all, got "-1"`)
+	f(400, "POST", c+"?consistency=-1", `{}`, `Format error in query parameters: consistency: expected an integer, majority, quorum, all, linearizable, bounded, leader or session, got "-1"`)
 	f(422, "POST", c+"?consistency=0", `{}`, "Validation error in query parameters: [consistency: value 0 invalid, must be 1 or larger]")
 	f(400, "POST", c+"?timeout=soon", `{}`, `Format error in query parameters: timeout: expected a number of seconds, got "soon"`)
 	f(422, "POST", c+"?timeout=0", `{}`, "Validation error in query parameters: [timeout: value 0 invalid, must be 1 or larger]")

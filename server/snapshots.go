@@ -170,6 +170,27 @@ func (s *Server) getSnapshot(r *request) error {
 	return nil
 }
 
+// getBackup answers with the whole state, tasks and all.
+func (s *Server) getBackup(r *request) error {
+	if s.options.Backup == nil {
+		return vectord.Errorf(vectord.KindUnsupported, "backups are not offered by this server")
+	}
+	if s.downloads.Add(1) > maxDownloads {
+		s.downloads.Add(-1)
+		return vectord.Errorf(vectord.KindOverloaded, "more than %d snapshots are being sent", maxDownloads)
+	}
+	stream, size, err := s.options.Backup()
+	if err != nil {
+		s.downloads.Add(-1)
+		return err
+	}
+	r.streamed = true
+	response := &r.http.Response
+	response.Header.SetContentType("application/octet-stream")
+	response.SetBodyStream(&download{ReadCloser: stream, http: r.http, timeout: s.options.RequestTimeout, open: &s.downloads}, int(size))
+	return nil
+}
+
 // download is a snapshot on its way to a client, which has the time of a request for each piece of it. fasthttp closes it.
 type download struct {
 	io.ReadCloser

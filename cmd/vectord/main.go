@@ -47,7 +47,10 @@ type cli struct {
 	Bench   benchCmd   `cmd:"" help:"Measure an index, a server's searches or its writes."`
 	MCP     mcpCmd     `cmd:"" name:"mcp" help:"Speak the Model Context Protocol over stdin and stdout."`
 	Token   tokenCmd   `cmd:"" help:"Make a token that opens less than the API key."`
-	Restore restoreCmd `cmd:"" help:"Bring a node's snapshot into an empty data directory."`
+	Cluster clusterCmd `cmd:"" help:"Look after the servers of a cluster."`
+	Cert    certCmd    `cmd:"" help:"Make certificates for the servers of a cluster."`
+	Backup  backupCmd  `cmd:"" help:"Write the whole state of a running server to a file or an S3 bucket."`
+	Restore restoreCmd `cmd:"" help:"Bring a backup or a node's snapshot into an empty data directory."`
 	Check   checkCmd   `cmd:"" help:"Verify a data directory that no server has open."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 

@@ -46,6 +46,12 @@ func TestUsage(t *testing.T) {
 	f(exitOK, "--memory-limit", "serve", "--help")
 	f(exitOK, "vectord serve --config vectord.yaml", "serve", "--help")
 	f(exitOK, "--resume", "import", "--help")
+	f(exitOK, "--cluster-join", "serve", "--help")
+	f(exitOK, "vectord cluster doctor http://10.0.0.1:6333", "cluster", "doctor", "--help")
+	f(exitOK, "--cluster-ca ca.pem", "cert", "ca", "--help")
+	f(exitUsage, "expected one of", "cluster")
+	f(exitUsage, "<name>", "cert", "node")
+	f(exitError, "no such file", "cert", "node", "n", "--ca", "absent.pem")
 	f(exitOK, "--ef=10,20,40,80,160,320", "bench", "ann", "--help")
 	f(exitOK, "--keep=100,50,20,10,5,2,1,0.5,0.1", "bench", "filter", "--help")
 	f(exitOK, "--cycles 1000000", "bench", "churn", "--help")
@@ -97,13 +103,14 @@ func TestPrecedence(t *testing.T) {
 			t.Errorf("environment %q, arguments %q:\n%+v, want\n%+v", environ, args, c.Serve, want)
 		}
 	}
-	defaults := serveCmd{DataDir: "./data", HTTP: "127.0.0.1:6333", GRPC: "127.0.0.1:6334", TCP: "127.0.0.1:6335", LogFormat: "text", LogLevel: "info"}
+	clusterDefaults := clusterFlags{Name: "vectord", LogStore: "pebble"}
+	defaults := serveCmd{DataDir: "./data", HTTP: "127.0.0.1:6333", GRPC: "127.0.0.1:6334", TCP: "127.0.0.1:6335", Cluster: clusterDefaults, LogFormat: "text", LogLevel: "info"}
 	with := func(change func(c *serveCmd)) serveCmd {
 		c := defaults
 		change(&c)
 		return c
 	}
-	fromFile := serveCmd{DataDir: "from-file", HTTP: "from-file", GRPC: "127.0.0.1:6334", TCP: "127.0.0.1:6335", LogFormat: "json", LogLevel: "info", Insecure: true, MemoryLimit: 1 << 30}
+	fromFile := serveCmd{DataDir: "from-file", HTTP: "from-file", GRPC: "127.0.0.1:6334", TCP: "127.0.0.1:6335", Cluster: clusterDefaults, LogFormat: "json", LogLevel: "info", Insecure: true, MemoryLimit: 1 << 30}
 
 	f(nil, nil, defaults)
 	f([]string{"VECTORD_HTTP=from-env", "HTTP=x"}, nil, with(func(c *serveCmd) { c.HTTP = "from-env" }))
@@ -114,7 +121,7 @@ func TestPrecedence(t *testing.T) {
 	f([]string{"VECTORD_CONFIG=" + file}, nil, fromFile)
 	f([]string{"VECTORD_CONFIG=absent"}, []string{"--config=" + file}, fromFile)
 	f([]string{"VECTORD_HTTP=from-env", "VECTORD_MEMORY_LIMIT=2GiB", "VECTORD_INSECURE=false"}, []string{"--data-dir=from-flag", "--config", file},
-		serveCmd{DataDir: "from-flag", HTTP: "from-env", GRPC: "127.0.0.1:6334", TCP: "127.0.0.1:6335", LogFormat: "json", LogLevel: "info", MemoryLimit: 2 << 30})
+		serveCmd{DataDir: "from-flag", HTTP: "from-env", GRPC: "127.0.0.1:6334", TCP: "127.0.0.1:6335", Cluster: clusterDefaults, LogFormat: "json", LogLevel: "info", MemoryLimit: 2 << 30})
 	f([]string{"VECTORD_INSECURE=1", "VECTORD_API_KEY=k", "VECTORD_READ_ONLY_API_KEY_FILE=f", "VECTORD_TLS_CERT=c"}, nil,
 		with(func(c *serveCmd) { c.Insecure, c.APIKey, c.ReadOnlyAPIKeyFile, c.TLSCert = true, "k", "f", "c" }))
 	f([]string{"VECTORD_SNAPSHOT_DIR=d", "VECTORD_SNAPSHOT_URLS=https://a/,http://b/c/"}, nil,

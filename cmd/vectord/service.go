@@ -28,7 +28,7 @@ func openService(o serviceOptions) (services, io.Closer, error) {
 	bodies := bodiesBytes(o.memoryLimit)
 	keys := access.Keys{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey, JWTRBAC: o.jwtRBAC}
 	options := server.Options{APIKey: o.apiKey, AltAPIKey: o.altAPIKey, ReadOnlyAPIKey: o.readOnlyAPIKey,
-		Scheduler: n.Tasks(), Pools: n, JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, MCP: newMCP(n, o.logger).HandleHTTP, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics}
+		Scheduler: n.Tasks(), Pools: n, Backup: n.Backup, JWTRBAC: o.jwtRBAC, CORSOrigins: o.corsOrigins, MCP: newMCP(n, o.logger).HandleHTTP, Commit: commit(), MaxBodiesBytes: bodies, Logger: o.logger, Metrics: metrics}
 	if membership != nil {
 		options.Cluster = membership
 	}

@@ -29,9 +29,10 @@ type Cluster struct {
 	// Join are addresses of members. A node without data that has none begins a cluster of its own, and one with data takes
 	// them into it.
 	Join     []string
-	HTTP     string // address of this node's HTTP API as other nodes reach it
 	Security transport.Security
 	LogStore logstore.Kind // empty: DefaultLogStore
+
+	recover bool // set by Recover
 }
 
 const (
@@ -216,6 +217,11 @@ func (k *cluster) open(c *Config, state group.State, o group.Options) error {
 	} else if !known && index > 0 {
 		return vectord.Errorf(vectord.KindConflict, "data directory %q has data of its own, which joining a cluster would replace: "+
 			"join with an empty one, or begin a cluster with this one and have the others join it", c.DataDir)
+	}
+	if k.c.recover {
+		if err := group.Recover(state, o); err != nil {
+			return err
+		}
 	}
 	stream, err := k.transport.Group(groupID)
 	if err != nil {
@@ -440,6 +446,19 @@ func (k *cluster) peers(ctx context.Context) ([]vectord.Peer, error) {
 // leaderPatience is how long a request waits for there to be a leader.
 const leaderPatience = 10 * time.Second
 
+// Recover makes the node of a data directory the only member of its cluster, with all that it has: for a cluster that has lost
+// its majority for good. The other nodes' data must not be started again; they join as new ones. The node of c must not run.
+func Recover(c Config) error {
+	own := *c.Cluster
+	own.recover, own.Join = true, nil
+	c.Cluster = &own
+	n, err := Open(c)
+	if err != nil {
+		return err
+	}
+	return n.Close()
+}
+
 // Membership is what a node is as one of several. Its methods may be called from any goroutine.
 type Membership struct{ k *cluster }
 
@@ -479,6 +498,11 @@ func (m *Membership) Index() uint64 { return m.k.group.Index() }
 
 // Synced returns when this node has everything that anybody was told before the call: a read after it is linearizable.
 func (m *Membership) Synced(ctx context.Context) error { return m.k.group.Synced(ctx) }
+
+// Fresh returns when this node has everything that anybody was told up to a time ago.
+func (m *Membership) Fresh(ctx context.Context, within time.Duration) error {
+	return m.k.group.Fresh(ctx, within)
+}
 
 // Applied returns when this node has what has an index.
 func (m *Membership) Applied(ctx context.Context, index uint64) error {

@@ -186,21 +186,107 @@ func TestClusterKeepsTheSame(t *testing.T) {
 	away.start()
 	nodes = append(nodes, newClusterNode(t, writer.address()))
 	votes(t, writer, 4)
-	for i, c := range nodes {
-		eventually(t, fmt.Sprintf("node %d has all points", i), func() bool {
-			n := c.get()
-			if n == nil || n.Membership().Synced(ctx) != nil {
-				return false
-			}
-			info, err := n.Engine().CollectionInfo("c")
-			return err == nil && info.Points == 3*len(vectors)
-		})
-	}
+	hasAll(t, nodes, 3*len(vectors))
 	q := vectors[7]
 	want := exactIDs(t, writer.get().Engine(), q, true)
 	for i, c := range nodes {
 		if got := exactIDs(t, c.get().Engine(), q, true); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("node %d finds %v, the writer %v", i, got, want)
 		}
+	}
+}
+
+// hasAll waits until every node has so many points.
+func hasAll(t *testing.T, nodes []*clusterNode, points int) {
+	t.Helper()
+	for i, c := range nodes {
+		eventually(t, fmt.Sprintf("node %d has all points", i), func() bool {
+			n := c.get()
+			if n == nil || n.Membership().Synced(t.Context()) != nil {
+				return false
+			}
+			info, err := n.Engine().CollectionInfo("c")
+			return err == nil && info.Points == points
+		})
+	}
+}
+
+// TestRecoverWithoutMajority loses two of three nodes for good.
+func TestRecoverWithoutMajority(t *testing.T) {
+	nodes := newTestCluster(t, 3)
+	vectors := clustered(rand.New(rand.NewPCG(1, 2)), 300)
+	if err := nodes[0].get().Engine().CreateCollection(t.Context(), "c", vectord.DefaultCollectionConfig(len(vectors[0]), vectord.Euclid)); err != nil {
+		t.Fatal(err)
+	}
+	upsert(t, nodes[0].get().Engine(), 1, vectors)
+	left := nodes[2]
+	hasAll(t, nodes, len(vectors))
+	for _, c := range nodes {
+		c.shut()
+	}
+	if err := Recover(Config{DataDir: left.dir, Cluster: &left.cluster}); err != nil {
+		t.Fatal(err)
+	}
+	left.start()
+	votes(t, left, 1)
+	upsert(t, left.get().Engine(), 1000, vectors)
+	nodes = []*clusterNode{left, newClusterNode(t, left.address()), newClusterNode(t, left.address())}
+	votes(t, left, 3)
+	hasAll(t, nodes, 2*len(vectors))
+}
+
+// TestGrowFromOneServer takes the data of a server of its own into a cluster.
+func TestGrowFromOneServer(t *testing.T) {
+	vectors := clustered(rand.New(rand.NewPCG(1, 2)), 300)
+	dir := t.TempDir()
+	alone, err := Open(Config{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Engine().CreateCollection(t.Context(), "c", vectord.DefaultCollectionConfig(len(vectors[0]), vectord.Euclid)); err != nil {
+		t.Fatal(err)
+	}
+	upsert(t, alone.Engine(), 1, vectors)
+	if _, err := alone.Tasks().Submit(t.Context(), "q", []vectord.NewTask{{Payload: []byte(`1`)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first := &clusterNode{t: t, dir: dir, cluster: Cluster{Listen: "127.0.0.1:0", Security: transport.Security{Secret: testSecret}}}
+	first.start()
+	t.Cleanup(first.shut)
+	nodes := []*clusterNode{first, newClusterNode(t, first.address()), newClusterNode(t, first.address())}
+	votes(t, first, 3)
+	upsert(t, nodes[1].get().Engine(), 1000, vectors)
+	hasAll(t, nodes, 2*len(vectors))
+	for i, c := range nodes {
+		if q, err := c.get().Tasks().Queue("q"); err != nil || q.Counts[vectord.TaskQueued] != 1 {
+			t.Errorf("node %d: %+v: %v", i, q, err)
+		}
+	}
+	first.shut()
+	if _, err := Open(Config{DataDir: dir}); vectord.KindOf(err) != vectord.KindConflict {
+		t.Errorf("a cluster's data opened by a server of its own: %v", err)
+	}
+}
+
+// TestJoinRefusesData checks that no data is replaced by that of a cluster by oversight.
+func TestJoinRefusesData(t *testing.T) {
+	first := newClusterNode(t)
+	dir := t.TempDir()
+	alone, err := Open(Config{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Engine().CreateCollection(t.Context(), "c", vectord.DefaultCollectionConfig(3, vectord.Dot)); err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(Config{DataDir: dir, Cluster: &Cluster{Listen: "127.0.0.1:0", Join: []string{first.address()}, Security: transport.Security{Secret: testSecret}}})
+	if vectord.KindOf(err) != vectord.KindConflict {
+		t.Errorf("data of its own was let into a cluster: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +53,7 @@ type Config struct {
 
 // Node is a running node.
 type Node struct {
+	dir   string // of the data; empty: it is not in files of the operating system
 	store *storage.Store
 	db    *engine.DB
 	tasks *scheduler.Scheduler
@@ -98,6 +100,13 @@ func (n *Node) open(c *Config, options engine.Options) (err error) {
 		return err
 	}
 	store := n.store
+	if c.FS == nil {
+		n.dir = c.DataDir
+		// What a backup that was interrupted left.
+		if err := os.RemoveAll(filepath.Join(c.DataDir, backupDir)); err != nil {
+			return fmt.Errorf("open data directory %q: %w", c.DataDir, err)
+		}
+	}
 	var registerer prometheus.Registerer // stays a nil interface without a registry
 	if c.Metrics != nil {
 		registerer = c.Metrics

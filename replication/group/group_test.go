@@ -1,8 +1,10 @@
 package group
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 )
 
 func TestCluster(t *testing.T) {
@@ -17,4 +19,24 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	c.same()
+}
+
+// TestFreshCostsARoundNowAndThen cuts a follower off: a read that is bounded goes on for its bound, and no longer.
+func TestFreshCostsARoundNowAndThen(t *testing.T) {
+	c := newCluster(t, 3, Options{})
+	follower := c.followers()[0]
+	g := follower.get()
+	if err := g.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.net.isolate(follower.id, c.nodes)
+	if err := g.Fresh(t.Context(), time.Hour); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := g.Fresh(ctx, time.Nanosecond); err == nil {
+		t.Error("a read without the leader was as fresh as it gets")
+	}
+	c.net.heal()
 }

@@ -218,6 +218,35 @@ func Pending(o Options, index uint64) (dir string, ok bool, err error) {
 	return s.path(newest.ID, stateDir), true, nil
 }
 
+// Recover makes this node the only member of its group, with all that its log has, committed or not. It is for a group that
+// has lost its majority for good: what only the lost nodes had is lost, and if they come back they must join again, empty. The
+// state is the one that Open would get. It is called before Open.
+func Recover(state State, o Options) error {
+	o = o.withDefaults()
+	index, lastTime, err := state.LastApplied()
+	if err != nil {
+		return err
+	}
+	g := &Group{o: o}
+	g.proposals.init()
+	if g.snapshots, err = openSnapshots(o.FS, o.SnapshotDir); err != nil {
+		return err
+	}
+	if err := prepareLog(o.Logs, g.snapshots); err != nil {
+		return err
+	}
+	g.machine = newMachine(g, state, index, lastTime)
+	configuration := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(o.ID), Address: raft.ServerAddress(o.Address)}}}
+	err = raft.RecoverCluster(g.raftConfig(), g.machine, o.Logs, o.Logs, g.snapshots, nil, configuration)
+	if err == nil {
+		err = g.failure()
+	}
+	if err != nil {
+		return fmt.Errorf("recover the group: %w", err)
+	}
+	return nil
+}
+
 // Known says whether the node has been part of a group.
 func Known(o Options) (bool, error) {
 	o = o.withDefaults()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,6 +15,8 @@ import (
 // reads are those that wait for a round of confirmation: see confirm.
 type reads struct {
 	waiting chan chan readIndex
+	synced  atomic.Int64 // when the call of Synced began that began last of those that succeeded; nanoseconds since the group was opened
+	opened  time.Time
 }
 
 type readIndex struct {
@@ -24,7 +27,17 @@ type readIndex struct {
 // readsWaiting bounds the reads that wait for the round after the present one.
 const readsWaiting = 4096
 
-func (r *reads) init() { r.waiting = make(chan chan readIndex, readsWaiting) }
+func (r *reads) init() { r.waiting, r.opened = make(chan chan readIndex, readsWaiting), time.Now() }
+
+// note says that this replica has everything as of a time.
+func (r *reads) note(asOf time.Duration) {
+	for {
+		known := r.synced.Load()
+		if int64(asOf) <= known || r.synced.CompareAndSwap(known, int64(asOf)) {
+			return
+		}
+	}
+}
 
 // Synced returns when this replica has everything that anybody was told before the call, so that a read after it is
 // linearizable. Any node may be asked.
@@ -37,9 +50,13 @@ func (r *reads) init() { r.waiting = make(chan chan readIndex, readsWaiting) }
 func (g *Group) Synced(ctx context.Context) error {
 	patience := time.Now().Add(leaderWait)
 	for {
+		asOf := time.Since(g.reads.opened)
 		index, err := g.readIndex(ctx)
 		if err == nil {
-			return g.machine.wait(ctx, func(_, last uint64) bool { return last >= index })
+			if err = g.machine.wait(ctx, func(_, last uint64) bool { return last >= index }); err == nil {
+				g.reads.note(asOf)
+			}
+			return err
 		}
 		if ctx.Err() != nil || time.Now().After(patience) {
 			return vectord.Errorf(vectord.KindTimeout, "no leader could confirm the read: %v", err)
@@ -48,6 +65,15 @@ func (g *Group) Synced(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// Fresh returns when this replica has everything that anybody was told up to a time ago. That costs a round of Synced now and
+// then, and nothing in between.
+func (g *Group) Fresh(ctx context.Context, within time.Duration) error {
+	if synced := g.reads.synced.Load(); synced > 0 && time.Since(g.reads.opened)-time.Duration(synced) <= within {
+		return nil
+	}
+	return g.Synced(ctx)
 }
 
 // Applied returns when this replica has applied the entry at an index, which is the session's if its client sends back what

@@ -17,13 +17,14 @@ import (
 	"github.com/vectord/vectord"
 )
 
+// How long certificates are valid if nothing else is said.
 const (
-	// DefaultAuthorityValidity and DefaultNodeValidity are how long certificates are valid if nothing else is said.
 	DefaultAuthorityValidity = 10 * 365 * 24 * time.Hour
 	DefaultNodeValidity      = 365 * 24 * time.Hour
-	// clockSkew is how far back certificates are valid from, for nodes whose clocks are behind.
-	clockSkew = time.Hour
 )
+
+// clockSkew is how far back certificates are valid from, for nodes whose clocks are behind.
+const clockSkew = time.Hour
 
 const (
 	pemCertificate = "CERTIFICATE"

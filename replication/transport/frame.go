@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -84,7 +85,7 @@ func (f *frames) next() (frame, error) {
 	}
 	f.payload = f.payload[:length]
 	if _, err := io.ReadFull(f.r, f.payload); err != nil {
-		if err == io.EOF { //nolint:errorlint // io.ReadFull returns it as it is
+		if errors.Is(err, io.EOF) { // there was a head
 			err = io.ErrUnexpectedEOF
 		}
 		return frame{}, err

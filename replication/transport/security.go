@@ -101,18 +101,25 @@ func newKeyring(s Security, logger *slog.Logger) (*keyring, error) {
 	}
 }
 
-// mint derives the authority from the secret and signs a certificate for this node. Both are valid at all times: who has a
-// node's key has its secret, so an end would protect nothing, and a clock that is wrong would keep nodes apart.
-func (k *keyring) mint(secret string) error {
+// always is the validity of what comes from a secret: who has a node's key has its secret, so an end would protect nothing,
+// and a clock that is wrong would keep nodes apart.
+var always = validity{from: time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), to: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}
+
+// deriveAuthority returns the authority of the cluster with a secret.
+func deriveAuthority(secret string) (*authority, error) {
 	if len(secret) < MinSecretBytes {
-		return vectord.Errorf(vectord.KindInvalid, "the cluster's secret has %d bytes, at least %d are needed", len(secret), MinSecretBytes)
+		return nil, vectord.Errorf(vectord.KindInvalid, "the cluster's secret has %d bytes, at least %d are needed", len(secret), MinSecretBytes)
 	}
 	seed, err := pbkdf2.Key(sha256.New, secret, []byte(secretSalt), secretIterations, ed25519.SeedSize)
 	if err != nil {
-		return fmt.Errorf("derive the cluster's authority: %w", err)
+		return nil, fmt.Errorf("derive the cluster's authority: %w", err)
 	}
-	always := validity{from: time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), to: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}
-	authority, err := newAuthority(ed25519.NewKeyFromSeed(seed), "vectord cluster", always)
+	return newAuthority(ed25519.NewKeyFromSeed(seed), "vectord cluster", always)
+}
+
+// mint makes a certificate for this node by the secret.
+func (k *keyring) mint(secret string) error {
+	authority, err := deriveAuthority(secret)
 	if err != nil {
 		return err
 	}

@@ -169,7 +169,8 @@ func (s *sender) take(buf []byte) (next []byte, finished bool) {
 		if m.dropped {
 			continue
 		}
-		sent, last := m.sent, false
+		sent := m.sent
+		var last bool
 		buf, last = m.appendFrame(buf)
 		s.bytes -= m.sent - sent
 		if !last {

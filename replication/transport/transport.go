@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,11 +31,11 @@ const (
 	// nobody who opens connections and says nothing keeps others out for longer.
 	handshakesMax    = 128
 	handshakeTimeout = 5 * time.Second
-	crowdedTimeout   = 2 * time.Second
+	crowdedTimeout   = time.Second
 	// inboundMax is how many connections other nodes may have here.
 	inboundMax = 8192
 	// smallBudgetBytes and largeBudgetBytes bound the requests by the connections for small and for large ones that are
-	// here. Two, because large ones must not keep small ones out.
+	// here. Two, because large ones must not keep small ones out. One of the longest always fits.
 	smallBudgetBytes = 256 << 20
 	largeBudgetBytes = 512 << 20
 	// clusterBytesMax and addressBytesMax are the lengths of names in hello.
@@ -177,7 +176,7 @@ func Listen(addr string, o Options) (*Transport, error) {
 		peers:    map[string]*peer{},
 		conns:    map[shutter]struct{}{},
 	}
-	t.budgets[0].max, t.budgets[1].max = smallBudgetBytes, largeBudgetBytes
+	t.budgets[0].max, t.budgets[1].max = smallBudgetBytes, int64(max(largeBudgetBytes, o.BodyBytes))
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil
 }
@@ -235,8 +234,8 @@ func (t *Transport) Close() error {
 	t.groups, t.conns = nil, nil
 	t.mu.Unlock()
 	if first {
+		t.cancel() // first, so that accept knows why its listener is closed
 		t.listener.Close()
-		t.cancel()
 		var ending sync.WaitGroup
 		for c := range conns {
 			ending.Go(c.shut)
@@ -307,7 +306,7 @@ func (t *Transport) accept() {
 			continue
 		}
 		if !t.start(func() { t.welcome(raw) }) {
-			raw.Close()
+			_ = raw.Close() // nothing has been said
 			return
 		}
 	}
@@ -338,7 +337,7 @@ func refusalReason(err error) string {
 		return refusal.Kind.String()
 	case errors.Is(err, errNotHello):
 		return "not vectord"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
 	}
 	return "handshake"
@@ -457,24 +456,20 @@ func (t *Transport) secure(raw net.Conn, wrap func(*keyring, net.Conn) *tls.Conn
 	return wrap(t.keys, counted)
 }
 
-// within does the handshake of TLS, if conn has one, and what f does, both by the deadline of ctx and its end.
+// within does the handshake of TLS, if conn has one, and what f does, both until ctx ends.
 func within(ctx context.Context, conn net.Conn, f func(conn net.Conn) error) (net.Conn, error) {
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // fails if it is closed already
 	err := handshakeTLS(ctx, conn)
 	if err == nil {
 		err = f(conn)
 	}
-	if !stop() { // the deadline is, or is about to be, in the past
+	if !stop() { // the connection's deadline is, or is about to be, in the past
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return conn, conn.SetDeadline(time.Time{})
+	return conn, nil
 }
 
 func handshakeTLS(ctx context.Context, conn net.Conn) error {
