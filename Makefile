@@ -63,6 +63,10 @@ help: ## List the targets
 run: build ## Build and start a server on http://127.0.0.1:6333 with its data in ./data
 	./$(BIN) serve
 
+.PHONY: cluster
+cluster: build ## Build and start a cluster of three servers on ports 6333, 6433 and 6533, with their data in ./data/cluster
+	@tools/cluster ./$(BIN) data/cluster
+
 .PHONY: build
 build: ## Build bin/vectord
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/vectord

@@ -147,8 +147,8 @@ type clusterRemoveCmd struct {
 
 // Help is shown by cluster remove --help.
 func (clusterRemoveCmd) Help() string {
-	return `Refused if the nodes that stay would have no majority that answers. The node goes on running with what it has, and is not told
-anything new: stop it. Its data directory cannot be used again; a new node begins with an empty one.`
+	return `Refused if the nodes that stay would have no majority that answers. The node itself is not stopped and goes on answering with what
+it has, which gets old: stop it. Started again with --cluster-join it becomes a member again.`
 }
 
 // Run removes the node.

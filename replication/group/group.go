@@ -78,7 +78,7 @@ const (
 	DefaultBatchBytes       = 256 << 10
 	DefaultBatchOperations  = maxOperations
 	DefaultQueueBytes       = 64 << 20
-	DefaultInFlight         = 4
+	DefaultInFlight         = 2
 	DefaultHeartbeat        = time.Second
 	DefaultCommitInterval   = 10 * time.Millisecond
 	DefaultSnapshotLogBytes = 256 << 20

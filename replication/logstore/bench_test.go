@@ -2,7 +2,6 @@ package logstore
 
 import (
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -35,7 +34,7 @@ func BenchmarkStoreLogs(b *testing.B) {
 
 func benchmarkStoreLogs(b *testing.B, kind Kind, entries, size, groups int) {
 	const keepBytes = 64 << 20 // of all groups together
-	s, err := Open(kind, b.TempDir(), Options{Logger: slog.New(slog.DiscardHandler)})
+	s, err := Open(kind, b.TempDir(), Options{Logger: discard})
 	if err != nil {
 		b.Fatal(err)
 	}

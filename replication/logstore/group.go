@@ -144,29 +144,34 @@ func (g *Group) StoreLogs(logs []*raft.Log) error {
 // beginning of the log, its end, or all of it: a hole is an error of vectord.KindInvalid.
 func (g *Group) DeleteRange(first, last uint64) error {
 	return g.write(func() error {
-		s := g.span.Load()
-		if s.first == 0 || first > last || last < s.first || first > s.last {
+		s := *g.span.Load()
+		switch {
+		case s.first == 0 || first > last || last < s.first || first > s.last:
 			return nil
-		}
-		if first > s.first && last < s.last {
+		case first <= s.first && last >= s.last:
+			s = span{}
+		case first <= s.first:
+			s.first = last + 1
+		case last >= s.last:
+			s.last = first - 1
+		default:
 			return vectord.Errorf(vectord.KindInvalid, "Raft group %d: removing entries %d to %d of %d to %d leaves a hole",
 				g.id, first, last, s.first, s.last)
 		}
+		// Readers are not told of entries that are going. The size, and the end of the log if it is at a gap, follow.
+		g.span.Store(&s)
 		if err := g.store.settle(g.table.deleteEntries(first, last)); err != nil {
 			return err
 		}
-		return g.load() // where the neighbor is damaged, entries that are no more are reported until the next start
+		return g.load()
 	})
 }
 
 // ResetLog removes all entries, readable or not. Term and vote stay.
 func (g *Group) ResetLog() error {
 	return g.write(func() error {
-		if err := g.store.settle(g.table.deleteEntries(0, lastIndex)); err != nil {
-			return err
-		}
 		g.span.Store(&span{})
-		return nil
+		return g.store.settle(g.table.deleteEntries(0, lastIndex))
 	})
 }
 
