@@ -10,7 +10,7 @@ import (
 // Backup writes a backup of the whole state of a server to w and returns its size in bytes. It is one attempt, as w cannot
 // forget what it got; after an error what w has is of no use.
 func (c *Client) Backup(ctx context.Context, w io.Writer) (int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/backup", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.servers.list[c.servers.at()].base+"/backup", nil)
 	if err != nil {
 		return 0, err
 	}

@@ -164,7 +164,8 @@ func (b *batcher[M, R]) take() []item[M, R] {
 	return items
 }
 
-// answered gives the messages of a batch their answers. Those that were refused for the moment go again.
+// answered gives the messages of a batch their answers. Those that were refused for the moment go again, to another server if this
+// one does not lead.
 func (b *batcher[M, R]) answered(items []item[M, R], body []byte, err error) {
 	var answers []R
 	var refusals []*wire.Error
@@ -184,12 +185,13 @@ func (b *batcher[M, R]) answered(items []item[M, R], body []byte, err error) {
 			answer = answers[i]
 			if refusals[i] != nil {
 				itemErr = refusalOf(refusals[i])
+				b.client.leave = b.client.leave || refusals[i].Code == string(vectord.CodeNotLeader) // this is read's goroutine
 			}
 		}
 		if itemErr != nil && StatusOf(itemErr) != 0 && retryable(itemErr) && items[i].attempt+1 < b.client.options.Attempts && !closed {
 			items[i].attempt++
 			again = append(again, items[i])
-			after = max(after, pause(items[i].attempt, itemErr))
+			after = max(after, b.client.refused(items[i].attempt, itemErr))
 			continue
 		}
 		b.deliver(&items[i], answer, itemErr)

@@ -1,8 +1,13 @@
-// Package client speaks to a vectord server over its HTTP API.
+// Package client speaks to a vectord server, or to those of a cluster, over HTTP.
 //
 // A Client may be used by any number of goroutines. Every call takes a context and returns when that ends. Refusals that
 // pass by themselves (429, 503, a connection that broke) are retried with growing, jittered pauses; a write is retried
-// under the same Idempotency-Key, so that it takes effect once however often it had to be sent.
+// under the same Idempotency-Key, so that it takes effect once however often it had to be sent. What has no such key, and would
+// do harm if it were done twice, is sent again only if it has certainly had no effect; else the error is ErrOutcomeUnknown.
+//
+// With several servers a Client asks one of them until that fails, and then the next. Each answer says how much of the cluster's
+// log it knows of; the Client sends the highest such number with each request, so that whoever uses one Client reads what
+// was written by it, and never something older than it has read, whichever server answers.
 package client
 
 import (
@@ -19,13 +24,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vectord/vectord"
 )
 
 const (
-	// DefaultAttempts is how often a request is sent before its refusal is returned.
+	// DefaultAttempts is how often a request is sent to the one server that there is before its refusal is returned.
 	DefaultAttempts = 6
 
 	// ResponseBytesMax bounds the answer that is read into memory: 10,000 points of 4,096 components stay below it.
@@ -41,38 +47,48 @@ const (
 
 // Options tune a Client. The zero value works.
 type Options struct {
-	APIKey     string       // sent with every request; empty sends none
-	Attempts   int          // sends of one request, the first included; 0 means DefaultAttempts, 1 never retries
+	APIKey string // sent with every request; empty sends none
+	// Servers are the URLs of further servers of the same cluster, which are asked when another one fails.
+	Servers []string
+	// Attempts is how often one request is sent, the first time included; 1 never retries. 0 means DefaultAttempts for one
+	// server, and for several as often as the context leaves time for.
+	Attempts   int
 	HTTPClient *http.Client // nil means one that keeps a connection for each concurrent caller
 }
 
-// Client calls one server.
+// Client calls one server, or those of one cluster.
 type Client struct {
-	base     string // scheme, host and path prefix without a trailing slash
+	servers  servers
 	apiKey   string
-	attempts int
+	attempts int // 0: no bound but the context's
 	http     *http.Client
+	asking   *http.Client  // whether a server lives: over other connections, which are not all in use
+	session  atomic.Uint64 // the highest number that an answer had in its sessionHeader
 }
+
+// sessionHeader carries how much of the log the server that answered knew, a number that never falls.
+const sessionHeader = "Vectord-Session"
 
 // New returns a client of the server at baseURL, such as "http://127.0.0.1:6333". It does not connect yet.
 func New(baseURL string, o Options) (*Client, error) {
-	u, err := url.Parse(baseURL)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("server URL: %w", err)
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return nil, fmt.Errorf("server URL %q: expected http://host:port or https://host:port", baseURL)
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("server URL %q: a query or fragment has no meaning here", baseURL)
-	case o.Attempts < 0:
+	if o.Attempts < 0 {
 		return nil, fmt.Errorf("client attempts: %d invalid, must not be negative", o.Attempts)
 	}
-	c := &Client{base: strings.TrimRight(u.String(), "/"), apiKey: o.APIKey, attempts: o.Attempts, http: o.HTTPClient}
-	if c.attempts == 0 {
+	c := &Client{apiKey: o.APIKey, attempts: o.Attempts, http: o.HTTPClient}
+	for _, address := range append([]string{baseURL}, o.Servers...) {
+		base, err := parseBase(address)
+		if err != nil {
+			return nil, err
+		}
+		c.servers.list = append(c.servers.list, &node{base: base})
+	}
+	if c.attempts == 0 && len(c.servers.list) == 1 {
 		c.attempts = DefaultAttempts
 	}
+	c.asking = c.http
 	if c.http == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
+		c.asking = &http.Client{Transport: transport.Clone()}
 		transport.MaxIdleConns = 0 // bounded per host
 		transport.MaxIdleConnsPerHost = connectionsPerHostMax
 		transport.MaxConnsPerHost = connectionsPerHostMax
@@ -81,6 +97,20 @@ func New(baseURL string, o Options) (*Client, error) {
 		c.http = &http.Client{Transport: transport}
 	}
 	return c, nil
+}
+
+// parseBase returns scheme, host and path prefix without a trailing slash.
+func parseBase(address string) (string, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("server URL: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return "", fmt.Errorf("server URL %q: expected http://host:port or https://host:port", address)
+	case u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("server URL %q: a query or fragment has no meaning here", address)
+	}
+	return strings.TrimRight(u.String(), "/"), nil
 }
 
 // Error is a refusal by the server.
@@ -116,24 +146,39 @@ func StatusOf(err error) int {
 	return 0
 }
 
+// ErrOutcomeUnknown is in the errors of requests that may have had their effect, or may have it still.
+var ErrOutcomeUnknown = errors.New("the outcome is unknown, the request may have had its effect")
+
 // request is one call, which may be sent several times.
 type request struct {
-	method string
-	path   string // with a leading slash, escaped
-	body   []byte // nil: none
-	key    string // Idempotency-Key of a write, empty for a read
-	once   bool   // not to be sent again when the connection failed, for then it may have had its effect
-	header http.Header
+	method  string
+	path    string // with a leading slash, escaped
+	body    []byte // nil: none
+	changes bool   // something, where it is carried out
+	key     string // Idempotency-Key of a write, empty for a read
+	once    bool   // not to be sent again when it may have had its effect
+	header  http.Header
 }
 
 // write returns a request that changes something, under an idempotency key of its own unless the caller chose one.
 func write(method, path string, body []byte, o vectord.WriteOptions) request {
 	if o.IdempotencyKey == "" {
-		var b [16]byte
-		crand.Read(b[:]) // never fails
-		o.IdempotencyKey = hex.EncodeToString(b[:])
+		o.IdempotencyKey = newIdempotencyKey()
 	}
-	return request{method: method, path: path, body: body, key: o.IdempotencyKey}
+	return request{method: method, path: path, body: body, changes: true, key: o.IdempotencyKey}
+}
+
+func newIdempotencyKey() string {
+	var b [16]byte
+	crand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// writeOnce is write where the server does not look at the key, and a repetition would be another change.
+func writeOnce(method, path string, body []byte) request {
+	r := write(method, path, body, vectord.WriteOptions{})
+	r.once = true
+	return r
 }
 
 // call sends r until it is answered for good and decodes the answer's result into result, which may be nil.
@@ -147,16 +192,29 @@ func (c *Client) call(ctx context.Context, r request, result any) error {
 
 // exchange sends r until it is answered for good and returns the answer.
 func (c *Client) exchange(ctx context.Context, r request) ([]byte, http.Header, error) {
+	perhaps := false // an attempt may have had its effect
 	for attempt := 1; ; attempt++ {
-		body, header, err := c.send(ctx, r)
+		at := c.servers.at()
+		body, header, err := c.send(ctx, c.servers.list[at], r)
 		if err == nil {
 			return body, header, nil
 		}
-		if attempt == c.attempts || !retryable(err) || r.once && StatusOf(err) == 0 || ctx.Err() != nil {
+		perhaps = perhaps || r.changes && !withoutEffect(err)
+		failed := func(err error) ([]byte, http.Header, error) {
+			if perhaps {
+				err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+			}
 			return nil, nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
-		if waitErr := wait(ctx, pause(attempt, err)); waitErr != nil {
-			return nil, nil, fmt.Errorf("%s %s: %w (last answer: %w)", r.method, r.path, waitErr, err)
+		if !c.servers.retryable(err) || ctx.Err() != nil {
+			return failed(err)
+		}
+		pause := c.servers.next(at, attempt, err) // also where it is another request that goes there
+		if attempt == c.attempts || r.once && perhaps {
+			return failed(err)
+		}
+		if waitErr := wait(ctx, pause); waitErr != nil {
+			return failed(fmt.Errorf("%w (last answer: %w)", waitErr, err))
 		}
 	}
 }
@@ -172,8 +230,8 @@ func (c *Client) Call(ctx context.Context, method, path string, body []byte, res
 	return c.call(ctx, r, result)
 }
 
-// retryable reports whether the same request may succeed later. Everything that is not an answer is a connection that
-// failed, and a request with an idempotency key or without an effect may be sent again after that.
+// retryable reports whether the same request may succeed later at the same server. Everything that is not an answer is a
+// connection that failed, and a request with an idempotency key or without an effect may be sent again after that.
 func retryable(err error) bool {
 	switch StatusOf(err) {
 	case 0:
@@ -191,6 +249,10 @@ func pause(attempt int, err error) time.Duration {
 	if errors.As(err, &e) && e.RetryAfter > 0 {
 		return min(e.RetryAfter, retryAfterMax)
 	}
+	return backoff(attempt)
+}
+
+func backoff(attempt int) time.Duration {
 	limit := backoffMax
 	if attempt < 6 { // beyond, the shift is above the maximum anyway
 		limit = min(backoffFirst<<(attempt-1), backoffMax)
@@ -212,13 +274,27 @@ func wait(ctx context.Context, d time.Duration) error {
 // errResponse marks an answer that came but cannot be understood; sending the request again would not help.
 var errResponse = errors.New("unexpected answer")
 
-// send makes one attempt and returns a successful answer.
-func (c *Client) send(ctx context.Context, r request) ([]byte, http.Header, error) {
+// send makes one attempt at one server and returns a successful answer.
+func (c *Client) send(ctx context.Context, to *node, r request) ([]byte, http.Header, error) {
+	if len(c.servers.list) == 1 {
+		return c.sendTo(ctx, to, r)
+	}
+	watched, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer c.watch(watched, to, giveUp)()
+	body, header, err := c.sendTo(watched, to, r)
+	if err != nil && ctx.Err() == nil && context.Cause(watched) == errHangs {
+		err = errHangs
+	}
+	return body, header, err
+}
+
+func (c *Client) sendTo(ctx context.Context, to *node, r request) ([]byte, http.Header, error) {
 	var body io.Reader
 	if r.body != nil {
 		body = bytes.NewReader(r.body)
 	}
-	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, body)
+	req, err := http.NewRequestWithContext(ctx, r.method, to.base+r.path, body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errResponse, err)
 	}
@@ -233,11 +309,15 @@ func (c *Client) send(ctx context.Context, r request) ([]byte, http.Header, erro
 	if r.key != "" {
 		req.Header.Set("Idempotency-Key", r.key)
 	}
+	if known := c.session.Load(); known > 0 {
+		req.Header.Set(sessionHeader, strconv.FormatUint(known, 10))
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
+	c.learn(resp.Header)
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, ResponseBytesMax+1))
 	switch {
 	case err != nil:
@@ -248,6 +328,16 @@ func (c *Client) send(ctx context.Context, r request) ([]byte, http.Header, erro
 		return nil, nil, refusal(resp, answer)
 	}
 	return answer, resp.Header, nil
+}
+
+// learn keeps how much of the log an answer is from.
+func (c *Client) learn(h http.Header) {
+	index, err := strconv.ParseUint(h.Get(sessionHeader), 10, 64)
+	if err != nil {
+		return // a server on its own does not say
+	}
+	for known := c.session.Load(); index > known && !c.session.CompareAndSwap(known, index); known = c.session.Load() {
+	}
 }
 
 // errorJSON is an error in an answer.
@@ -308,9 +398,15 @@ func decodeResult(answer []byte, result any) error {
 	return nil
 }
 
-// Ready returns nil when the server can answer searches and writes.
-func (c *Client) Ready(ctx context.Context) error {
-	_, _, err := c.send(ctx, request{method: http.MethodGet, path: "/readyz"})
+// Ready returns nil when a server can answer searches and writes.
+func (c *Client) Ready(ctx context.Context) (err error) {
+	for range c.servers.list {
+		at := c.servers.at()
+		if _, _, err = c.send(ctx, c.servers.list[at], request{method: http.MethodGet, path: "/readyz"}); err == nil {
+			return nil
+		}
+		c.servers.leave(at)
+	}
 	return err
 }
 

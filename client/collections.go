@@ -29,7 +29,7 @@ func (c *Client) CreateCollection(ctx context.Context, name string, config vecto
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, write(http.MethodPut, collectionPath(name, ""), body, vectord.WriteOptions{}), nil)
+	return c.call(ctx, writeOnce(http.MethodPut, collectionPath(name, ""), body), nil)
 }
 
 type optimizers struct {
@@ -75,6 +75,6 @@ func parseRecall(raw json.RawMessage) (map[string]vectord.RecallState, error) {
 // DeleteCollection deletes a collection and reports whether it was there.
 func (c *Client) DeleteCollection(ctx context.Context, name string) (bool, error) {
 	var deleted bool
-	err := c.call(ctx, write(http.MethodDelete, collectionPath(name, ""), nil, vectord.WriteOptions{}), &deleted)
+	err := c.call(ctx, writeOnce(http.MethodDelete, collectionPath(name, ""), nil), &deleted)
 	return deleted, err
 }

@@ -129,19 +129,19 @@ func (c *Client) SearchMemories(ctx context.Context, collection string, q vector
 	return hits, nil
 }
 
-// TouchMemories counts a use of each of the memories that are there, and returns how many those are. When an answer is lost and
-// the request sent again, a use may count twice.
+// TouchMemories counts a use of each of the memories that are there, and returns how many those are.
+// The error is ErrOutcomeUnknown when an answer was lost: sent again, a use would count twice.
 func (c *Client) TouchMemories(ctx context.Context, collection string, ids []vectord.PointID) (int, error) {
 	var result struct {
 		Touched int `json:"touched"`
 	}
 	body := append(appendIDs([]byte(`{"ids":`), ids), '}')
-	err := c.call(ctx, request{method: http.MethodPost, path: collectionPath(collection, "/memories/touch?wait=true"), body: body}, &result)
+	err := c.call(ctx, writeOnce(http.MethodPost, collectionPath(collection, "/memories/touch?wait=true"), body), &result)
 	return result.Touched, err
 }
 
-// ForgetMemories deletes the memories that are selected and returns how many there were: those that the last attempt deleted, when
-// the request had to be sent again.
+// ForgetMemories deletes the memories that are selected and returns how many there were. The error is ErrOutcomeUnknown when an
+// answer was lost: sent again, it would delete what was stored meanwhile.
 func (c *Client) ForgetMemories(ctx context.Context, collection string, s vectord.MemorySelector) (int, error) {
 	if err := s.Check(); err != nil {
 		return 0, err
@@ -159,6 +159,6 @@ func (c *Client) ForgetMemories(ctx context.Context, collection string, s vector
 	var result struct {
 		Deleted int `json:"deleted"`
 	}
-	err = c.call(ctx, request{method: http.MethodPost, path: collectionPath(collection, "/memories/delete?wait=true"), body: body}, &result)
+	err = c.call(ctx, writeOnce(http.MethodPost, collectionPath(collection, "/memories/delete?wait=true"), body), &result)
 	return result.Deleted, err
 }

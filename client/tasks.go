@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,14 +23,26 @@ func agentPath(id, rest string) string { return "/agents/" + url.PathEscape(id) 
 
 // change sends v to a route that bears to be sent to twice, and decodes the result.
 func (c *Client) change(ctx context.Context, method, path string, v, result any) error {
-	var body []byte
+	return c.tell(ctx, request{method: method, path: path, changes: true}, v, result)
+}
+
+// changeOnce sends v to a route that does not bear that.
+func (c *Client) changeOnce(ctx context.Context, method, path string, v, result any) error {
+	return c.tell(ctx, request{method: method, path: path, changes: true, once: true}, v, result)
+}
+
+// ask sends v to a route that changes nothing.
+func (c *Client) ask(ctx context.Context, path string, v, result any) error {
+	return c.tell(ctx, request{method: http.MethodPost, path: path}, v, result)
+}
+
+func (c *Client) tell(ctx context.Context, r request, v, result any) (err error) {
 	if v != nil {
-		var err error
-		if body, err = json.Marshal(v); err != nil {
-			return fmt.Errorf("%s %s: %w", method, path, err)
+		if r.body, err = json.Marshal(v); err != nil {
+			return fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
 	}
-	return c.call(ctx, request{method: method, path: path, body: body}, result)
+	return c.call(ctx, r, result)
 }
 
 func (c *Client) get(ctx context.Context, path string, result any) error {
@@ -72,7 +83,7 @@ func (c *Client) Queues(ctx context.Context) (queues []vectord.QueueInfo, err er
 
 // DeleteQueue deletes a queue, one with tasks that are not terminal only if force is set.
 func (c *Client) DeleteQueue(ctx context.Context, name string, force bool) error {
-	return c.change(ctx, http.MethodDelete, queuePath(name, "?force="+strconv.FormatBool(force)), nil, nil)
+	return c.changeOnce(ctx, http.MethodDelete, queuePath(name, "?force="+strconv.FormatBool(force)), nil, nil)
 }
 
 // newTaskJSON is a task that is submitted.
@@ -98,12 +109,18 @@ func newTasksJSON(tasks []vectord.NewTask) []newTaskJSON {
 // Submit submits tasks, up to vectord.MaxTaskBatch, and returns what became of each. The error is for what concerns them all, as
 // that the queue had room for none of them.
 //
-// When a connection breaks nobody knows what was taken. Submit goes on by itself only if every task has an idempotency key,
-// which makes that harmless, and returns the error otherwise.
+// When a connection breaks nobody knows what was taken, and Submit sends the tasks again, under the same idempotency keys: those
+// that have none get one.
 func (c *Client) Submit(ctx context.Context, queue string, tasks []vectord.NewTask) ([]vectord.Submitted, error) {
+	sent := newTasksJSON(tasks)
+	for i := range sent {
+		if sent[i].IdempotencyKey == "" {
+			sent[i].IdempotencyKey = newIdempotencyKey()
+		}
+	}
 	body, err := json.Marshal(struct {
 		Tasks []newTaskJSON `json:"tasks"`
-	}{newTasksJSON(tasks)})
+	}{sent})
 	if err != nil {
 		return nil, fmt.Errorf("submit to queue %q: %w", queue, err)
 	}
@@ -118,8 +135,7 @@ func (c *Client) Submit(ctx context.Context, queue string, tasks []vectord.NewTa
 			errorJSON
 		} `json:"tasks"`
 	}
-	withoutKey := slices.ContainsFunc(tasks, func(t vectord.NewTask) bool { return t.IdempotencyKey == "" })
-	if err := c.call(ctx, request{method: http.MethodPost, path: queuePath(queue, "/tasks"), body: body, once: withoutKey}, &result); err != nil {
+	if err := c.call(ctx, request{method: http.MethodPost, path: queuePath(queue, "/tasks"), body: body, changes: true}, &result); err != nil {
 		return nil, err
 	}
 	if len(result.Tasks) != len(tasks) {
@@ -279,7 +295,7 @@ func (c *Client) HeartbeatTasks(ctx context.Context, calls []vectord.TaskCall) (
 // GiveInput answers what an agent asked, with any JSON.
 func (c *Client) GiveInput(ctx context.Context, id vectord.TaskID, response json.RawMessage) (vectord.Task, error) {
 	var result taskJSON
-	err := c.change(ctx, http.MethodPost, taskPath(id, "/input"), map[string]json.RawMessage{"response": response}, &result)
+	err := c.changeOnce(ctx, http.MethodPost, taskPath(id, "/input"), map[string]json.RawMessage{"response": response}, &result)
 	return result.task(), err
 }
 
@@ -332,7 +348,7 @@ func (c *Client) ScrollTasks(ctx context.Context, s vectord.TaskScroll) (tasks [
 		Tasks []taskJSON      `json:"tasks"`
 		Next  *vectord.TaskID `json:"next_after"`
 	}
-	err = c.change(ctx, http.MethodPost, "/tasks/scroll", scrollOf(s), &result)
+	err = c.ask(ctx, "/tasks/scroll", scrollOf(s), &result)
 	return tasksOf(result.Tasks), result.Next, err
 }
 
@@ -341,7 +357,7 @@ func (c *Client) CountTasks(ctx context.Context, s vectord.TaskScroll) (int, err
 	var result struct {
 		Count int `json:"count"`
 	}
-	err := c.change(ctx, http.MethodPost, "/tasks/count", scrollOf(s), &result)
+	err := c.ask(ctx, "/tasks/count", scrollOf(s), &result)
 	return result.Count, err
 }
 
@@ -350,7 +366,7 @@ func (c *Client) Redrive(ctx context.Context, queue string, ids []vectord.TaskID
 	var result struct {
 		Redriven int `json:"redriven"`
 	}
-	err := c.change(ctx, http.MethodPost, queuePath(queue, "/dead_letters/redrive"), struct {
+	err := c.changeOnce(ctx, http.MethodPost, queuePath(queue, "/dead_letters/redrive"), struct {
 		TaskIDs []vectord.TaskID `json:"task_ids,omitempty"`
 	}{ids}, &result)
 	return result.Redriven, err
@@ -368,7 +384,7 @@ func (c *Client) Decisions(ctx context.Context, id vectord.TaskID) ([]vectord.De
 // Route returns where a task would go.
 func (c *Client) Route(ctx context.Context, r vectord.RouteRequest) (vectord.Decision, error) {
 	var decision vectord.Decision
-	err := c.change(ctx, http.MethodPost, "/route", struct {
+	err := c.ask(ctx, "/route", struct {
 		Queue   string    `json:"queue"`
 		Vector  []float32 `json:"vector,omitempty"`
 		Text    string    `json:"text,omitempty"`
@@ -404,7 +420,7 @@ func (c *Client) Agents(ctx context.Context) ([]vectord.Agent, error) {
 
 // RemoveAgent removes an agent and ends its leases.
 func (c *Client) RemoveAgent(ctx context.Context, id string) error {
-	return c.change(ctx, http.MethodDelete, agentPath(id, ""), nil, nil)
+	return c.changeOnce(ctx, http.MethodDelete, agentPath(id, ""), nil, nil)
 }
 
 // HeartbeatAgent gives a sign of life.
@@ -441,9 +457,9 @@ func (s *stateJSON) state() vectord.State {
 func etag(version uint64) string { return `"` + strconv.FormatUint(version, 10) + `"` }
 
 // PutState writes a state and returns it. A write that depends on a version is not sent again when the connection fails, for
-// then it would contradict itself if it had been done.
+// then it would contradict itself if it had been done: the error is ErrOutcomeUnknown.
 func (c *Client) PutState(ctx context.Context, key string, value []byte, w vectord.StateWrite) (vectord.State, error) {
-	r := request{method: http.MethodPut, path: statePath(key, "?ttl_seconds="+strconv.Itoa(w.TTLSeconds)), body: value, header: http.Header{},
+	r := request{method: http.MethodPut, path: statePath(key, "?ttl_seconds="+strconv.Itoa(w.TTLSeconds)), body: value, header: http.Header{}, changes: true,
 		once: w.IfVersion != nil}
 	if w.ContentType != "" {
 		r.header.Set("Content-Type", w.ContentType)
@@ -487,7 +503,7 @@ func (c *Client) State(ctx context.Context, key string, since uint64, wait time.
 
 // DeleteState deletes a state if it has the version, any for nil, and reports whether it was there.
 func (c *Client) DeleteState(ctx context.Context, key string, ifVersion *uint64) (existed bool, err error) {
-	r := request{method: http.MethodDelete, path: statePath(key, "")}
+	r := request{method: http.MethodDelete, path: statePath(key, ""), changes: true}
 	if ifVersion != nil {
 		r.header, r.once = http.Header{"If-Match": {etag(*ifVersion)}}, true
 	}

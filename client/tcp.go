@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -34,6 +35,12 @@ const (
 	tcpKeptBufferBytes = 8 << 20 // size up to which a buffer is used again: that of all frames on their way with 1 KB a message
 	tcpFramesMax       = 64      // frames on their way, or as many as the server grants if those are fewer
 	tcpBatchBytesMax   = 8 << 20 // messages of one batch
+
+	// Where there are several servers, one that has said nothing for tcpQuietAfter is asked to, if it owes an answer, and given up
+	// when as much time has passed again. Meanwhile nothing may be on its way out, but for what
+	// has been for tcpWriteMax.
+	tcpQuietAfter = 2 * time.Second
+	tcpWriteMax   = 30 * time.Second
 )
 
 // TCPOptions tune a TCP client. The zero value works.
@@ -41,21 +48,30 @@ type TCPOptions struct {
 	APIKey   string
 	TLS      *tls.Config // nil: no TLS
 	Compress bool        // batches and answers, by S2
+	// Servers are addresses of further servers of the same cluster, which are connected to when another one fails or does not lead.
+	Servers []string
 
 	BatchSize  int           // messages in a batch; 0 means DefaultBatchSize
 	BatchWait  time.Duration // of a message for others while a batch is on its way; 0 means DefaultBatchWait
 	MaxPending int           // messages that wait or are on their way; more wait for room. 0 means DefaultMaxPending
-	Attempts   int           // sends of a message that is refused for the moment, and dials in a row; 0 means DefaultAttempts
+	// Attempts is how often a message is sent that is refused for the moment, and how often in a row each server is dialled. 0 means
+	// DefaultAttempts for one server and DefaultClusterAttempts for several.
+	Attempts int
 }
 
-// TCP calls one server over its TCP protocol. It may be used by any number of goroutines.
+// DefaultClusterAttempts leaves a cluster about a minute to find a leader.
+const DefaultClusterAttempts = 40
+
+// TCP calls one server over its TCP protocol, or one after the other of a cluster. It may be used by any number of goroutines.
 //
 // Tasks and calls of all goroutines travel in batches, in the order in which they were given: a batch goes off when it is full, when
 // its first message has waited for BatchWait, or at once when no batch is on its way. Messages that are refused for the moment are
 // sent again when the server says, tasks under the same idempotency key. When the connection breaks another is made, and what had
 // no answer is sent again.
 type TCP struct {
-	address  string
+	servers  []string
+	current  int  // place in servers of the one to dial; dial's caller owns it
+	leave    bool // the server does not lead; read owns it, and what it calls
 	options  TCPOptions
 	keys     string // what the idempotency keys of this client begin with
 	lastKey  atomic.Uint64
@@ -89,18 +105,27 @@ type tcpRequest struct {
 // ErrClosed is what calls of a closed client return.
 var ErrClosed = errors.New("the client is closed")
 
-// DialTCP returns a client of the server at an address such as "127.0.0.1:6335", to which it has connected.
+// DialTCP returns a client of the server at an address such as "127.0.0.1:6335", to which, or to another one of its cluster, it has
+// connected.
 func DialTCP(ctx context.Context, address string, o TCPOptions) (*TCP, error) {
 	if min(o.BatchSize, o.MaxPending, o.Attempts) < 0 || o.BatchWait < 0 || o.BatchSize > vectord.MaxTaskBatch {
 		return nil, fmt.Errorf("TCP client: options must not be negative, and batches have at most %d messages", vectord.MaxTaskBatch)
 	}
 	o.BatchSize, o.BatchWait = cmp.Or(o.BatchSize, DefaultBatchSize), cmp.Or(o.BatchWait, DefaultBatchWait)
-	o.MaxPending, o.Attempts = cmp.Or(o.MaxPending, DefaultMaxPending), cmp.Or(o.Attempts, DefaultAttempts)
-	c := &TCP{address: address, options: o, keys: crand.Text() + "-", room: make(chan struct{}, o.MaxPending),
+	attempts := DefaultAttempts
+	if len(o.Servers) > 0 {
+		attempts = DefaultClusterAttempts
+	}
+	o.MaxPending, o.Attempts = cmp.Or(o.MaxPending, DefaultMaxPending), cmp.Or(o.Attempts, attempts)
+	c := &TCP{servers: append([]string{address}, o.Servers...), options: o, keys: crand.Text() + "-", room: make(chan struct{}, o.MaxPending),
 		closed: make(chan struct{}), ended: make(chan struct{}), requests: map[uint32]*tcpRequest{}}
 	c.changed.L = &c.mu
 	c.tasks, c.calls = newTaskBatcher(c), newCallBatcher(c)
 	link, welcome, err := c.dial(ctx)
+	for tried := 1; err != nil && tried < len(c.servers) && ctx.Err() == nil; tried++ {
+		c.next()
+		link, welcome, err = c.dial(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -123,12 +148,15 @@ func (c *TCP) Close() error {
 	return nil
 }
 
+// next has another server be dialled.
+func (c *TCP) next() { c.current = (c.current + 1) % len(c.servers) }
+
 // dial connects and says hello.
 func (c *TCP) dial(ctx context.Context) (*tcpLink, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, tcpDialTimeout)
 	defer cancel()
 	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: tcpPingEvery, Interval: tcpPingEvery / 6, Count: 3}}
-	nc, err := dialer.DialContext(ctx, "tcp", c.address)
+	nc, err := dialer.DialContext(ctx, "tcp", c.servers[c.current])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -143,7 +171,7 @@ func (c *TCP) dial(ctx context.Context) (*tcpLink, *wire.Welcome, error) {
 	}
 	if err != nil {
 		_ = nc.Close() // it is of no use any more
-		return nil, nil, fmt.Errorf("connect to %s: %w", c.address, err)
+		return nil, nil, fmt.Errorf("connect to %s: %w", c.servers[c.current], err)
 	}
 	return link, welcome, nil
 }
@@ -177,9 +205,13 @@ func (c *TCP) hello(link *tcpLink) (*wire.Welcome, error) {
 	return nil, fmt.Errorf("%w: frame %s", errResponse, h.Type)
 }
 
-// tcpLink is a connection as it is read. It belongs to one goroutine.
+// tcpLink is a connection as it is read. But for its times, in nanoseconds since the Unix epoch, it belongs to one
+// goroutine.
 type tcpLink struct {
 	net.Conn
+	heard        atomic.Int64 // when a frame came last
+	writingUntil atomic.Int64 // when what is being written should be; 0: nothing is
+
 	in    *bufio.Reader
 	body  []byte // of the last frame
 	plain []byte // decompressed
@@ -246,13 +278,30 @@ func (c *TCP) run(link *tcpLink) {
 			if time.Since(begin) > backoffMax {
 				attempt = 1
 			}
-		} else if attempt >= c.options.Attempts || StatusOf(err) != 0 && !retryable(err) {
+		} else if attempt >= c.options.Attempts*len(c.servers) || StatusOf(err) != 0 && !retryable(err) {
 			c.failRequests(err)
 		}
-		if wait(ctx, pause(attempt, err)) != nil {
+		c.next()
+		if wait(ctx, c.pause(attempt, err)) != nil {
 			return
 		}
 	}
+}
+
+// pause is how long to wait before the next server is dialled: longer ones come once all have failed.
+func (c *TCP) pause(attempt int, err error) time.Duration {
+	if attempt%len(c.servers) != 0 {
+		return rand.N(hopPause)
+	}
+	return pause(attempt/len(c.servers), err)
+}
+
+// refused is how long to wait before a message goes again that was refused for the moment.
+func (c *TCP) refused(attempt int, err error) time.Duration {
+	if len(c.servers) > 1 && CodeOf(err) == vectord.CodeNotLeader {
+		return backoff(attempt)
+	}
+	return pause(attempt, err)
 }
 
 // serve serves a connection until it ends.
@@ -277,6 +326,9 @@ func (c *TCP) serve(link *tcpLink) {
 	c.mu.Unlock()
 	helpers.Go(func() { c.write(link, stop) })
 	helpers.Go(func() { c.pingIdle(stop) })
+	if len(c.servers) > 1 {
+		helpers.Go(func() { c.watchSilence(link, stop) })
+	}
 	c.read(link)
 	_ = link.Close() // it is of no use any more
 	c.mu.Lock()
@@ -318,7 +370,10 @@ func (c *TCP) write(link *tcpLink, stop <-chan struct{}) {
 		}
 		sending, c.unsent = c.unsent, sending[:0]
 		c.mu.Unlock()
-		if _, err := link.Write(sending); err != nil {
+		link.writingUntil.Store(time.Now().Add(tcpWriteMax).UnixNano())
+		_, err := link.Write(sending)
+		link.writingUntil.Store(0)
+		if err != nil {
 			_ = link.Close() // reading ends
 			<-stop
 			return
@@ -340,13 +395,43 @@ func (c *TCP) pingIdle(stop <-chan struct{}) {
 	}
 }
 
-// read reads answers until the connection ends.
-func (c *TCP) read(link *tcpLink) {
+// watchSilence ends a connection whose server owes an answer and gives no sign of life.
+func (c *TCP) watchSilence(link *tcpLink, stop <-chan struct{}) {
+	t := time.NewTicker(tcpQuietAfter)
+	defer t.Stop()
+	asked := false
 	for {
+		select {
+		case <-stop:
+			return
+		case now := <-t.C:
+			if now.Sub(time.Unix(0, link.heard.Load())) < tcpQuietAfter || now.UnixNano() < link.writingUntil.Load() {
+				asked = false
+				continue
+			}
+		}
+		c.mu.Lock()
+		owes := len(c.requests) > 0
+		c.mu.Unlock()
+		if owes && asked {
+			_ = link.Close() // reading ends
+			<-stop
+			return
+		}
+		if asked = owes; asked {
+			_ = c.send(wire.FramePing, nil, false, func([]byte, error) {}) // fails when the client is closed
+		}
+	}
+}
+
+// read reads answers until the connection ends, or a server of several says that it does not lead.
+func (c *TCP) read(link *tcpLink) {
+	for c.leave = false; !c.leave || len(c.servers) == 1; {
 		h, body, err := link.next()
 		if err != nil {
 			return
 		}
+		link.heard.Store(time.Now().UnixNano())
 		if h.Type == wire.FrameGoaway {
 			continue // answers to what the server has read still come; the rest is sent again
 		}
@@ -357,7 +442,9 @@ func (c *TCP) read(link *tcpLink) {
 		switch {
 		case r == nil: // its caller may have given up
 		case h.Type == wire.FrameError:
-			c.finish(r, nil, refusalIn(body))
+			refusal := refusalIn(body)
+			c.leave = c.leave || CodeOf(refusal) == vectord.CodeNotLeader
+			c.finish(r, nil, refusal)
 		default:
 			c.finish(r, body, nil)
 		}
@@ -438,7 +525,7 @@ func (c *TCP) request(ctx context.Context, t wire.FrameType, m wire.Marshaler, d
 		if StatusOf(err) == 0 || attempt == c.options.Attempts || !retryable(err) || ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", t, err)
 		}
-		if waitErr := wait(ctx, pause(attempt, err)); waitErr != nil {
+		if waitErr := wait(ctx, c.refused(attempt, err)); waitErr != nil {
 			return fmt.Errorf("%s: %w (last answer: %w)", t, waitErr, err)
 		}
 	}

@@ -94,8 +94,15 @@ func isMsgpack(contentType []byte) bool {
 	return wire.IsMsgpack(strings.TrimSpace(mediaType))
 }
 
-// bodyUpTo is body with a limit of the route's own.
+// bodyUpTo is body with a limit of the route's own. It may be called again: what was to be sent to the leader is read before it
+// turns out that the leader is this node by now.
 func (r *request) bodyUpTo(limit int) ([]byte, error) {
+	if r.bodyRead {
+		if len(r.buffer) > limit {
+			return nil, bodyTooLarge(limit)
+		}
+		return r.buffer, nil
+	}
 	h := &r.http.Request.Header
 	if n := h.ContentLength(); n > limit {
 		return nil, bodyTooLarge(limit)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +194,104 @@ func TestClientReconnects(t *testing.T) {
 	if _, err := c.Submit(t.Context(), "q", vectord.NewTask{}); !errors.Is(err, client.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// TestClientFailsOver checks that a client of several servers leaves one that is down, one that hangs and one that does not lead,
+// and that what it was sending arrives once, in order, at the one that does.
+func TestClientFailsOver(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := ln.Addr().String()
+	_ = ln.Close() // nobody answers at its address
+
+	var leads atomic.Bool // whether first does
+	leads.Store(true)
+	first, second := newFake(), newFake()
+	notLeader := vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "no")
+	followed := make(chan struct{}, 1_000)
+	first.submit = func(_ string, tasks []vectord.NewTask) ([]vectord.Submitted, error) {
+		out := make([]vectord.Submitted, len(tasks))
+		for i := range out {
+			out[i] = vectord.Submitted{Status: vectord.TaskQueued, Admission: vectord.AdmissionOK}
+			if !leads.Load() {
+				out[i] = vectord.Submitted{Err: notLeader}
+				followed <- struct{}{}
+			}
+		}
+		return out, nil
+	}
+	first.lease = func() ([]vectord.Task, error) { return nil, notLeader }
+	a, _ := start(t, first, tcpserver.Options{})
+	b, _ := start(t, second, tcpserver.Options{})
+
+	c, err := client.DialTCP(t.Context(), down, client.TCPOptions{Servers: []string{a, hangingServer(t), b}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	submit := func(payload string) {
+		t.Helper()
+		out, err := c.Submit(t.Context(), "q", vectord.NewTask{Payload: []byte(payload)})
+		if err != nil || out[0].Err != nil {
+			t.Fatalf("%+v, %v", out, err)
+		}
+	}
+	submit("0")
+	if len(second.tasks) > 0 {
+		t.Error("a server that was not the first to answer got a task")
+	}
+	leads.Store(false)
+	submit("1") // refused by the first one, left without an answer by the one that hangs
+	submit("2")
+	if len(followed) == 0 {
+		t.Error("the server that does not lead any more was not asked")
+	}
+	if len(second.tasks) != 2 || string(second.tasks[0].Payload) != "1" || string(second.tasks[1].Payload) != "2" {
+		t.Errorf("the leader got %v", second.tasks)
+	}
+
+	// The refusal of a whole frame.
+	c2, err := client.DialTCP(t.Context(), a, client.TCPOptions{Servers: []string{b}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c2.Close()
+	if tasks, err := c2.Lease(t.Context(), vectord.LeaseRequest{AgentID: "agent", MaxTasks: 10}); err != nil || len(tasks) != 2 {
+		t.Errorf("leased %v, %v", tasks, err)
+	}
+
+	if _, err := client.DialTCP(t.Context(), down, client.TCPOptions{Servers: []string{down}}); !errors.As(err, new(*net.OpError)) {
+		t.Errorf("dialled where nobody answers: %v", err)
+	}
+}
+
+// hangingServer returns the address of a server that welcomes its clients and then says nothing.
+func hangingServer(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() }) // nobody waits for it
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { _ = nc.Close() }) // the client has
+			welcome, err := wire.AppendFrame(nil, wire.FrameResult, wire.FlagLast, 0, &wire.Welcome{Credits: 4})
+			if err == nil {
+				_, err = nc.Write(welcome)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	return ln.Addr().String()
 }
 
 func TestPoints(t *testing.T) {

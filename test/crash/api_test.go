@@ -33,6 +33,7 @@ func newAPI(url string) *api {
 // A refusal is an answer that says no.
 type refusal struct {
 	status int
+	code   string
 	text   string
 }
 
@@ -41,6 +42,11 @@ func (r *refusal) Error() string { return fmt.Sprintf("status %d: %s", r.status,
 // call sends one request, without a body if that is nil, and decodes the result of its answer. An error that is not a *refusal leaves open whether the
 // server did what it was asked to do.
 func (a *api) call(ctx context.Context, method, path string, body, result any) error {
+	return a.callUnder(ctx, "", method, path, body, result)
+}
+
+// callUnder is call with an idempotency key.
+func (a *api) callUnder(ctx context.Context, key, method, path string, body, result any) error {
 	var sent io.Reader
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -54,6 +60,9 @@ func (a *api) call(ctx context.Context, method, path string, body, result any) e
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
 	response, err := a.client.Do(request)
 	if err != nil {
 		return err
@@ -64,7 +73,13 @@ func (a *api) call(ctx context.Context, method, path string, body, result any) e
 		return err
 	}
 	if response.StatusCode != http.StatusOK {
-		return &refusal{status: response.StatusCode, text: string(answer)}
+		var envelope struct {
+			Status struct {
+				Code string `json:"code"`
+			} `json:"status"`
+		}
+		_ = json.Unmarshal(answer, &envelope) // not every refusal is in an envelope
+		return &refusal{status: response.StatusCode, code: envelope.Status.Code, text: string(answer)}
 	}
 	envelope := struct {
 		Result any    `json:"result"`

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -73,19 +74,31 @@ func start(t *testing.T, dataDir string) *process {
 // startAt is start for a server whose address is known before.
 func startAt(t *testing.T, dataDir, address string) *process {
 	t.Helper()
+	return startProcess(t, io.Discard, nil, "serve", "--data-dir", dataDir, "--http", address)
+}
+
+// startProcess runs the server with arguments, --http among them, below a program that runs it if one is given. What the
+// server says goes to log as well.
+func startProcess(t *testing.T, log io.Writer, below []string, args ...string) *process {
+	t.Helper()
 	binary, err := buildServer()
 	if err != nil {
 		t.Fatal(err)
 	}
+	command := slices.Concat(below, []string{binary}, args, []string{"--grpc", "", "--log-format", "json"})
+	if !slices.Contains(args, "--tcp") {
+		command = append(command, "--tcp", "")
+	}
 	p := &process{
-		cmd:     exec.Command(binary, "serve", "--data-dir", dataDir, "--http", address, "--grpc", "", "--tcp", "", "--log-format", "json"),
-		url:     "http://" + address,
+		cmd:     exec.Command(command[0], command[1:]...),
+		url:     "http://" + args[slices.Index(args, "--http")+1],
 		started: time.Now(),
 		output:  new(tail),
 		exited:  make(chan struct{}),
 	}
 	p.cmd.Env = serverEnv()
-	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
+	p.cmd.Stdout = io.MultiWriter(p.output, log)
+	p.cmd.Stderr = p.cmd.Stdout
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start the server: %v", err)
 	}
