@@ -11,18 +11,19 @@ const addressedMax = 8
 // shelves are the tasks of a queue that not every one of its agents may have, by who may.
 //
 // Invariant: a task that an agent may have, by Scheduler.may, is on a shelf that suiting yields for it. A task may be on several,
-// and on one of an agent that may not have it, or not yet; of a task that is far from all and for nobody there is none. What
+// and on one of an agent that may not have it, or not yet; a task that is far from all and for nobody is on none. What
 // may says changes with the task's route, for which ready.settle is called; with the configuration of the queue or of an
 // agent, for which Scheduler.rethink is; and with the agents' status, which takes no shelf to be asked.
-type shelves [byQueue + 1]map[string]*shelf
+type shelves [uncompared + 1]map[string]*shelf
 
 // audience is who may have the tasks of a shelf.
 type audience uint8
 
 const (
-	byTags  audience = iota // agents of the queue that have the tags
-	byAgent                 // one agent
-	byQueue                 // agents of another queue, to which this one falls back
+	byTags     audience = iota // agents of the queue that have the tags
+	byAgent                    // one agent
+	byQueue                    // agents of another queue, to which this one falls back
+	uncompared                 // whoever asks and has the tags: he is to compare the task with the agents
 )
 
 // shelfKey is an audience by the name of its agent or queue, or by what tagsKey makes of its tags.
@@ -32,7 +33,7 @@ type shelfKey struct {
 }
 
 type shelf struct {
-	tags []string // byTags: that an agent must have
+	tags []string // byTags, uncompared: that an agent must have
 	rows map[*lane]*row
 }
 
@@ -96,6 +97,11 @@ func (x *shelves) suiting(a *agent, serves bool) iter.Seq[*shelf] {
 				return
 			}
 		}
+		for _, sh := range x[uncompared] {
+			if a.missing(sh.tags) == "" && !yield(sh) {
+				return
+			}
+		}
 		if !serves {
 			return
 		}
@@ -112,7 +118,16 @@ func (t *task) audiences(dst []shelfKey) []shelfKey {
 	if pin := t.new.AgentID; pin != "" {
 		return append(dst, shelfKey{byAgent, pin})
 	}
-	if len(t.new.Vector) > 0 && t.routed {
+	if len(t.new.Vector) > 0 && !t.routed {
+		return append(dst, shelfKey{uncompared, tagsKey(t.new.Tags)})
+	}
+	if len(t.new.Vector) > 0 {
+		if candidates, all := t.candidates(); all && len(candidates) <= addressedMax {
+			for _, c := range candidates {
+				dst = append(dst, shelfKey{byAgent, c.agent.id})
+			}
+			return dst
+		}
 		if _, far := t.threshold(); far {
 			switch kind, name := t.queue.fallback(); kind {
 			case "any": // by its tags
@@ -123,11 +138,6 @@ func (t *task) audiences(dst []shelfKey) []shelfKey {
 			default:
 				return dst
 			}
-		} else if candidates, all := t.candidates(); all && len(candidates) <= addressedMax {
-			for _, c := range candidates {
-				dst = append(dst, shelfKey{byAgent, c.agent.id})
-			}
-			return dst
 		}
 	}
 	return append(dst, shelfKey{byTags, tagsKey(t.new.Tags)})
