@@ -66,11 +66,12 @@ func (s *Scheduler) rethink(q *queue) {
 	now := s.now()
 	for p := range q.queued {
 		q.queued[p].Scan(func(_ uint64, t *task) bool {
-			if t.routed {
-				t.routed = false // of those that are reserved, too: they may come back
-				if t.lane != nil {
-					q.ready.settle(t, now)
-				}
+			if !t.routed && t.preferred == "" {
+				return true
+			}
+			t.routed = false // of those that are reserved, too: they may come back
+			if t.lane != nil {
+				q.ready.settle(t, now)
 			}
 			return true
 		})
