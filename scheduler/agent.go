@@ -54,22 +54,31 @@ func (s *Scheduler) configure(a *agent, c vectord.AgentConfig) {
 	s.registry.Store(nil)
 	if len(a.polls) > 0 {
 		s.relatePolls()
+		s.freed(a) // of queues that fall back to one of its own, too
 	}
 	for q := range s.queuesOf(a) {
 		s.rethink(q)
 	}
 }
 
-// rethink has the constrained tasks of a queue look for their nearest agents again.
+// rethink has all tasks of a queue matched anew, and those with vectors look for their nearest agents again.
 func (s *Scheduler) rethink(q *queue) {
-	for i := range q.ready.levels {
-		for _, ln := range q.ready.levels[i].lanes {
-			for t := ln.first; t != nil; t = t.next {
-				t.routed, t.fresh = false, true
+	now := s.now()
+	for p := range q.queued {
+		q.queued[p].Scan(func(_ uint64, t *task) bool {
+			if !t.routed && t.preferred == "" {
+				return true
 			}
-		}
+			t.routed = false // of those that are reserved, too: they may come back
+			if t.lane != nil {
+				q.ready.settle(t, now)
+			}
+			return true
+		})
 	}
-	s.markFresh(q)
+	q.anew = true
+	q.rethought++
+	s.fresh[q] = struct{}{}
 }
 
 func (s *Scheduler) dropAgent(a *agent) {
@@ -163,13 +172,21 @@ func (a *agent) unsuited(tags []string, pin string, now int64) string {
 	if pin != "" && pin != a.id {
 		return "the task is for agent " + pin
 	}
-	for _, tag := range tags {
-		if !slices.Contains(a.config.Capabilities, tag) {
-			return "missing tag " + tag
-		}
+	if tag := a.missing(tags); tag != "" {
+		return "missing tag " + tag
 	}
 	if status := a.status(now); status != vectord.AgentActive {
 		return string(status)
+	}
+	return ""
+}
+
+// missing returns one of the tags that the agent has not, empty if it has all.
+func (a *agent) missing(tags []string) string {
+	for _, tag := range tags {
+		if !slices.Contains(a.config.Capabilities, tag) {
+			return tag
+		}
 	}
 	return ""
 }

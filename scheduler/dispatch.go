@@ -11,8 +11,11 @@ import (
 )
 
 const (
-	// scanMax bounds the tasks that are looked at for one poll.
+	// scanMax bounds the tasks that are looked at for one poll, or at a time for all that wait.
 	scanMax = 16_384
+	// looksMax bounds the tasks whose margin is widened while the lock is held; the dispatcher goes on lookPause later.
+	looksMax  = 128
+	lookPause = time.Millisecond
 	// routeBatch is how many tasks are compared with the agents before the lock is asked for again.
 	routeBatch = 64
 	// smallRegistry is how many agents a poll itself compares tasks with that were not compared yet; where there are more it
@@ -60,12 +63,30 @@ func (p *poll) end() {
 
 // enqueue takes a queued task among those that wait to be leased.
 func (s *Scheduler) enqueue(t *task, now int64) {
-	t.readyAt, t.routed, t.fresh, t.steps, t.widenAt, t.similars = now, false, true, 0, 0, nil
-	t.queue.ready.push(t)
-	s.markFresh(t.queue)
+	t.readyAt, t.routed, t.steps, t.widenAt, t.similars = now, false, 0, 0, nil
+	if t.constrained() {
+		t.waiting = "no suitable agent has asked"
+	}
+	s.push(t, now)
 }
 
-func (s *Scheduler) markFresh(q *queue) { s.fresh[q] = struct{}{} }
+// push makes a task ready. Polls that come to wait look at all that is ready, so that it is fresh for those only that wait already.
+func (s *Scheduler) push(t *task, now int64) {
+	t.queue.ready.push(t, now)
+	if len(t.queue.pollers) > 0 {
+		s.markFresh(t)
+	}
+}
+
+// markFresh has the dispatcher look at a task.
+func (s *Scheduler) markFresh(t *task) {
+	q := t.queue
+	if !t.fresh {
+		t.fresh = true
+		q.fresh = append(q.fresh, t)
+	}
+	s.fresh[q] = struct{}{}
+}
 
 // dequeue takes out a task that is not queued any more.
 func (s *Scheduler) dequeue(t *task) {
@@ -108,9 +129,7 @@ func (s *Scheduler) unreserve(p *poll, t *task) {
 	}
 	t.chosenBy = nil
 	if t.status == vectord.TaskQueued && t.lane == nil && s.tasks[t.id] == t {
-		t.queue.ready.push(t)
-		t.fresh = true
-		s.markFresh(t.queue)
+		s.push(t, s.now())
 	}
 }
 
@@ -126,32 +145,29 @@ func (s *Scheduler) collect(p *poll) {
 		if p.room() <= 0 {
 			return
 		}
-		q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, func(t *task) verdict {
+		s.widen(q, now)
+		serves := slices.Contains(p.agent.config.Queues, q.name)
+		q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, q.ready.suiting(p.agent, serves), func(t *task) verdict {
 			if p.room() <= 0 {
 				return stop
 			}
-			all, this := q.limited(t, q.reserved, now)
-			if all {
-				t.waiting = "limit of the queue"
-				return stop
-			}
-			if this {
-				t.waiting = "limit of the fairness key"
-				return skip
+			if v, held := q.heldBack(t, now); held {
+				return v
 			}
 			began := time.Now()
 			if !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
 				list := s.snapshot().byQueue[q.name]
 				if len(list) > smallRegistry {
 					if compared == comparedMax {
+						s.markFresh(t)
 						return skip // the next poll goes on, or the dispatcher, where a poll waits
 					}
 					compared++
 				}
 				similars, best := nearest(list, t.new.Vector, t.new.Tags, "", now)
 				t.route(similars, best, now)
+				q.ready.settle(t, now)
 			}
-			s.widen(t, now)
 			if _, ok := s.may(t, p.agent, now); !ok {
 				t.waiting = "no suitable agent"
 				return skip
@@ -263,6 +279,7 @@ func (a *agent) open(q *queue) *poll {
 func (s *Scheduler) dispatchLoop(l *leadership) {
 	tick := time.NewTicker(rethinkEvery)
 	defer tick.Stop()
+	every := rethinkEvery
 	for {
 		periodic := false
 		select {
@@ -272,7 +289,14 @@ func (s *Scheduler) dispatchLoop(l *leadership) {
 		case <-l.stop.Done():
 			return
 		}
-		s.dispatch(periodic)
+		next := rethinkEvery
+		if s.dispatch(periodic) {
+			next = lookPause
+		}
+		if next != every {
+			every = next
+			tick.Reset(every)
+		}
 	}
 }
 
@@ -284,13 +308,14 @@ func (s *Scheduler) kick() {
 	}
 }
 
-func (s *Scheduler) dispatch(periodic bool) {
+// dispatch matches what is fresh, and reports whether there are more tasks whose time to be looked at has come.
+func (s *Scheduler) dispatch(periodic bool) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if periodic {
 		for _, q := range s.queues {
 			if q.ready.count > 0 && len(q.pollers) > 0 {
-				s.markFresh(q)
+				s.fresh[q] = struct{}{}
 			}
 		}
 	}
@@ -307,28 +332,22 @@ func (s *Scheduler) dispatch(periodic bool) {
 		delete(s.fresh, q)
 		if q.ready.count > 0 && len(q.pollers) > 0 {
 			s.routeFresh(q)
-			s.match(q, periodic)
+			more = s.match(q) || more
+		} else {
+			q.forget()
 		}
 	}
+	return more
 }
 
 // routeFresh compares fresh tasks with the queue's agents, without the lock meanwhile.
 func (s *Scheduler) routeFresh(q *queue) {
-	for {
-		var tasks []*task
-		for i := len(q.ready.levels) - 1; i >= 0; i-- {
-			for _, ln := range q.ready.levels[i].lanes {
-				for t := ln.first; t != nil && len(tasks) < routeBatch; t = t.next {
-					if !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
-						tasks = append(tasks, t)
-					}
-				}
-			}
-		}
+	for batch := routeBatch; ; {
+		tasks := q.toRoute(batch)
 		if len(tasks) == 0 {
 			return
 		}
-		list, now := s.snapshot().byQueue[q.name], s.now()
+		list, now, rethought := s.snapshot().byQueue[q.name], s.now(), q.rethought
 		type routed struct {
 			similars []similar
 			best     float64
@@ -346,15 +365,50 @@ func (s *Scheduler) routeFresh(q *queue) {
 			compare()
 			s.mu.Lock()
 		}
+		if q.rethought != rethought { // by agents that were not compared
+			batch = 1 // in whose shorter time there is less of that
+			continue
+		}
 		for i, t := range tasks {
-			t.route(found[i].similars, found[i].best, now)
+			if t.lane != nil {
+				t.route(found[i].similars, found[i].best, now)
+				q.ready.settle(t, now)
+			}
 		}
 	}
 }
 
-// match gives the queue's fresh tasks, and those whose margin is to be widened, to polls that wait.
-func (s *Scheduler) match(q *queue, periodic bool) {
+// toRoute returns fresh tasks that were not compared with the agents, at most limit.
+func (q *queue) toRoute(limit int) (tasks []*task) {
+	add := func(t *task) (more bool) {
+		if t.lane != nil && !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
+			tasks = append(tasks, t)
+		}
+		return len(tasks) < limit
+	}
+	if !q.anew {
+		for _, t := range q.fresh {
+			if !add(t) {
+				break
+			}
+		}
+		return tasks
+	}
+	for p := range q.queued {
+		q.queued[len(q.queued)-1-p].Scan(func(_ uint64, t *task) bool { return add(t) })
+	}
+	return tasks
+}
+
+// match gives the queue's fresh tasks, and those that a limit kept, to polls that wait. more says that there are more tasks
+// whose time to be looked at has come.
+//
+// Invariant: after it no poll that waits and has room may have a task that is ready, but for what is left in fresh and anew,
+// and the limits. A poll looks at all that is ready before it waits, and when its agent has room again (freed), so that it can only
+// miss what comes or changes later: pushed, widened, thought of anew.
+func (s *Scheduler) match(q *queue) (more bool) {
 	now := s.now()
+	more = s.widen(q, now)
 	room := 0
 	for a := range q.pollers {
 		if a.open(q) != nil {
@@ -364,24 +418,27 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 			break
 		}
 	}
-	limits := periodic && (q.config.RateLimit.PerSecond > 0 || q.limitsKeys() || q.config.MaxInFlight > 0)
+	if room <= 0 {
+		q.forget()
+		return more
+	}
+	tasks := q.ready.all
+	if !q.anew {
+		if len(q.fresh) == 0 && len(q.ready.held) == 0 {
+			return more
+		}
+		tasks = q.ready.freshly(q.fresh)
+	}
+	q.anew = false
 	filled := map[*poll]struct{}{}
-	q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, func(t *task) verdict {
+	q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, tasks, func(t *task) verdict {
 		if room <= 0 {
 			return stop
 		}
-		if s.widen(t, now) {
-			// it may suit one that it did not suit before
-		} else if !t.fresh && !limits && t.preferred == "" {
-			return skip
+		if v, held := q.heldBack(t, now); held {
+			return v
 		}
-		all, this := q.limited(t, q.reserved, now)
-		if all {
-			return stop
-		}
-		if this {
-			return skip
-		}
+		delete(q.ready.held, t.lane)
 		t.fresh = false
 		began := time.Now()
 		best := s.choose(t, now)
@@ -395,19 +452,63 @@ func (s *Scheduler) match(q *queue, periodic bool) {
 		room--
 		return take
 	})
+	if room <= 0 || q.anew {
+		q.fresh = unmarked(q.fresh, func(*task) bool { return true })
+	} else {
+		q.fresh = unmarked(q.fresh, func(t *task) bool { return !t.fresh || t.lane == nil || q.ready.holds(t) })
+	}
 	for p := range filled {
 		s.wait(p, false)
 		p.end()
 	}
+	return more
 }
 
-// widen lets a task be given to agents that are farther away, if it is time.
-func (s *Scheduler) widen(t *task, now int64) bool {
-	if t.widenAt == 0 || now < t.widenAt {
-		return false
+// unmarked returns the fresh tasks without some, which are not fresh any more.
+func unmarked(fresh []*task, drop func(*task) bool) []*task {
+	return slices.DeleteFunc(fresh, func(t *task) bool {
+		t.fresh = !drop(t)
+		return !t.fresh
+	})
+}
+
+// forget is called while no poll waits that has room: each looks at all tasks by itself when it is made, and when it has room again.
+func (q *queue) forget() {
+	q.fresh, q.anew = unmarked(q.fresh, func(*task) bool { return true }), false
+}
+
+// heldBack says what becomes of a task, or of all that come behind it, that a limit keeps from being leased.
+func (q *queue) heldBack(t *task, now int64) (v verdict, held bool) {
+	all, this := q.limited(t, q.reserved, now)
+	switch {
+	case all:
+		t.waiting, q.anew = "limit of the queue", true
+		return stop, true
+	case this:
+		q.ready.held[t.lane] = struct{}{}
+		return leave, true
 	}
-	t.steps += 1 + int((now-t.widenAt)/max(t.queue.config.Routing.AffinityWaitMS, 1))
-	s.look(t, now)
+	return skip, false
+}
+
+// widen looks again at tasks whose time has come, looksMax at most: they may be given to agents that are farther away, or to
+// others than the one that was preferred. more says that there are more of them.
+func (s *Scheduler) widen(q *queue, now int64) (more bool) {
+	for range looksMax {
+		t, ok := q.ready.looks.Min()
+		if !ok || t.lookAt > now {
+			return false
+		}
+		threshold, far := t.threshold()
+		if t.routed && now >= t.widenAt {
+			t.steps += 1 + int((now-t.widenAt)/max(q.config.Routing.AffinityWaitMS, 1))
+			s.look(t, now)
+		}
+		q.ready.settle(t, now)
+		if threshold2, far2 := t.threshold(); threshold2 != threshold || far2 != far || t.preferred != "" {
+			s.markFresh(t)
+		}
+	}
 	return true
 }
 

@@ -487,7 +487,10 @@ func (h *harness) state() string {
 		for p := range q.queued {
 			fmt.Fprintln(&b, "  queued", p, names(q.queued[p].Values()))
 			for _, key := range slices.Sorted(maps.Keys(q.ready.levels[p].lanes)) {
-				for t := q.ready.levels[p].lanes[key].first; t != nil; t = t.next {
+				ln := q.ready.levels[p].lanes[key]
+				tasks := append(ln.open.Values(), ln.rest.Values()...)
+				sortTasks(tasks)
+				for _, t := range tasks {
 					fmt.Fprintln(&b, "  ready", p, key, t.id, t.readyAt)
 				}
 			}

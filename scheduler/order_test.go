@@ -338,3 +338,35 @@ func TestOrder(t *testing.T) {
 		h.complete(task)
 	}
 }
+
+// TestBehindMany has more tasks wait in front than are looked at for a poll, none of which the agent may have, for each of the
+// reasons for which it may not.
+func TestBehindMany(t *testing.T) {
+	for reason, other := range map[string]vectord.NewTask{
+		"tags":   {Tags: []string{"gpu"}},
+		"pin":    {AgentID: "other"},
+		"vector": {Vector: []float32{1, 0}},
+	} {
+		h := newHarness(t)
+		h.queue("q", func(c *vectord.QueueConfig) {
+			inMemory(c)
+			c.MaxOverflow = 2 * scanMax
+		})
+		h.must(h.s.RegisterAgent(background, "other", vectord.AgentConfig{Queues: []string{"q"}, Vectors: [][]float32{{1, 0}}}))
+		h.must(h.s.RegisterAgent(background, "a", vectord.AgentConfig{Queues: []string{"q"}, Vectors: [][]float32{{0, 1}}}))
+		for range scanMax/1_000 + 1 {
+			_, err := h.s.Submit(background, "q", slices.Repeat([]vectord.NewTask{other}, 1_000))
+			h.must(err)
+		}
+		h.lease("a", 1) // compares the vectors
+		for _, n := range []vectord.NewTask{{Vector: []float32{0, 1}}, {}} {
+			id := h.accepted("q", n)
+			if got := h.lease("a", 1); len(got) != 1 || got[0].ID != id {
+				t.Errorf("behind %d tasks that the agent may not have for their %s: %+v, want task %s", h.s.queues["q"].ready.count, reason, got, id)
+			} else {
+				h.complete(got[0])
+			}
+		}
+		h.close()
+	}
+}

@@ -126,7 +126,7 @@ func (s *Scheduler) may(t *task, a *agent, now int64) (near float64, ok bool) {
 	if !far {
 		return near, serves && near >= threshold
 	}
-	switch kind, name, _ := strings.Cut(t.queue.config.Routing.Fallback, ":"); kind {
+	switch kind, name := t.queue.fallback(); kind {
 	case "any":
 		return near, serves
 	case "queue":
@@ -135,6 +135,26 @@ func (s *Scheduler) may(t *task, a *agent, now int64) (near float64, ok bool) {
 		return near, a.id == name
 	}
 	return near, false
+}
+
+// fallback returns what tasks fall back to that are far from all agents, of a queue or an agent with its name.
+func (q *queue) fallback() (kind, name string) {
+	kind, name, _ = strings.Cut(q.config.Routing.Fallback, ":")
+	return kind, name
+}
+
+// nextLook returns when somebody else may have the task, who may not now, if nothing else happens; 0: never.
+func (t *task) nextLook(now int64) (at int64) {
+	if t.routed {
+		at = t.widenAt
+	}
+	if t.preferred == "" || now >= t.readyAt+t.queue.config.Routing.AffinityWaitMS {
+		return at
+	}
+	if soon := now + rethinkEvery.Milliseconds(); at == 0 || soon < at { // the preferred agent may go offline at any time
+		return soon
+	}
+	return at
 }
 
 // better reports whether a task should rather go to a than to b, both of which may have it.

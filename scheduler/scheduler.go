@@ -113,12 +113,15 @@ type queue struct {
 	queued  [vectord.MaxPriority + 1]btree.Map[uint64, *task] // the queued tasks by priority and in their order
 
 	// What follows is the dispatcher's.
-	ready    ready
-	pollers  map[*agent]struct{} // that wait for tasks of this queue
-	limiter  limiter
-	keys     map[string]*keyLimit // by fairness key, of those that have leases
-	runTimes runTimes
-	reserved int // tasks that are chosen for polls
+	ready     ready
+	pollers   map[*agent]struct{} // that wait for tasks of this queue
+	fresh     []*task             // that pollers may have who did not get them yet, unless anew; some are not ready any more
+	anew      bool                // pollers may have any of the tasks
+	rethought uint64              // times that tasks were to be compared anew
+	limiter   limiter
+	keys      map[string]*keyLimit // by fairness key, of those that have leases
+	runTimes  runTimes
+	reserved  int // tasks that are chosen for polls
 }
 
 func (q *queue) durable() bool { return q.config.Durability != vectord.InMemory }
@@ -232,6 +235,7 @@ type queueRow struct {
 
 func (s *Scheduler) addQueue(q *queue) {
 	q.pollers, q.keys = map[*agent]struct{}{}, map[string]*keyLimit{}
+	q.ready.init()
 	q.follow()
 	s.queues[q.name], s.queueByID[q.id] = q, q
 	s.nextQueue = max(s.nextQueue, q.id+1)

@@ -26,16 +26,17 @@ type task struct {
 	openDependencies int
 	timer            int   // its place in the timers, -1 for none
 	lane             *lane // in which it waits to be leased, nil if it does not
-	prev, next       *task // in the lane
 
 	// What follows is the dispatcher's.
 	routed   bool
-	fresh    bool    // queued since the last dispatch
+	fresh    bool    // whether it is in its queue's fresh
 	chosenBy *poll   // last; it puts the task back if nobody else has chosen it since
 	best     float64 // similarity of the nearest agent
 	steps    int     // by which the margin was widened
 	widenAt  int64
+	lookAt   int64 // under which it is in the looks, 0: it is not
 	readyAt  int64
+	shelves  []shelfKey
 	waiting  string // why
 	similars []similar
 }
@@ -213,6 +214,9 @@ func (t *task) public() vectord.Task {
 	p := publicTask(t.id, t.queue.name, t.new, &t.header)
 	p.Durable = t.queue.durable()
 	p.WaitingReason = t.waiting
+	if t.queue.ready.holds(t) {
+		p.WaitingReason = "limit of the fairness key"
+	}
 	if t.status != vectord.TaskQueued {
 		p.WaitingReason = ""
 	}
