@@ -147,7 +147,7 @@ func (s *Scheduler) collect(p *poll) {
 		}
 		s.widen(q, now)
 		serves := slices.Contains(p.agent.config.Queues, q.name)
-		q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, q.ready.suiting(p.agent, serves), func(t *task) verdict {
+		q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, serves, q.ready.suiting(p.agent, serves), func(t *task) verdict {
 			if p.room() <= 0 {
 				return stop
 			}
@@ -431,7 +431,7 @@ func (s *Scheduler) match(q *queue) (more bool) {
 	}
 	q.anew = false
 	filled := map[*poll]struct{}{}
-	q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, tasks, func(t *task) verdict {
+	q.ready.walk(now, int64(q.config.AgingSeconds)*1000, scanMax, false, tasks, func(t *task) verdict {
 		if room <= 0 {
 			return stop
 		}

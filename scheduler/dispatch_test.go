@@ -50,6 +50,21 @@ func shown(of rows) map[*task]bool {
 	return tasks
 }
 
+// shownTo returns what an agent is shown.
+func shownTo(q *queue, a *agent, serves bool) map[*task]bool {
+	tasks := shown(q.ready.suiting(a, serves))
+	for i := range q.ready.levels {
+		for _, ln := range q.ready.levels[i].lanes {
+			for _, t := range ln.open.Values() {
+				if serves {
+					tasks[t] = true
+				}
+			}
+		}
+	}
+	return tasks
+}
+
 // check looks for tasks that an agent may have and would not be shown, and whether the shelves have what they should.
 func (m *dispatchModel) check(t *rapid.T) {
 	s := m.s
@@ -59,6 +74,7 @@ func (m *dispatchModel) check(t *rapid.T) {
 		if n := len(shown(q.ready.all)); n != len(tasks) || n != q.ready.count {
 			t.Fatalf("queue %s: %d tasks are ready, %d in rows, %d counted", name, len(tasks), n, q.ready.count)
 		}
+		checkLanes(t, q)
 		shelved, looks := 0, 0
 		for _, c := range tasks {
 			shelved += len(c.shelves)
@@ -87,7 +103,7 @@ func (m *dispatchModel) check(t *rapid.T) {
 		}
 		for _, id := range slices.Sorted(maps.Keys(s.agents)) {
 			a := s.agents[id]
-			view := shown(q.ready.suiting(a, slices.Contains(a.config.Queues, name)))
+			view := shownTo(q, a, slices.Contains(a.config.Queues, name))
 			for _, c := range tasks {
 				if _, ok := s.may(c, a, m.now); ok && !view[c] {
 					t.Fatalf("agent %s may have task %s of queue %s, %+v, and is not shown it; it is on %v", id, c.id, name, c.new, c.shelves)
@@ -97,11 +113,42 @@ func (m *dispatchModel) check(t *rapid.T) {
 	}
 }
 
-// dispatch lets the dispatcher's time come, after which nobody waits for a task that he may have.
+// checkLanes checks that a level's heaps have its lanes with open tasks, and their order.
+func checkLanes(t *rapid.T, q *queue) {
+	for p := range q.ready.levels {
+		l := &q.ready.levels[p]
+		n := 0
+		for key, ln := range l.lanes {
+			if _, first, _ := ln.open.Min(); ln.front != first || ln.opened {
+				t.Fatalf("lane %q of priority %d: the first open task is said to be %p, and is %p; opened: %t", key, p, ln.front, first, ln.opened)
+			}
+			if ln.front != nil {
+				n++
+			}
+		}
+		for _, h := range []*laneHeap{&l.turns, &l.ages} {
+			for i, ln := range h.lanes {
+				if ln.at[h.which] != i || i > 0 && h.before(ln, h.lanes[(i-1)/2]) {
+					t.Fatalf("lane %q of priority %d is out of place", ln.key, p)
+				}
+			}
+			if len(h.lanes) != n {
+				t.Fatalf("%d lanes of priority %d are in order, %d have open tasks", len(h.lanes), p, n)
+			}
+		}
+	}
+}
+
+// dispatch lets the dispatcher's time come until it chooses nothing more, after which nobody waits for a task that he may have.
+// A choice may end the poll by which an agent counts as active, so that a task that prefers that agent is free for others from
+// the next time on.
 func (m *dispatchModel) dispatch(t *rapid.T) {
 	s := m.s
-	m.pass(rethinkEvery.Milliseconds())
-	for s.dispatch(true) {
+	for before := uint64(math.MaxUint64); before != s.turns; {
+		before = s.turns
+		m.pass(rethinkEvery.Milliseconds())
+		for s.dispatch(true) {
+		}
 	}
 	for _, p := range m.waiting {
 		if p.room() <= 0 || p.agent.draining || !p.waiting {
@@ -207,7 +254,7 @@ func (m *dispatchModel) ask(t *rapid.T) {
 		q.anew = true
 		s.routeFresh(q)
 		exact = q.config.MaxInFlight == 0 && q.config.RateLimit.PerSecond == 0 && !q.limitsKeys()
-		view := shown(q.ready.suiting(a, true))
+		view := shownTo(q, a, true)
 		if q.config.AgingSeconds == 0 {
 			view = shown(q.ready.all) // among which what it may not have makes no difference
 		}

@@ -27,12 +27,13 @@ type ready struct {
 	shelves shelves
 	looks   *btree.BTreeG[*task] // that suit others by and by, the next one first
 	held    map[*lane]struct{}   // whose tasks the limit of their key kept when somebody looked last
-	walks   uint64               // so far
 }
 
 type level struct {
 	lanes map[string]*lane // by fairness key
 	pass  float64          // of the lane that was served last
+	// Of the lanes with open tasks, but for those that a walk has opened, the one that goes first and the one whose first has waited longest.
+	turns, ages laneHeap
 }
 
 // lane holds the tasks of one fairness key and priority.
@@ -40,11 +41,13 @@ type lane struct {
 	key   string
 	level *level
 	pass  float64
-	open  row // the tasks that every agent of the queue may have
-	rest  row // the others; they are on shelves, too
+	open  row   // the tasks that every agent of the queue may have
+	front *task // the first of them, nil if there is none
+	rest  row   // the others; they are on shelves, too
 
-	walk uint64 // that has come by last, counted by ready.walks
-	head int    // which of its level's heads it is in that walk, while these are being put together
+	at     [2]int // in the level's turns and ages; -1: it is in neither
+	opened bool   // by the walk that is under way
+	head   int    // where it is among the heads of its level, while these are being put together
 }
 
 // row holds tasks by their seq.
@@ -56,6 +59,12 @@ const idleLanesMax = 1_024
 func (r *ready) init() {
 	r.shelves.init()
 	r.held = map[*lane]struct{}{}
+	for i := range r.levels {
+		l := &r.levels[i]
+		l.turns.before = func(a, b *lane) bool { return before(a, a.front, b, b.front) }
+		l.ages.before = func(a, b *lane) bool { return a.front.readyAt < b.front.readyAt }
+		l.ages.which = 1
+	}
 	r.looks = btree.NewBTreeGOptions(func(a, b *task) bool {
 		return a.lookAt < b.lookAt || a.lookAt == b.lookAt && a.seq < b.seq
 	}, btree.Options{NoLocks: true})
@@ -72,7 +81,7 @@ func (r *ready) push(t *task, now int64) {
 		if len(l.lanes) >= idleLanesMax {
 			l.forgetIdle()
 		}
-		ln = &lane{key: t.new.FairnessKey, level: l}
+		ln = &lane{key: t.new.FairnessKey, level: l, at: [2]int{-1, -1}}
 		l.lanes[t.new.FairnessKey] = ln
 	}
 	if ln.empty() {
@@ -81,7 +90,19 @@ func (r *ready) push(t *task, now int64) {
 	t.lane = ln
 	r.count++
 	ln.rowOf(t).Load(t.seq, t)
+	if !t.constrained() && (ln.front == nil || t.seq < ln.front.seq) {
+		ln.front = t
+		ln.moved()
+	}
 	r.settle(t, now)
+}
+
+// moved is called when the first of a lane's open tasks is another one, or its pass has changed.
+func (ln *lane) moved() {
+	if !ln.opened {
+		ln.level.turns.set(ln)
+		ln.level.ages.set(ln)
+	}
 }
 
 // rowOf returns the row of a task. It is the same as long as the task is ready.
@@ -141,6 +162,10 @@ func (r *ready) remove(t *task) {
 	ln.rowOf(t).Delete(t.seq)
 	t.lane = nil
 	r.count--
+	if ln.front == t {
+		_, ln.front, _ = ln.open.Min()
+		ln.moved()
+	}
 	if !ln.empty() {
 		return
 	}
@@ -153,7 +178,7 @@ func (r *ready) remove(t *task) {
 // oldest returns the time since when the oldest of the tasks that are first in the level's lanes has waited.
 func (l *level) oldest() (at int64, ok bool) {
 	for _, ln := range l.lanes {
-		first := after(&ln.open, 0)
+		first := ln.front
 		if t := after(&ln.rest, 0); first == nil || t != nil && t.seq < first.seq {
 			first = t
 		}
@@ -190,18 +215,10 @@ func (r *ready) all(yield func(*lane, *row) bool) {
 	}
 }
 
-// suiting yields the rows of the tasks that an agent may have: there are no others, though some of these it may not have, or not yet.
+// suiting yields the rows of the tasks that an agent may have, besides the open ones: there are no others, though some of these it
+// may not have, or not yet.
 func (r *ready) suiting(a *agent, serves bool) rows {
 	return func(yield func(*lane, *row) bool) {
-		if serves {
-			for i := range r.levels {
-				for _, ln := range r.levels[i].lanes {
-					if !yield(ln, &ln.open) {
-						return
-					}
-				}
-			}
-		}
 		for sh := range r.shelves.suiting(a, serves) {
 			for ln, tasks := range sh.rows {
 				if !yield(ln, tasks) {
@@ -244,20 +261,26 @@ const (
 	stop
 )
 
-// walk shows the tasks of some rows in the order in which they should go, each once and at most limit of them, until fn says
-// stop. fn may take out and settle the task that it is shown, and no other.
-func (r *ready) walk(now, agingMillis int64, limit int, of rows, fn func(*task) verdict) {
-	r.walks++
-	var begun [vectord.MaxPriority + 1]levelWalk
+// walk shows the tasks of some rows, and all open ones if open, in the order in which they should go, each once and at most limit
+// of them, until fn says stop. fn may take out and settle the task that it is shown, and no other.
+//
+// Of the lanes that have but open tasks it touches those only that it shows: there may be many.
+func (r *ready) walk(now, agingMillis int64, limit int, open bool, of rows, fn func(*task) verdict) {
+	var walks [vectord.MaxPriority + 1]levelWalk
+	for i := range walks {
+		walks[i] = levelWalk{level: &r.levels[i], priority: int64(i), open: open, oldest: math.MaxInt64}
+	}
 	for ln, tasks := range of {
 		if first := after(tasks, 0); first != nil {
-			begun[first.priority()].add(r.walks, ln, part{tasks, first})
+			walks[first.priority()].add(ln, part{tasks, first})
 		}
 	}
 	var levels []*levelWalk
-	for i := range begun {
-		if w := &begun[i]; len(w.heads) > 0 {
-			w.begin(&r.levels[i], int64(i))
+	for i := range walks {
+		w := &walks[i]
+		heap.Init(&w.heads)
+		w.findOldest()
+		if w.more() {
 			levels = append(levels, w)
 		}
 	}
@@ -265,17 +288,23 @@ func (r *ready) walk(now, agingMillis int64, limit int, of rows, fn func(*task) 
 		if agingMillis <= 0 {
 			return w.priority
 		}
-		return w.priority + max(now-w.oldest, 0)/agingMillis
+		return w.priority + max(now-w.age(), 0)/agingMillis
 	}
 	for ; len(levels) > 0 && limit > 0; limit-- {
 		best := slices.MinFunc(levels, func(a, b *levelWalk) int {
-			return cmp.Or(cmp.Compare(effective(b), effective(a)), cmp.Compare(a.oldest, b.oldest))
+			return cmp.Or(cmp.Compare(effective(b), effective(a)), cmp.Compare(a.age(), b.age()))
 		})
 		if !best.show(fn) {
-			return
+			break
 		}
-		if len(best.heads) == 0 {
+		if !best.more() {
 			levels = slices.Delete(levels, slices.Index(levels, best), slices.Index(levels, best)+1)
+		}
+	}
+	for i := range walks {
+		for _, ln := range walks[i].opened {
+			ln.opened = false
+			ln.moved()
 		}
 	}
 }
@@ -320,9 +349,11 @@ type cursors []cursor
 func (c cursors) Len() int { return len(c) }
 
 // Less implements heap.Interface.
-func (c cursors) Less(i, j int) bool {
-	a, b := &c[i], &c[j]
-	return a.lane.pass < b.lane.pass || a.lane.pass == b.lane.pass && a.next.seq < b.next.seq
+func (c cursors) Less(i, j int) bool { return before(c[i].lane, c[i].next, c[j].lane, c[j].next) }
+
+// before reports whether a lane whose first task is first goes before another.
+func before(a *lane, first *task, b *lane, second *task) bool {
+	return a.pass < b.pass || a.pass == b.pass && first.seq < second.seq
 }
 
 // Swap implements heap.Interface.
@@ -341,16 +372,22 @@ func (c *cursors) Pop() any {
 type levelWalk struct {
 	level    *level
 	priority int64
-	heads    cursors
+	open     bool
+	opened   []*lane
+	heads    cursors // in the opened lanes
 	// oldest is the least readyAt of the heads: the age of what was shown and left raises nothing behind it.
 	oldest int64
 }
 
 // add takes in a part of a lane.
-func (w *levelWalk) add(walk uint64, ln *lane, p part) {
-	if ln.walk != walk {
-		ln.walk, ln.head = walk, len(w.heads)
+func (w *levelWalk) add(ln *lane, p part) {
+	if !ln.opened {
+		w.openLane(ln)
+		ln.head = len(w.heads)
 		w.heads = append(w.heads, cursor{lane: ln, next: p.first, part: p})
+		if w.open && ln.front != nil {
+			w.add(ln, part{&ln.open, ln.front})
+		}
 		return
 	}
 	c := &w.heads[ln.head]
@@ -360,13 +397,34 @@ func (w *levelWalk) add(walk uint64, ln *lane, p part) {
 	}
 }
 
-// begin is called when all parts were taken in.
-func (w *levelWalk) begin(l *level, priority int64) {
-	w.level, w.priority, w.oldest = l, priority, math.MaxInt64
-	for i := range w.heads {
-		w.oldest = min(w.oldest, w.heads[i].next.readyAt)
+// openLane has a lane go by its cursor instead of by what its level knows.
+func (w *levelWalk) openLane(ln *lane) {
+	ln.opened = true
+	w.opened = append(w.opened, ln)
+	w.level.turns.remove(ln)
+	w.level.ages.remove(ln)
+}
+
+// more reports whether there is a task to be shown, which is the first head's then.
+func (w *levelWalk) more() bool {
+	for w.open && len(w.level.turns.lanes) > 0 {
+		ln := w.level.turns.lanes[0]
+		if len(w.heads) > 0 && before(w.heads[0].lane, w.heads[0].next, ln, ln.front) {
+			break
+		}
+		w.openLane(ln)
+		w.oldest = min(w.oldest, ln.front.readyAt)
+		heap.Push(&w.heads, cursor{lane: ln, next: ln.front, part: part{&ln.open, ln.front}})
 	}
-	heap.Init(&w.heads)
+	return len(w.heads) > 0
+}
+
+// age returns the time since when the oldest of the tasks has waited that are first in their lanes.
+func (w *levelWalk) age() int64 {
+	if w.open && len(w.level.ages.lanes) > 0 {
+		return min(w.oldest, w.level.ages.lanes[0].front.readyAt)
+	}
+	return w.oldest
 }
 
 // show shows the next task of a level and reports whether the walk goes on.
@@ -406,11 +464,64 @@ func (w *levelWalk) show(fn func(*task) verdict) bool {
 
 // findOldest finds the oldest head, which is not older than it was before.
 func (w *levelWalk) findOldest() {
-	before := w.oldest
+	was := w.oldest
 	w.oldest = math.MaxInt64
 	for i := range w.heads {
-		if w.oldest = min(w.oldest, w.heads[i].next.readyAt); w.oldest == before {
+		if w.oldest = min(w.oldest, w.heads[i].next.readyAt); w.oldest == was {
 			return
 		}
 	}
+}
+
+// laneHeap is a heap of lanes that know where they are in it.
+type laneHeap struct {
+	lanes  []*lane
+	which  int // of their places
+	before func(a, b *lane) bool
+}
+
+// set takes in a lane that has open tasks, moves it, or takes it out if it has none.
+func (h *laneHeap) set(ln *lane) {
+	switch {
+	case ln.front == nil:
+		h.remove(ln)
+	case ln.at[h.which] < 0:
+		heap.Push(h, ln)
+	default:
+		heap.Fix(h, ln.at[h.which])
+	}
+}
+
+func (h *laneHeap) remove(ln *lane) {
+	if ln.at[h.which] >= 0 {
+		heap.Remove(h, ln.at[h.which])
+	}
+}
+
+// Len implements heap.Interface, as do the methods below.
+func (h *laneHeap) Len() int { return len(h.lanes) }
+
+// Less implements heap.Interface.
+func (h *laneHeap) Less(i, j int) bool { return h.before(h.lanes[i], h.lanes[j]) }
+
+// Swap implements heap.Interface.
+func (h *laneHeap) Swap(i, j int) {
+	h.lanes[i], h.lanes[j] = h.lanes[j], h.lanes[i]
+	h.lanes[i].at[h.which], h.lanes[j].at[h.which] = i, j
+}
+
+// Push implements heap.Interface.
+func (h *laneHeap) Push(x any) {
+	ln := x.(*lane)
+	ln.at[h.which] = len(h.lanes)
+	h.lanes = append(h.lanes, ln)
+}
+
+// Pop implements heap.Interface.
+func (h *laneHeap) Pop() any {
+	last := len(h.lanes) - 1
+	h.lanes[last].at[h.which] = -1
+	h.lanes[last] = nil
+	h.lanes = h.lanes[:last]
+	return nil // nobody wants it
 }
