@@ -7,7 +7,7 @@
 // things spread as they do.
 //
 // News spread in three ways, each of which mends what the one before it lost. A node that hears something new sends it at
-// once to a few random members, logarithmically many. It is also sent along with memberlist's own gossip for a few rounds.
+// once to the next member by id and to a few random ones, logarithmically many. It is also sent along with memberlist's own gossip for a few rounds.
 // And every ReconcileInterval each node compares what it knows with one random member, over a stream.
 //
 // Locks: memberlist calls this package while it holds its own locks, so nothing of memberlist is called with Gossip.mu held.
@@ -51,6 +51,7 @@ const (
 	joinDelayMax      = 10 * time.Second
 	forgetAfter       = 24 * time.Hour   // how long nodes that are gone are listed
 	strangerAfter     = 10 * time.Minute // how long something is kept of a node that never joined
+	strangersMax      = 64               // such nodes
 	reclaimAfter      = 10 * time.Second // when a dead node may come back under another address
 	packetBytesMax    = 1400
 	logLinesPerSecond = 1 // of trouble that memberlist reports; more are for debugging
@@ -124,7 +125,8 @@ type Gossip struct {
 	members       map[string]*member   // nodes that joined at some time
 	strangers     map[string]time.Time // the other origins in the store, and since when
 	accusers      map[string]struct{}  // nodes whose records have suspicions
-	live          []*memberlist.Node   // the others that are alive or suspect. The array is never written to.
+	live          []*memberlist.Node   // the others that are alive or suspect, by id. The array is never written to.
+	next          int                  // of live: the first whose id is greater than id, or 0
 	pending       pending              // what is to be pushed
 	seeds         []string             // as given to Join
 	subscriptions map[*Subscription]struct{}
@@ -170,7 +172,7 @@ func open(o Options, adjust func(*Gossip)) (*Gossip, error) {
 	}
 	g.publishLocked() // nobody else has g yet
 	config.Delegate, config.Events = delegate{g}, delegate{g}
-	config.Logger = log.New(&logWriter{logger: g.logger, suspect: g.suspect, limit: rate.NewLimiter(logLinesPerSecond, logLinesBurst)}, "", 0)
+	config.Logger = log.New(newLogWriter(g.logger, g.suspect), "", 0)
 	transport := o.Transport
 	if transport == nil {
 		if transport, err = listen(config.BindAddr, config.BindPort, config.Logger); err != nil {
@@ -249,8 +251,8 @@ func (o Options) config() (*memberlist.Config, error) {
 	c.TCPTimeout = streamTimeout
 	c.PushPullInterval = reconcileInterval
 	c.DeadNodeReclaimTime = reclaimAfter
-	c.UDPBufferSize = packetBytesMax
-	c.EnableCompression = false // packets are small, and LZW is slow
+	c.UDPBufferSize = packetBytesMax - checksumBytes // of which memberlist does not think when it fills a packet
+	c.EnableCompression = false                      // packets are small, and LZW is slow
 	return c, nil
 }
 

@@ -20,6 +20,10 @@ type logWriter struct {
 	limit   *rate.Limiter // of warnings
 }
 
+func newLogWriter(logger *slog.Logger, suspect func(id string)) *logWriter {
+	return &logWriter{logger: logger, suspect: suspect, limit: rate.NewLimiter(logLinesPerSecond, logLinesBurst)}
+}
+
 // Write takes one line, as log.Logger writes them.
 func (w *logWriter) Write(line []byte) (int, error) {
 	level, text := slog.LevelDebug, string(bytes.TrimSpace(line))

@@ -110,7 +110,7 @@ func (g *Gossip) forget(id string) {
 	}
 }
 
-// makeRoom drops the node that has been gone, or a stranger, for the longest time, when as many as there may be are known.
+// makeRoom drops who has been a stranger, or gone, for the longest time, when as many nodes as there may be are known.
 func (g *Gossip) makeRoom() {
 	if len(g.store.origins) < originsMax {
 		return
@@ -174,12 +174,15 @@ func (g *Gossip) setLive(node *memberlist.Node, live bool) {
 	m.node, m.live = &copied, live
 
 	others := make([]*memberlist.Node, 0, len(g.members))
-	for id, m := range g.members {
-		if m.live && id != g.id {
+	for _, id := range slices.Sorted(maps.Keys(g.members)) {
+		if m := g.members[id]; m.live && id != g.id {
 			others = append(others, m.node)
 		}
 	}
-	g.live = others
+	g.live, g.next = others, 0
+	if i := slices.IndexFunc(others, func(n *memberlist.Node) bool { return n.Name > g.id }); i > 0 {
+		g.next = i
+	}
 	if joined {
 		m.state, m.since = g.derive(node.Name), time.Now()
 		g.metrics.members.WithLabelValues(m.state.String()).Inc()

@@ -39,15 +39,6 @@ func (n *network) set(f func()) {
 	f()
 }
 
-// split puts each endpoint on the side that f names.
-func (n *network) split(f func(address string) int) {
-	n.set(func() {
-		for address := range n.endpoints {
-			n.side[address] = f(address)
-		}
-	})
-}
-
 // endpoint is a place in the network, with memberlist's Transport.
 type endpoint struct {
 	n       *network

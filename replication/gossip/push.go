@@ -17,16 +17,17 @@ const (
 	budgetBytesPerSecond = 64 << 10
 	budgetBytesBurst     = 64 << 10 // the largest message is smaller
 
-	bundleDelay = 5 * time.Millisecond // news of this time go together
+	bundleDelay = 5 * time.Millisecond // news that follow others within this time go together
 	fanoutMax   = 12
 
-	// repairMult bounds how often an item goes along with memberlist's gossip: this times ceil(log10(n+1)) for n nodes. It is
-	// half of memberlist's own default, since pushing has reached nearly everyone by then.
-	repairMult = 2
+	// repairMult bounds how often an item goes along with memberlist's gossip: this times ceil(log10(n+1)) for n nodes, to 3
+	// nodes at a time. It is memberlist's own default.
+	repairMult = 4
 	queueMax   = 1024 // items in memberlist's queue
 
 	// packetOverhead is what memberlist adds to a message in a packet: kind, checksum, cipher and the label's header.
-	packetOverhead = 1 + 5 + 29 + 2
+	packetOverhead = 1 + checksumBytes + 29 + 2
+	checksumBytes  = 5
 
 	streamQueueMax = 32 // messages that wait for a stream, each of little more than replyBytesMax at most
 	streamWorkers  = 4
@@ -124,9 +125,9 @@ func (g *Gossip) encode(key pendingKey, hops uint8) []byte {
 	return appendSlotsItem(nil, hops, key.origin, o.incarnation, map[string]Slot{key.counter: slot})
 }
 
-// pushLoop sends what is pending.
+// pushLoop sends what is pending: at once what comes after a pause, together what comes within bundleDelay of the last.
 func (g *Gossip) pushLoop() {
-	bundle := time.NewTimer(bundleDelay)
+	bundle := time.NewTimer(0)
 	defer bundle.Stop()
 	for {
 		var flushed chan struct{}
@@ -135,7 +136,6 @@ func (g *Gossip) pushLoop() {
 			return
 		case flushed = <-g.flush:
 		case <-g.wake:
-			bundle.Reset(bundleDelay)
 			select {
 			case <-g.ctx.Done():
 				return
@@ -143,6 +143,7 @@ func (g *Gossip) pushLoop() {
 			case <-bundle.C:
 			}
 		}
+		bundle.Reset(bundleDelay)
 		for batch := g.takeBatch(); len(batch) > 0; batch = g.takeBatch() {
 			if !g.send(batch) {
 				return
@@ -154,9 +155,9 @@ func (g *Gossip) pushLoop() {
 	}
 }
 
-// send sends a batch to random members and leaves it to memberlist to repair. It returns false when the Gossip is closed.
+// send sends a batch to a few members and leaves it to memberlist to repair. It returns false when the Gossip is closed.
 func (g *Gossip) send(batch []outgoing) bool {
-	for _, to := range g.peers(g.fanout(g.nodes())) {
+	for _, to := range g.targets(g.fanout(g.nodes())) {
 		message := appendHeader(make([]byte, 0, g.payloadMax), g.id, 0)
 		items := 0
 		for _, out := range batch {
@@ -218,14 +219,19 @@ func (g *Gossip) nodes() int {
 	return len(g.live) + 1
 }
 
-// peers returns n random other nodes that are there, or all if there are fewer.
-func (g *Gossip) peers(n int) []*memberlist.Node {
+// targets returns the nodes to push to, n of them or all others if there are fewer: the next by id, and random ones. When each
+// node sends to 8 random ones of 100, one event in 40 misses someone, though nothing is lost; along the ring that the ids
+// make, news always go on.
+func (g *Gossip) targets(n int) []*memberlist.Node {
 	g.mu.Lock()
-	others := slices.Clone(g.live)
+	others, next := slices.Clone(g.live), g.next
 	g.mu.Unlock()
 	n = min(n, len(others))
 	for i := range n {
-		j := i + rand.IntN(len(others)-i)
+		j := next
+		if i > 0 {
+			j = i + rand.IntN(len(others)-i)
+		}
 		others[i], others[j] = others[j], others[i]
 	}
 	return others[:n]

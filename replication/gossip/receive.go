@@ -100,8 +100,8 @@ func (g *Gossip) acceptRecord(it recordItem) bool {
 	var old published
 	if o := g.store.origins[it.origin]; o != nil {
 		old = o.record
-	} else {
-		g.meet(it.origin)
+	} else if !g.meet(it.origin) {
+		return false
 	}
 	switch g.store.mergeRecord(it) {
 	case outcomeKnown:
@@ -128,8 +128,8 @@ func (g *Gossip) acceptSlot(it slotItem) bool {
 			it.slot.Incarnation == o.incarnation && (it.slot.P > mine.P || it.slot.N > mine.N))
 		return false
 	}
-	if g.store.origins[it.origin] == nil {
-		g.meet(it.origin)
+	if g.store.origins[it.origin] == nil && !g.meet(it.origin) {
+		return false
 	}
 	switch g.store.mergeSlot(it) {
 	case outcomeKnown:
@@ -142,12 +142,19 @@ func (g *Gossip) acceptSlot(it slotItem) bool {
 	return true
 }
 
-// meet prepares for the first item of a node.
-func (g *Gossip) meet(id string) {
-	g.makeRoom()
-	if g.members[id] == nil && len(g.store.origins) < originsMax {
-		g.strangers[id] = time.Now()
+// meet prepares for the first item of a node, and returns whether there may be one. A stranger takes nobody's place: two
+// nodes would bring each other back what the other has dropped.
+func (g *Gossip) meet(id string) bool {
+	if g.members[id] != nil {
+		g.makeRoom()
+		return true
 	}
+	if len(g.strangers) >= strangersMax || len(g.store.origins) >= originsMax {
+		g.metrics.lost.WithLabelValues(lostFull).Inc()
+		return false
+	}
+	g.strangers[id] = time.Now()
+	return true
 }
 
 // checkSelf is told of something that this node is said to have published, and whether it has not. Then it did so before

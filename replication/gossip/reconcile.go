@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/vectord/vectord"
 )
 
@@ -31,7 +32,7 @@ func (g *Gossip) reconcileLoop() {
 			timer.Reset(reconcileInterval)
 		}
 		g.forgetOld(time.Now())
-		for _, to := range g.peers(1) {
+		if to := g.anyone(); to != nil {
 			g.metrics.sent.WithLabelValues(wayDigest).Inc()
 			if err := g.list.SendReliable(to, g.digest()); err != nil {
 				g.metrics.lost.WithLabelValues(lostSend).Inc()
@@ -39,6 +40,16 @@ func (g *Gossip) reconcileLoop() {
 		}
 		g.rejoin()
 	}
+}
+
+// anyone returns a random other node that is there, or nil.
+func (g *Gossip) anyone() *memberlist.Node {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.live) == 0 {
+		return nil
+	}
+	return g.live[rand.IntN(len(g.live))]
 }
 
 // digest returns a message that says what is known of members, by versions.
