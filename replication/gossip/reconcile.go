@@ -110,7 +110,11 @@ func (g *Gossip) rejoin() {
 		attempts.Go(func() {
 			// The first exchange tells both that they are thought dead, which they deny under a higher incarnation of memberlist;
 			// the second brings the denials.
-			_ = g.join(address) && g.join(address)
+			for range 2 {
+				if !g.join(address) {
+					return
+				}
+			}
 		})
 	}
 	attempts.Wait()
