@@ -52,6 +52,7 @@ const (
 	forgetAfter       = 24 * time.Hour   // how long nodes that are gone are listed
 	strangerAfter     = 10 * time.Minute // how long something is kept of a node that never joined
 	strangersMax      = 64               // such nodes
+	raiseDelay        = time.Second      // between incarnations taken because of others: two nodes with one id would race
 	reclaimAfter      = 10 * time.Second // when a dead node may come back under another address
 	packetBytesMax    = 1400
 	logLinesPerSecond = 1 // of trouble that memberlist reports; more are for debugging
@@ -91,7 +92,7 @@ type Options struct {
 	// Registerer gets the metrics, unless nil.
 	Registerer prometheus.Registerer
 
-	// Transport carries the traffic in place of sockets on BindAddress, unless nil. It belongs to the Gossip from then on.
+	// Transport carries the traffic in place of sockets on BindAddress, unless nil. It is shut down by Close, or when Open fails.
 	Transport memberlist.Transport
 }
 
@@ -120,6 +121,7 @@ type Gossip struct {
 	leaving       bool
 	self          published
 	version       Version              // of self
+	raised        time.Time            // when a higher incarnation was taken because of others
 	suspected     map[string]Version   // whose probes by this node failed, and the versions known then
 	store         store                // of all nodes, this one included
 	members       map[string]*member   // nodes that joined at some time
@@ -133,7 +135,13 @@ type Gossip struct {
 }
 
 // Open starts gossiping. It fails with KindInvalid for options out of their range. The seeds are tried in the background.
-func Open(o Options) (*Gossip, error) { return open(o, nil) }
+func Open(o Options) (*Gossip, error) {
+	g, err := open(o, nil)
+	if err != nil && o.Transport != nil {
+		_ = o.Transport.Shutdown() // what went wrong is err
+	}
+	return g, err
+}
 
 // open lets tests adjust a Gossip before it starts.
 func open(o Options, adjust func(*Gossip)) (*Gossip, error) {
@@ -183,7 +191,7 @@ func open(o Options, adjust func(*Gossip)) (*Gossip, error) {
 	config.Transport = boundedTransport{Transport: transport, ctx: g.ctx}
 	if g.list, err = memberlist.Create(config); err != nil {
 		g.stop()
-		_ = transport.Shutdown()
+		_ = transport.Shutdown() // what went wrong is err
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
 	g.mu.Lock()
@@ -214,7 +222,7 @@ func (o Options) config() (*memberlist.Config, error) {
 	if len(o.Cluster) > clusterBytesMax {
 		return invalid("the cluster's name %q has %d bytes, at most %d are allowed", o.Cluster, len(o.Cluster), clusterBytesMax)
 	}
-	bind, err := netip.ParseAddrPort(o.BindAddress)
+	bind, err := parseAddress(o.BindAddress)
 	if err != nil {
 		return invalid("bind address: %v", err)
 	}
@@ -222,7 +230,7 @@ func (o Options) config() (*memberlist.Config, error) {
 	c.BindAddr, c.BindPort = bind.Addr().String(), int(bind.Port())
 	c.AdvertisePort = c.BindPort
 	if o.AdvertiseAddress != "" {
-		advertise, err := netip.ParseAddrPort(o.AdvertiseAddress)
+		advertise, err := parseAddress(o.AdvertiseAddress)
 		if err != nil {
 			return invalid("advertise address: %v", err)
 		}
@@ -254,6 +262,15 @@ func (o Options) config() (*memberlist.Config, error) {
 	c.UDPBufferSize = packetBytesMax - checksumBytes // of which memberlist does not think when it fills a packet
 	c.EnableCompression = false                      // packets are small, and LZW is slow
 	return c, nil
+}
+
+// parseAddress parses an IP address with a port. Zones are refused: memberlist would ignore the whole address.
+func parseAddress(s string) (netip.AddrPort, error) {
+	a, err := netip.ParseAddrPort(s)
+	if err == nil && a.Addr().Zone() != "" {
+		err = fmt.Errorf("%q has a zone", s)
+	}
+	return a, err
 }
 
 // Publish replaces the node's record and spreads it, unless it is what it was. It fails with KindInvalid when a part is too

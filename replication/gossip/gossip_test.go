@@ -467,6 +467,26 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// TestTwoOfOneID checks that a node whose id another uses, too, does not race it to ever higher incarnations.
+func TestTwoOfOneID(t *testing.T) {
+	bubble(t, func(t *testing.T, seed uint64) {
+		c := newCluster(t, seed, 1, nil)
+		defer c.close()
+		g := c.nodes[0]
+		for range 1000 { // 10 s
+			g.receive(appendRecordItem(appendHeader(nil, id(1), 0), recordItem{origin: g.id, version: Version{g.Incarnation(), versionMax}}))
+			g.receive(appendSlotsItem(appendHeader(nil, id(1), 0), 1, g.id, g.Incarnation(), map[string]Slot{"agent": {P: 9}}))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := g.Incarnation(); got < 10 || got > 12 {
+			t.Errorf("incarnation %d after 10 s", got)
+		}
+		if got := g.Counter("agent"); got != 0 {
+			t.Errorf("it believes others about its counters: %d", got)
+		}
+	})
+}
+
 // TestNewAddress restarts a node that died under another address.
 func TestNewAddress(t *testing.T) {
 	bubble(t, func(t *testing.T, seed uint64) {
@@ -878,6 +898,42 @@ func TestRoom(t *testing.T) {
 	})
 }
 
+// TestStrangersDieOut checks that what is known of nodes that are no members is not passed on in answers, where it would
+// come back to those that have forgotten it.
+func TestStrangersDieOut(t *testing.T) {
+	bubble(t, func(t *testing.T, seed uint64) {
+		c := newCluster(t, seed, 1, nil)
+		defer c.close()
+		g := c.nodes[0]
+		from := &memberlist.Node{Name: id(1), Addr: net.IPv4(10, 0, 0, 2), Port: 7946}
+		g.setLive(from, true)
+		state := appendRecordItem(appendHeader(nil, id(1), 0), recordItem{origin: "stranger", version: Version{1, 1}})
+		g.receive(appendSlotsItem(state, 1, "stranger", 1, map[string]Slot{"agent": {P: 9}}))
+		ask := message{from: id(1), asks: true, digest: []digestEntry{{origin: "stranger"}}, wants: []want{{"stranger", partRecord | partCounters}}}
+		g.mu.Lock()
+		answer := g.answer(ask)
+		g.mu.Unlock()
+		for what, b := range map[string][]byte{"state": delegate{g}.LocalState(false), "digest": g.digest(), "answer": answer} {
+			m, err := decodeMessage(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range m.records {
+				if r.origin == "stranger" {
+					t.Errorf("its record is in the %s", what)
+				}
+			}
+			if len(m.slots) > 0 || slices.ContainsFunc(m.digest, func(e digestEntry) bool { return e.origin == "stranger" }) {
+				t.Errorf("it is in the %s: %+v", what, m)
+			}
+		}
+		if g.Counter("agent") != 0 || g.store.origins["stranger"] == nil {
+			t.Errorf("its counter counts %d", g.Counter("agent"))
+		}
+		g.setLive(from, false)
+	})
+}
+
 func TestOptions(t *testing.T) {
 	good := Options{ID: "a", Incarnation: 1, BindAddress: "127.0.0.1:0"}
 	f := func(change func(*Options), want string) {
@@ -902,6 +958,7 @@ func TestOptions(t *testing.T) {
 	f(func(o *Options) { o.Cluster = strings.Repeat("x", clusterBytesMax+1) }, "name")
 	f(func(o *Options) { o.BindAddress = "localhost:1" }, "bind address")
 	f(func(o *Options) { o.BindAddress = "" }, "bind address")
+	f(func(o *Options) { o.BindAddress, o.Secret = "[fe80::1%lo]:0", secret }, "a zone")
 	f(func(o *Options) { o.AdvertiseAddress = "example.com:1" }, "advertise address")
 	f(func(o *Options) { o.AdvertiseAddress = "127.0.0.1:0" }, "nobody can reach")
 	f(func(o *Options) { o.BindAddress = "0.0.0.0:0" }, "without a secret")

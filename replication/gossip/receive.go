@@ -158,11 +158,13 @@ func (g *Gossip) meet(id string) bool {
 }
 
 // checkSelf is told of something that this node is said to have published, and whether it has not. Then it did so before
-// it restarted, and did not take a higher incarnation: it takes one now.
+// it restarted, and did not take a higher incarnation: it takes one now. What comes within raiseDelay of that comes again
+// with a reconciliation.
 func (g *Gossip) checkSelf(v Version, ahead bool) {
-	if !ahead || v.Incarnation >= versionMax {
+	if !ahead || v.Incarnation >= versionMax || time.Since(g.raised) < raiseDelay {
 		return
 	}
+	g.raised = time.Now()
 	g.logger.Warn("this node has published under a higher version before, or another has its id", "id", g.id,
 		"incarnation", g.version.Incarnation, "seen", v.Incarnation)
 	g.raiseIncarnation(v.Incarnation + 1)
