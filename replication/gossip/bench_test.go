@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -34,7 +37,7 @@ func BenchmarkConvergence(b *testing.B) {
 
 func benchmarkConvergence(b *testing.B, way string, n int, loss float64, delay time.Duration) {
 	const seed = 1
-	c := newCluster(b, seed, n, func(g *Gossip) {
+	c := newCluster(b, seed, n, func(g *Gossip, _ *memberlist.Config) {
 		if way == "memberlist" {
 			g.fanout = func(int) int { return 0 }
 		}
@@ -49,57 +52,108 @@ func benchmarkConvergence(b *testing.B, way string, n int, loss float64, delay t
 		}
 		return sum
 	}
-	var took []time.Duration
-	hops, hopsMax := 0, 0
 	event := func(i int) sighting {
 		return c.publish(random.IntN(n), Record{Build: "1.0.0", Load: Load{Queue: uint32(i + 1), MemoryBytes: 1 << 33}})
 	}
+	var m measured
 	for i := 0; b.Loop(); i++ {
 		time.Sleep(4 * bundleDelay) // an event for itself
-		start := time.Now()
-		e := event(i)
-		for !c.everywhere(e) {
-			if time.Since(start) > 2*reconcileInterval {
-				b.Fatalf("event %d is not everywhere after %v", i, time.Since(start))
-			}
-			time.Sleep(200 * time.Microsecond)
-		}
-		c.mu.Lock()
-		var last sight
-		for _, s := range c.seen[e] {
-			if s.at.After(last.at) {
-				last = s
-			}
-		}
-		delete(c.seen, e)
-		c.mu.Unlock()
-		took = append(took, last.at.Sub(start))
-		hops += int(last.hops)
-		hopsMax = max(hopsMax, int(last.hops))
+		m.add(c, event(i))
 	}
 	time.Sleep(settle)
 	before := sent()
 	const counted = 3 // events whose repair is let come to its end
 	for i := range counted {
-		event(len(took) + i)
+		event(len(m.took) + i)
 		time.Sleep(settle)
 	}
-	slices.Sort(took)
-	events := float64(len(took))
-	at := func(q float64) float64 {
-		return float64(took[int(math.Ceil(q*events))-1]) / float64(time.Millisecond)
-	}
-	b.ReportMetric(at(0.5), "p50-ms")
-	b.ReportMetric(at(0.99), "p99-ms")
-	b.ReportMetric(at(1), "max-ms")
-	b.ReportMetric(float64(hops)/events, "rounds")
-	b.ReportMetric(float64(hopsMax), "max-rounds")
+	b.ReportMetric(m.at(0.5), "p50-ms")
+	b.ReportMetric(m.at(0.99), "p99-ms")
+	b.ReportMetric(m.at(1), "max-ms")
+	b.ReportMetric(float64(m.hops)/float64(len(m.took)), "rounds")
+	b.ReportMetric(float64(m.hopsMax), "max-rounds")
 	b.ReportMetric((sent()-before)/counted/float64(n), "msgs")
 	b.ReportMetric(0, "ns/op")
 	for _, g := range c.nodes {
 		if err := g.Close(); err != nil {
 			b.Error(err)
 		}
+	}
+}
+
+// measured is how long events took until the last node had seen them, and over how many hops.
+type measured struct {
+	took          []time.Duration
+	hops, hopsMax int
+}
+
+// add waits until an event is everywhere.
+func (m *measured) add(c *cluster, e sighting) {
+	start := time.Now()
+	for !c.everywhere(e) {
+		if time.Since(start) > 2*reconcileInterval {
+			c.t.Fatalf("%v is not everywhere after %v", e, time.Since(start))
+		}
+		time.Sleep(time.Millisecond)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var last sight
+	for _, s := range c.seen[e] {
+		if s.at.After(last.at) {
+			last = s
+		}
+	}
+	delete(c.seen, e)
+	m.took = append(m.took, last.at.Sub(start))
+	m.hops += int(last.hops)
+	m.hopsMax = max(m.hopsMax, int(last.hops))
+}
+
+// at returns a quantile in milliseconds.
+func (m *measured) at(q float64) float64 {
+	sorted := slices.Sorted(slices.Values(m.took))
+	return float64(sorted[int(math.Ceil(q*float64(len(sorted))))-1]) / float64(time.Millisecond)
+}
+
+// TestHundredNodes holds the goal of 200 ms among 100 nodes in virtual time, where nothing counts but the network's delay
+// and the pauses that nodes make. GOSSIP_EVENTS is how many events it measures, in all of the table then.
+func TestHundredNodes(t *testing.T) {
+	type network struct {
+		delay time.Duration
+		loss  float64
+	}
+	events, networks := 40, []network{{5 * time.Millisecond, 0}}
+	if s := os.Getenv("GOSSIP_EVENTS"); s != "" {
+		var err error
+		if events, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+		networks = nil
+		for _, delay := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
+			for _, loss := range []float64{0, 0.05, 0.2} {
+				networks = append(networks, network{delay, loss})
+			}
+		}
+	}
+	for _, network := range networks {
+		bubble(t, func(t *testing.T, seed uint64) {
+			c := newCluster(t, seed, 100, nil)
+			defer c.close()
+			c.net.set(func() { c.net.delay, c.net.loss = network.delay, network.loss })
+			time.Sleep(3 * time.Second)
+			random := rand.New(rand.NewPCG(seed, seed))
+			var m measured
+			for i := range events {
+				time.Sleep(4 * bundleDelay)
+				m.add(c, c.publish(random.IntN(100), load(i+1)))
+			}
+			t.Logf("%+v: p50 %.1f ms, p99 %.1f ms, max %.1f ms, %.2f rounds, at most %d", network, m.at(0.5), m.at(0.99), m.at(1),
+				float64(m.hops)/float64(events), m.hopsMax)
+			if network.loss == 0 && m.at(1) > 200 {
+				t.Errorf("an event took %.0f ms", m.at(1))
+			}
+		})
 	}
 }
 

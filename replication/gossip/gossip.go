@@ -143,8 +143,8 @@ func Open(o Options) (*Gossip, error) {
 	return g, err
 }
 
-// open lets tests adjust a Gossip before it starts.
-func open(o Options, adjust func(*Gossip)) (*Gossip, error) {
+// open lets tests adjust a Gossip, and memberlist's configuration, before it starts.
+func open(o Options, adjust func(*Gossip, *memberlist.Config)) (*Gossip, error) {
 	config, err := o.config()
 	if err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func open(o Options, adjust func(*Gossip)) (*Gossip, error) {
 	g.queue = memberlist.TransmitLimitedQueue{RetransmitMult: repairMult, NumNodes: g.nodes}
 	g.payloadMax = packetBytesMax - packetOverhead - len(o.Cluster)
 	if adjust != nil {
-		adjust(g)
+		adjust(g, config)
 	}
 	if err := g.Join(o.Seeds); err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func bubble(t *testing.T, f func(t *testing.T, seed uint64)) {
 	synctest.Test(t, func(t *testing.T) { f(t, seed) })
 }
 
-func newCluster(t testing.TB, seed uint64, n int, adjust func(*Gossip)) *cluster {
+func newCluster(t testing.TB, seed uint64, n int, adjust func(*Gossip, *memberlist.Config)) *cluster {
 	c := &cluster{t: t, net: newNetwork(t, seed), seed: seed, seen: map[sighting]map[string]sight{}}
 	c.net.delay = time.Millisecond
 	for i := range n {
@@ -76,14 +76,14 @@ func (c *cluster) ids() []string {
 }
 
 // start starts the i-th node. The first is everyone's seed.
-func (c *cluster) start(i int, incarnation uint64, adjust func(*Gossip)) *Gossip {
+func (c *cluster) start(i int, incarnation uint64, adjust func(*Gossip, *memberlist.Config)) *Gossip {
 	c.t.Helper()
 	return c.startAt(i, incarnation, address(i), adjust)
 }
 
-func (c *cluster) startAt(i int, incarnation uint64, address string, adjust func(*Gossip)) *Gossip {
+func (c *cluster) startAt(i int, incarnation uint64, address string, adjust func(*Gossip, *memberlist.Config)) *Gossip {
 	c.t.Helper()
-	g, err := open(options(c.net, i, incarnation, address), func(g *Gossip) {
+	g, err := open(options(c.net, i, incarnation, address), func(g *Gossip, config *memberlist.Config) {
 		g.observe = func(origin string, v Version, hops uint8) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -92,7 +92,7 @@ func (c *cluster) startAt(i int, incarnation uint64, address string, adjust func
 			}
 		}
 		if adjust != nil {
-			adjust(g)
+			adjust(g, config)
 		}
 	})
 	if err != nil {
@@ -215,7 +215,7 @@ func TestConvergence(t *testing.T) {
 
 // TestRepair checks that each way of spreading does it alone.
 func TestRepair(t *testing.T) {
-	f := func(name string, limit time.Duration, loss float64, adjust func(*Gossip)) {
+	f := func(name string, limit time.Duration, loss float64, adjust func(*Gossip, *memberlist.Config)) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, seed uint64) {
 				c := newCluster(t, seed, 5, adjust)
@@ -228,11 +228,13 @@ func TestRepair(t *testing.T) {
 			})
 		})
 	}
-	f("by memberlist's queue", 3*time.Second, 0, func(g *Gossip) {
+	f("by memberlist's queue", 3*time.Second, 0, func(g *Gossip, _ *memberlist.Config) {
 		g.fanout = func(int) int { return 0 }
 		g.queue.RetransmitMult *= 4 // so that chance misses nobody
 	})
-	f("by reconciliation, all packets lost", 60*time.Second, 1, nil)
+	f("by reconciliation, all packets lost", 60*time.Second, 1, func(_ *Gossip, config *memberlist.Config) {
+		config.PushPullInterval = 0
+	})
 }
 
 // TestLargeRecords checks that what does not fit a packet goes over streams at once.
@@ -398,6 +400,25 @@ func TestStates(t *testing.T) {
 		}
 		c.nodes = others
 		c.close()
+	})
+}
+
+// TestDenial checks that a node that is suspected without reason denies it at once.
+func TestDenial(t *testing.T) {
+	bubble(t, func(t *testing.T, seed uint64) {
+		c := newCluster(t, seed, 5, nil)
+		defer c.close()
+		before, _ := c.nodes[0].Member(id(2))
+		c.nodes[0].suspect(id(2))
+		if m, _ := c.nodes[0].Member(id(2)); m.State != StateSuspect {
+			t.Errorf("it is %s", m.State)
+		}
+		c.eventually(100*time.Millisecond, "all hear the denial", func() bool {
+			return !slices.ContainsFunc(c.nodes, func(g *Gossip) bool {
+				m, _ := g.Member(id(2))
+				return m.State != StateAlive || m.Version.Compare(before.Version) <= 0
+			})
+		})
 	})
 }
 
@@ -718,6 +739,15 @@ func TestJoinLater(t *testing.T) {
 	bubble(t, func(t *testing.T, seed uint64) {
 		c := &cluster{t: t, net: newNetwork(t, seed), seen: map[sighting]map[string]sight{}}
 		defer c.close()
+		c.nodes = append(c.nodes, c.start(2, 1, nil))
+		time.Sleep(joinDelayMin)
+		c.nodes = append(c.nodes, c.start(0, 1, nil))
+		c.eventually(time.Second, "they found each other soon", func() bool { return c.all(StateAlive, id(0), id(2)) })
+		for _, g := range c.nodes {
+			g.Close()
+		}
+		c.nodes = nil
+
 		c.nodes = append(c.nodes, c.start(1, 1, nil))
 		if err := c.nodes[0].Join([]string{address(1), address(77)}); err != nil { // itself, and nobody
 			t.Fatal(err)

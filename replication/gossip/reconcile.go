@@ -107,15 +107,7 @@ func (g *Gossip) answer(m message) []byte {
 func (g *Gossip) rejoin() {
 	var attempts sync.WaitGroup
 	for _, address := range g.missing(rejoinMax) {
-		attempts.Go(func() {
-			// The first exchange tells both that they are thought dead, which they deny under a higher incarnation of memberlist;
-			// the second brings the denials.
-			for range 2 {
-				if !g.join(address) {
-					return
-				}
-			}
-		})
+		attempts.Go(func() { g.join(address) })
 	}
 	attempts.Wait()
 }
