@@ -127,8 +127,7 @@ func (g *Gossip) encode(key pendingKey, hops uint8) []byte {
 
 // pushLoop sends what is pending: at once what comes after a pause, together what comes within bundleDelay of the last.
 func (g *Gossip) pushLoop() {
-	bundle := time.NewTimer(0)
-	defer bundle.Stop()
+	var last time.Time
 	for {
 		var flushed chan struct{}
 		select {
@@ -136,14 +135,16 @@ func (g *Gossip) pushLoop() {
 			return
 		case flushed = <-g.flush:
 		case <-g.wake:
-			select {
-			case <-g.ctx.Done():
-				return
-			case flushed = <-g.flush:
-			case <-bundle.C:
+			if wait := time.Until(last.Add(bundleDelay)); wait > 0 {
+				select {
+				case <-g.ctx.Done():
+					return
+				case flushed = <-g.flush:
+				case <-time.After(wait):
+				}
 			}
 		}
-		bundle.Reset(bundleDelay)
+		last = time.Now()
 		for batch := g.takeBatch(); len(batch) > 0; batch = g.takeBatch() {
 			if !g.send(batch) {
 				return

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	rejoinMax     = 3       // members that are gone, and seeds, tried at each reconciliation
+	rejoinMax     = 3       // members that are gone, strangers and seeds that are tried at each reconciliation
 	resolvedMax   = 8       // addresses of one name that are tried
 	replyBytesMax = 1 << 20 // an answer grows no further beyond this; the next reconciliation brings the rest
 )
@@ -102,7 +102,7 @@ func (g *Gossip) answer(m message) []byte {
 	return reply
 }
 
-// rejoin tries to reach some that should be there and are not: members that died, and seeds. A partition that has lasted for
+// rejoin tries to reach some that should be there and are not: members that died, strangers, and seeds. A partition that has lasted for
 // long enough that both sides think the other dead, or have forgotten it, heals by this.
 func (g *Gossip) rejoin() {
 	var attempts sync.WaitGroup
@@ -112,7 +112,7 @@ func (g *Gossip) rejoin() {
 	attempts.Wait()
 }
 
-// missing returns at most n random addresses of members that died and of seeds at which no member is.
+// missing returns at most n random addresses of members that died, of strangers, and of seeds at which no member is.
 func (g *Gossip) missing(n int) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -126,6 +126,11 @@ func (g *Gossip) missing(n int) []string {
 			here[m.node.Address()] = true
 		} else if m.state == StateDead {
 			missing = append(missing, m.node.Address())
+		}
+	}
+	for id := range g.strangers { // memberlist has not heard that they joined, or they have died since
+		if r := g.store.origins[id].record; r.Addresses.Gossip != "" && !r.leaving {
+			missing = append(missing, r.Addresses.Gossip)
 		}
 	}
 	for _, seed := range g.seeds {
