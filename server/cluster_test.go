@@ -18,6 +18,7 @@ type fakeCluster struct {
 	index   uint64
 	calls   []string // what was asked of it, in order
 	refusal error    // of changes of the members
+	behind  bool     // it has not caught up
 }
 
 func (c *fakeCluster) Self() uint64 { return 1 }
@@ -35,6 +36,8 @@ func (c *fakeCluster) TransferLeadership(_ context.Context, id uint64) error {
 }
 
 func (c *fakeCluster) Leading() bool { return c.leads }
+
+func (c *fakeCluster) CaughtUp() bool { return !c.behind }
 
 // Forward answers in the place of a leader.
 func (c *fakeCluster) Forward(_ context.Context, request []byte) ([]byte, error) {
@@ -159,4 +162,28 @@ func TestConsistency(t *testing.T) {
 	if status, answer, _ := h.send("GET", "/collections/c/exists?consistency=leader", nil, forwardedHeader, "1"); status != 503 || !strings.Contains(answer, string(vectord.CodeNotLeader)) {
 		t.Errorf("%d %s", status, answer)
 	}
+}
+
+// TestNotCaughtUp checks that a node that has just joined says so, and nothing else but what it knows of itself.
+func TestNotCaughtUp(t *testing.T) {
+	c := newFakeCluster()
+	c.behind = true
+	h := start(t, model.New(), Options{Cluster: c})
+	f := func(method, path, body string, want int) {
+		t.Helper()
+		status, answer, _ := h.send(method, path, strings.NewReader(body))
+		if status != want || want == 503 && path != "/readyz" && !strings.Contains(answer, string(vectord.CodeNotLeader)) {
+			t.Errorf("%s %s: %d, want %d: %s", method, path, status, want, answer)
+		}
+	}
+	f("GET", "/collections", "", 503)
+	f("GET", "/collections/c", "", 503)
+	f("PUT", "/collections/c/points", `{"points": []}`, 503)
+	f("GET", "/readyz", "", 503)
+	f("GET", "/livez", "", 200)
+	f("GET", "/cluster/peers", "", 200)
+	f("GET", "/metrics", "", 200)
+	c.behind = false
+	f("GET", "/collections", "", 200)
+	f("GET", "/readyz", "", 200)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -26,6 +27,8 @@ type Cluster interface {
 	TransferLeadership(ctx context.Context, id uint64) error
 	// Leading says whether this node decides who gets which task.
 	Leading() bool
+	// CaughtUp says whether this node has ever had what the others have: what a new one has is not worth an answer.
+	CaughtUp() bool
 	// Forward has the leader answer a request, both as in HTTP/1.1. It returns nil if this node has become the leader.
 	Forward(ctx context.Context, request []byte) ([]byte, error)
 	// Synced returns when this node has everything that anybody was told before the call.
@@ -58,6 +61,16 @@ const (
 
 // defaultMaxLag is the age of a bounded read that does not say another.
 const defaultMaxLag = time.Second
+
+// errNotCaughtUp is what a node answers that has joined and does not have yet what the others have.
+func errNotCaughtUp() error {
+	return vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "this node has not caught up with the cluster yet")
+}
+
+// answersBehind says whether a route is one that a node answers which has not caught up: what it says of itself.
+func (rt *route) answersBehind() bool {
+	return rt.needs == permissionOpen || rt.path == "/metrics" || rt.path == "/telemetry" || strings.HasPrefix(rt.path, "/cluster")
+}
 
 // keepUp waits until this node has applied what the request may not read without.
 func (r *request) keepUp(c Cluster, reads bool) (answered bool, err error) {

@@ -47,6 +47,9 @@ func (s *Server) getHealth(r *request) error {
 func (s *Server) getReady(r *request) error {
 	r.text(textContentType)
 	err := s.engine.Ready()
+	if c := s.options.Cluster; err == nil && c != nil && !c.CaughtUp() {
+		err = errNotCaughtUp()
+	}
 	if s.draining.Load() {
 		err = vectord.Errorf(vectord.KindClosed, "shutting down")
 	}

@@ -104,6 +104,9 @@ func (s *Server) admitAndRun(rt *route, r *request, start time.Time) (err error)
 	r.ctx = ctx
 	r.out = append(r.out, `{"result":`...)
 	if c := s.options.Cluster; c != nil && rt.needs != permissionOpen {
+		if !rt.answersBehind() && !c.CaughtUp() {
+			return errNotCaughtUp()
+		}
 		if answered, err := r.keepUp(c, rt.needs == permissionRead); answered || err != nil {
 			return err
 		}

@@ -493,6 +493,9 @@ func (m *Membership) TransferLeadership(ctx context.Context, id uint64) error {
 // Leading says whether this node decides what one decides for all.
 func (m *Membership) Leading() bool { return m.k.group.Status().Leading }
 
+// CaughtUp says whether this node has ever had what the others have.
+func (m *Membership) CaughtUp() bool { return m.k.group.Votes() }
+
 // Index returns the index of what this node applied last.
 func (m *Membership) Index() uint64 { return m.k.group.Index() }
 

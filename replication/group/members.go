@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -65,6 +66,14 @@ func (g *Group) Members() ([]Member, error) {
 		members[i] = Member{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Leader: s.ID == leader}
 	}
 	return members, nil
+}
+
+// Votes says whether this node has a vote, as far as it knows: one that has never caught up with the log has none.
+func (g *Group) Votes() bool {
+	servers, err := g.servers()
+	return err == nil && slices.ContainsFunc(servers, func(s raft.Server) bool {
+		return s.ID == raft.ServerID(g.o.ID) && s.Suffrage == raft.Voter
+	})
 }
 
 func (g *Group) servers() ([]raft.Server, error) {
