@@ -30,6 +30,7 @@ type Status struct {
 	Applied   uint64 // Raft's index
 	Index     uint64 // of the last vectord.Entry
 	LogBytes  uint64
+	Waiting   int // bytes of operations that wait here for their place in the log
 }
 
 // Status returns the present state.
@@ -45,6 +46,7 @@ func (g *Group) Status() Status {
 		Applied:   last,
 		Index:     index,
 		LogBytes:  g.o.Logs.Bytes(),
+		Waiting:   g.leader.waitingBytes(),
 	}
 }
 
