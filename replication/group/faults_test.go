@@ -364,6 +364,34 @@ func TestFault18StalledPipeline(t *testing.T) {
 	l.check(c.same())
 }
 
+// TestFault18NobodyReads: hashicorp/raft stops to read a pipeline's answers before it stops to send.
+func TestFault18NobodyReads(t *testing.T) {
+	t.Parallel()
+	c := tunedCluster(t, 1, Options{}, func(n *testNode) { n.c.pipelined = true })
+	r := &receiver{Transport: c.nodes[0].wire}
+	p, err := r.AppendEntriesPipeline("n0", "n0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for range unreadMax {
+			if _, err := p.AppendEntries(&raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	select {
+	case <-sent:
+	case <-time.After(testPatience):
+		t.Error("the sender waits for a reader")
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFault19Duplicates(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, Options{})
