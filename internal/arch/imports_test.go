@@ -30,7 +30,7 @@ var rules = []rule{
 	{pkg: "replication/transport", imports: []string{"."}},
 	{pkg: "storage", imports: []string{".", "internal/fsync"}},
 	{pkg: "replication/logstore", imports: []string{".", "internal/fsync"}, tests: []string{"storage"}},
-	{pkg: "replication/group", imports: []string{".", "internal/fsync", "replication"}},
+	{pkg: "replication/group", imports: []string{".", "internal/fsync", "replication"}, tests: []string{"replication/logstore"}},
 	{pkg: "replication/gossip", imports: []string{".", "replication/transport"}},
 	{pkg: "replication", imports: []string{"."}},
 	{pkg: "scheduler/pool", imports: []string{"."}},
