@@ -193,7 +193,9 @@ func TestDiagnose(t *testing.T) {
 	f(func(_, _ looks) {})
 	f(func(first, _ looks) { each(first, func(m members) { m[0].Leader = false }) }) // an election that has ended
 	f(func(_, second looks) { each(second, func(m members) { m[0].Leader = false }) }, "There is no leader, though 3 of 3 voters answer")
-	f(func(_, second looks) { each(second, func(m members) { m[1].Alive, m[2].Alive, m[0].Leader = false, false, false }) },
+	f(func(_, second looks) {
+		each(second, func(m members) { m[1].Alive, m[2].Alive, m[0].Leader = false, false, false })
+	},
 		"There is no majority: 1 of 3 voters answer, and 2 must", "Node 2 (10.0.0.2:6336) does not answer", "Node 3 (10.0.0.3:6336) does not answer")
 	f(func(_, second looks) { each(second, func(m members) { m[2].Alive = false }) },
 		"There is no margin: all of the 2 voters that answer are needed for a majority of 3", "Node 3 (10.0.0.3:6336) does not answer")
@@ -215,7 +217,9 @@ func TestDiagnose(t *testing.T) {
 
 	// A node may be behind by what came since the first look, and not by more.
 	f(func(_, second looks) { each(second, func(m members) { m[0].Applied, m[1].Applied = 5000, 100 }) })
-	f(func(_, second looks) { each(second, func(m members) { m[0].Applied, m[1].Applied, m[2].Applied = 5000, 99, 4999 }) },
+	f(func(_, second looks) {
+		each(second, func(m members) { m[0].Applied, m[1].Applied, m[2].Applied = 5000, 99, 4999 })
+	},
 		"Node 2 (10.0.0.2:6336) is behind by 4901 entries of the log, and has not applied what was there 1s ago")
 
 	f(func(_, second looks) { each(second, func(m members) { m[1].Version = "1.1.0" }) }, "The nodes run different versions: 1.0.0 on 1, 3; 1.1.0 on 2")
