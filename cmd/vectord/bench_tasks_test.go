@@ -17,7 +17,7 @@ import (
 func TestBenchTasks(t *testing.T) {
 	for _, of := range []struct{ command, durability string }{{"tasks", "replicated"}, {"messages", "memory"}} {
 		code, stdout, stderr := invoke(t, nil, "bench", of.command, "--data-dir", t.TempDir(), "--doors", "process,tcp,http", "--batch", "5", "--producers", "2",
-			"--agents", "2", "--under-way", "50", "--duration", "50ms", "--rounds", "1", "--json")
+			"--agents", "2", "--under-way", "50", "--duration", "300ms", "--rounds", "1", "--json")
 		var report bench.TasksReport
 		if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != exitOK {
 			t.Fatalf("exit code %d, %s%s (%v)", code, stdout, stderr, err)
