@@ -51,6 +51,7 @@ func (s *Scheduler) newAgent(id string) *agent {
 
 func (s *Scheduler) configure(a *agent, c vectord.AgentConfig) {
 	a.config = c
+	s.scattered++
 	s.registry.Store(nil)
 	if len(a.polls) > 0 {
 		s.relatePolls()
@@ -217,6 +218,10 @@ func (s *Scheduler) snapshot() *registry {
 		agents = append(agents, a)
 	}
 	slices.SortFunc(agents, func(a, b *agent) int { return cmp.Compare(a.number, b.number) })
+	if s.scattered > len(agents)/scatteredPart {
+		layOut(agents)
+		s.scattered = 0
+	}
 	for _, a := range agents {
 		for _, name := range a.config.Queues {
 			r.byQueue[name] = append(r.byQueue[name], capability{a, a.config.Vectors})
@@ -224,4 +229,29 @@ func (s *Scheduler) snapshot() *registry {
 	}
 	s.registry.Store(r)
 	return r
+}
+
+// scatteredPart is which part of the agents, one in so many, may have come since their vectors were laid out. That takes longer
+// than what else there is to a snapshot, and agents may come and tasks be compared in turns.
+const scatteredPart = 8
+
+// layOut moves the agents' vectors into one piece of memory, in the order in which tasks are compared with them: many are read
+// several times as fast so. Whoever reads the old ones may go on.
+func layOut(agents []*agent) {
+	size := 0
+	for _, a := range agents {
+		for _, v := range a.config.Vectors {
+			size += len(v)
+		}
+	}
+	all := make([]float32, 0, size)
+	for _, a := range agents {
+		vectors := make([][]float32, len(a.config.Vectors))
+		for i, v := range a.config.Vectors {
+			begin := len(all)
+			all = append(all, v...)
+			vectors[i] = all[begin:len(all):len(all)]
+		}
+		a.config.Vectors = vectors
+	}
 }

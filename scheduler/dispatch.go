@@ -154,7 +154,7 @@ func (s *Scheduler) collect(p *poll) {
 			if v, held := q.heldBack(t, now); held {
 				return v
 			}
-			began := time.Now()
+			began := t.began()
 			if !t.routed && len(t.new.Vector) > 0 && t.new.AgentID == "" {
 				list := s.snapshot().byQueue[q.name]
 				if len(list) > smallRegistry {
@@ -176,6 +176,14 @@ func (s *Scheduler) collect(p *poll) {
 			return take
 		})
 	}
+}
+
+// began returns when the choice of a task's agent began, if it is to be explained: most are not, and a clock costs time.
+func (t *task) began() (now time.Time) {
+	if t.constrained() {
+		now = time.Now()
+	}
+	return now
 }
 
 // decide explains the choice of a task's agent where there was one.
@@ -440,7 +448,7 @@ func (s *Scheduler) match(q *queue) (more bool) {
 		}
 		delete(q.ready.held, t.lane)
 		t.fresh = false
-		began := time.Now()
+		began := t.began()
 		best := s.choose(t, now)
 		if best.agent == nil {
 			t.waiting = "no suitable agent is free"

@@ -370,3 +370,36 @@ func TestBehindMany(t *testing.T) {
 		h.close()
 	}
 }
+
+// TestVectorsStay checks that agents keep their vectors wherever these are moved to.
+func TestVectorsStay(t *testing.T) {
+	h := newHarness(t)
+	defer h.close()
+	h.queue("q", nil)
+	want := map[string][][]float32{}
+	for round := range 3 {
+		for i := range 40 {
+			id, vectors := fmt.Sprint(i), [][]float32{}
+			for j := range i % 4 {
+				vectors = append(vectors, make([]float32, 1+i%5))
+				vectors[j][(round+i+j)%len(vectors[j])] = 1
+			}
+			h.must(h.s.RegisterAgent(background, id, vectord.AgentConfig{Queues: []string{"q"}, Vectors: vectors}))
+			want[id] = vectors
+			if i%7 == 0 {
+				_, err := h.s.Queue("q") // which looks at the registry
+				h.must(err)
+			}
+		}
+		for id, vectors := range want {
+			a, err := h.s.Agent(id)
+			h.must(err)
+			if !slices.EqualFunc(a.Vectors, vectors, slices.Equal) {
+				t.Fatalf("agent %s has %v, want %v", id, a.Vectors, vectors)
+			}
+		}
+		if h.s.scattered > len(want)/scatteredPart+7 {
+			t.Errorf("%d registrations since the vectors were laid out", h.s.scattered)
+		}
+	}
+}

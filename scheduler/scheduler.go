@@ -91,6 +91,7 @@ type Scheduler struct {
 	freedAgents map[*agent]struct{} // that wait and can have more since the last dispatch
 	fallbacks   map[string][]*queue // queues by what they fall back to
 	turns       uint64              // tasks chosen so far
+	scattered   int                 // registrations since the agents' vectors were laid out
 
 	leads        atomic.Pointer[leadership] // nil: another node has the say
 	registry     atomic.Pointer[registry]   // nil: agents or queues have changed
