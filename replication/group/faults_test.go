@@ -727,26 +727,40 @@ func TestFault33BitFlips(t *testing.T) {
 		t.Errorf("%d snapshots were sent, of which two were damaged", sent.Load())
 	}
 	c.net.heal()
-	// An entry that this node has not applied yet, as its process ended before.
+	// An entry that the state does not have yet, as the process ended before.
+	before := n.kv().image()
+	c.leader().must(kvCommand{Op: "append", Key: "k", New: "."})
+	c.same()
 	n.crash()
+	n.state = newKVState(n.fs, c.random(), before)
 	n.logs.set(func(m *memLogs) {
-		e := *m.entries[m.last]
-		e.Type, e.Data = raft.LogCommand, []byte("damaged")
-		m.entries[m.last] = &e
+		for i, e := range m.entries {
+			if e.Type == raft.LogCommand && i > uint64(before.Index)>>operationBits {
+				damaged := *e
+				damaged.Data = bytes.Clone(e.Data)
+				damaged.Data[len(e.Data)/2] ^= 4
+				m.entries[i] = &damaged
+			}
+		}
 	})
-	n.state.live.Index = 0
-	n.fs = vfs.NewCrashableMem() // without the snapshot that covers it
-	n.logs.set(func(m *memLogs) { m.first = min(m.first, m.last) })
+	n.start()
+	c.eventually("the process ends", func() bool { return n.fatal.Load() != nil })
+	if err := *n.fatal.Load(); !errors.Is(err, errDamaged) {
+		t.Error(err)
+	}
+	n.fatal.Store(nil)
+	n.crash()
+	// Its log alone is not enough to start from; empty, it gets everything again.
+	n.fs = vfs.NewCrashableMem()
 	n.o.FS = n.fs
 	n.state = newKVState(n.fs, c.random(), nil)
-	// It has lost its snapshots, so its log is not enough to start from.
 	o := n.o
-	o.Logs, o.Transport, o.Peers = n.logs, c.net.connect("nobody", false), n.wire
+	w := c.net.connect("nobody", false)
+	o.Logs, o.Transport, o.Peers = n.logs, w, w
 	if g, err := Open(n.state, o); err == nil {
 		t.Error("opened without what is before the log")
 		_ = g.Close()
 	}
-	// Seeded again.
 	n.logs = newMemLogs()
 	n.start()
 	c.same()
