@@ -23,7 +23,7 @@ type history struct {
 	start time.Time
 	mu    sync.Mutex
 	ops   []porcupine.Operation
-	added map[string]bool // acknowledged or not
+	added map[string]error // what came of it
 }
 
 type kvResult struct {
@@ -69,7 +69,7 @@ var kvModel = porcupine.Model{
 
 // keyLife is how long operations are done on the same keys. What became of some of them is unknown, and the time that it takes
 // to check a key's history grows with their number by powers.
-const keyLife = time.Second
+const keyLife = 500 * time.Millisecond
 
 // client does random operations at random nodes until ctx ends.
 func (h *history) client(ctx context.Context, c *cluster, id int, rng *rand.Rand) {
@@ -113,11 +113,11 @@ func (h *history) do(ctx context.Context, n *testNode, client int, in kvCommand,
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if in.Op == "add" {
-		h.added[in.Key] = err == nil
+		h.added[in.Key] = err
 		return
 	}
 	if err != nil {
-		if in.Op == "read" || in.Op == "get" {
+		if in.Op == "read" || in.Op == "get" || !open(err) {
 			return
 		}
 		// It may take effect at any time from now on, so it has not returned yet.
@@ -145,12 +145,15 @@ func (h *history) check(t *testing.T, final *kvImage) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	acknowledged := 0
-	for id, ok := range h.added {
-		if ok {
+	for id, err := range h.added {
+		switch {
+		case err == nil:
 			acknowledged++
 			if final.Added[id] == 0 {
 				t.Errorf("lost: %s was acknowledged", id)
 			}
+		case !open(err) && final.Added[id] > 0:
+			t.Errorf("%s was applied, and refused: %v", id, err)
 		}
 	}
 	for id, times := range final.Added {
@@ -287,7 +290,7 @@ func TestChaos(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, nodes, Options{SnapshotLogBytes: 20_000, TrailingLogs: 20})
 			rng := c.random()
-			h := &history{start: time.Now(), added: map[string]bool{}}
+			h := &history{start: time.Now(), added: map[string]error{}}
 			ctx, stop := context.WithCancel(t.Context())
 			var clients sync.WaitGroup
 			for id := range 8 {

@@ -730,13 +730,13 @@ func tunedCluster(t *testing.T, n int, o Options, tune func(n *testNode)) *clust
 	for i := range n {
 		c.add(fmt.Sprintf("n%d", i), i == 0)
 	}
-	leader := c.leader()
 	for _, node := range c.nodes[1:] {
-		if err := leader.get().Add(node.id, node.id); err != nil {
+		if err := c.change(func(leader *Group) error { return leader.Add(node.id, node.id) }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c.voters(n)
+	c.leader()
 	return c
 }
 
@@ -935,13 +935,33 @@ func (c *cluster) leader() (leader *testNode) {
 	return leader
 }
 
-// voters waits until there are so many.
+// voters waits until there are so many, and all of them know. Who does not know of a voter gives it no vote, so that a group whose
+// leader falls too soon after a change waits for it.
 func (c *cluster) voters(n int) {
 	c.t.Helper()
 	c.eventually(fmt.Sprintf("%d voters", n), func() bool {
-		members, err := c.leader().get().Members()
-		return err == nil && len(slices.DeleteFunc(members, func(m Member) bool { return !m.Voter })) == n
+		for _, node := range c.nodes {
+			g := node.get()
+			if g == nil {
+				return false
+			}
+			members, err := g.Members()
+			if err != nil || len(slices.DeleteFunc(members, func(m Member) bool { return !m.Voter })) != n {
+				return false
+			}
+		}
+		return true
 	})
+}
+
+// change changes the members, by whoever leads.
+func (c *cluster) change(f func(leader *Group) error) (err error) {
+	c.t.Helper()
+	c.eventually("a leader that changes the members", func() bool {
+		err = f(c.leader().get())
+		return vectord.CodeOf(err) != vectord.CodeNotLeader
+	})
+	return err
 }
 
 func (c *cluster) followers() []*testNode {

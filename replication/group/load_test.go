@@ -95,7 +95,7 @@ func (l *load) unaware() {
 // nothing is there twice.
 func (l *load) check(final *kvImage) {
 	l.t.Helper()
-	acknowledged, refused, open := 0, 0, 0
+	acknowledged, refused, unknown := 0, 0, 0
 	for key, err := range l.sent {
 		times := final.Added[key]
 		switch {
@@ -104,8 +104,8 @@ func (l *load) check(final *kvImage) {
 			if times != 1 {
 				l.t.Errorf("%s was acknowledged and applied %d times", key, times)
 			}
-		case strings.Contains(err.Error(), "unknown") || vectord.KindOf(err) == vectord.KindInternal:
-			open++
+		case open(err):
+			unknown++
 			if times > 1 {
 				l.t.Errorf("%s, of unknown outcome, was applied %d times", key, times)
 			}
@@ -119,5 +119,10 @@ func (l *load) check(final *kvImage) {
 	if len(final.Added) > len(l.sent) {
 		l.t.Errorf("%d were applied, %d sent", len(final.Added), len(l.sent))
 	}
-	l.t.Logf("%d acknowledged, %d refused, %d unknown", acknowledged, refused, open)
+	l.t.Logf("%d acknowledged, %d refused, %d unknown", acknowledged, refused, unknown)
+}
+
+// open says whether an operation that failed may have had an effect, or still have one.
+func open(err error) bool {
+	return strings.Contains(err.Error(), "unknown") || vectord.KindOf(err) == vectord.KindInternal
 }
