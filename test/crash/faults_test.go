@@ -94,8 +94,14 @@ func TestClusterLeaderStopped(t *testing.T) {
 		c.rest()
 		l.mark()
 		leader := c.leader(anyone)
+		ended := l.waitFor(c.members[(leader.number+1)%clusterNodes])
 		leader.signal(syscall.SIGSTOP)
 		c.leader(func(m *member) bool { return m != leader })
+		select {
+		case <-ended:
+		case <-time.After(forwardLimit):
+			t.Errorf("a request that a node sent on to the leader waits for that still, %v after another one leads", forwardLimit)
+		}
 		_, gap := l.mark()
 		found.add(c, gap)
 		c.rest()
@@ -105,6 +111,34 @@ func TestClusterLeaderStopped(t *testing.T) {
 	p.stop()
 	l.finish()
 	t.Logf("without an acknowledged write after the leader was stopped: %v; %d reads at a leader of old, none stale", found, p.reads)
+}
+
+const (
+	forwardLimit = 8 * time.Second // from the election of another leader to the end of what waits for one that hangs
+	waitForTask  = 60_000          // milliseconds
+	waitQueue    = "wait"
+)
+
+// waitFor has a node ask the leader for a task's result, which will not come, and returns what is closed when it has an answer.
+func (l *clusterLoad) waitFor(m *member) (ended <-chan struct{}) {
+	l.c.t.Helper()
+	var task struct {
+		ID string `json:"task_id"`
+	}
+	if err := l.attempt(m, "", http.MethodPost, "/queues/"+waitQueue+"/tasks", object{}, &task); err != nil {
+		l.c.fatal("submit a task: %v", err)
+	}
+	c := make(chan struct{})
+	l.ended.Go(func() {
+		defer close(c)
+		ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
+		defer cancel()
+		path := fmt.Sprintf("/tasks/%s/result?wait_ms=%d", task.ID, waitForTask)
+		if err := m.api.call(ctx, http.MethodGet, path, nil, nil); err == nil {
+			l.c.t.Error("a task has a result that nobody worked on")
+		}
+	})
+	return c
 }
 
 // probe writes one point after the other. A read that lacks one that was acknowledged before is stale, whatever became of
