@@ -283,7 +283,7 @@ func (c *Client) send(ctx context.Context, to *node, r request) ([]byte, http.He
 	defer giveUp(nil)
 	defer c.watch(watched, to, giveUp)()
 	body, header, err := c.sendTo(watched, to, r)
-	if err != nil && ctx.Err() == nil && context.Cause(watched) == errHangs {
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(watched), errHangs) {
 		err = errHangs
 	}
 	return body, header, err

@@ -64,13 +64,13 @@ func (s *servers) next(at uint32, attempt int, err error) time.Duration {
 
 // withoutEffect reports whether a request that failed has certainly changed nothing, and will not.
 func withoutEffect(err error) bool {
-	switch status := StatusOf(err); {
-	case status == 0:
+	switch status := StatusOf(err); status {
+	case 0:
 		var network *net.OpError
 		return errors.As(err, &network) && network.Op == "dial"
-	case status == http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable:
 		return CodeOf(err) == vectord.CodeNotLeader
-	case status == http.StatusInsufficientStorage:
+	case http.StatusInsufficientStorage:
 		return true
 	default:
 		return status < 500 && status != http.StatusRequestTimeout

@@ -67,7 +67,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 	c := newCluster(t)
 	l := c.load()
 	var found gaps
-	for range clusterRounds(t, 4) {
+	for range clusterRounds(t, 2) {
 		c.rest()
 		l.mark()
 		leader := c.leader(anyone)
@@ -90,7 +90,7 @@ func TestClusterLeaderStopped(t *testing.T) {
 	l := c.load()
 	p := newProbe(l)
 	var found gaps
-	for range clusterRounds(t, 3) {
+	for range clusterRounds(t, 2) {
 		c.rest()
 		l.mark()
 		leader := c.leader(anyone)
@@ -219,7 +219,7 @@ func TestClusterKilledWhole(t *testing.T) {
 	c := newCluster(t)
 	l := c.load()
 	var back []time.Duration
-	for range clusterRounds(t, 3) {
+	for range clusterRounds(t, 2) {
 		c.rest()
 		l.mark()
 		var all sync.WaitGroup
@@ -247,7 +247,8 @@ func TestClusterKilledWhole(t *testing.T) {
 func TestClusterNodeWiped(t *testing.T) {
 	c := newCluster(t)
 	l := c.load()
-	for range clusterRounds(t, 2) {
+	filled := l.fill(int(number(t, "CLUSTER_FILL", 0)))
+	for range clusterRounds(t, 1) {
 		c.rest()
 		leader := c.leader(anyone)
 		wiped := c.members[(leader.number+1+c.random.IntN(clusterNodes-1))%clusterNodes]
@@ -267,9 +268,46 @@ func TestClusterNodeWiped(t *testing.T) {
 		l.mu.Lock()
 		entries := len(l.set)
 		l.mu.Unlock()
-		t.Logf("an empty node had all of about %d points and a vote after %v, under load", entries, took.Round(time.Millisecond))
+		t.Logf("an empty node had all of about %d small points and %d of %d KiB, and a vote, after %v, under load", entries, filled, fillPayload>>10,
+			took.Round(time.Millisecond))
 	}
 	l.finish()
+}
+
+const (
+	fillBase    = 1 << 43
+	fillPayload = 32 << 10
+	fillBatch   = 32
+)
+
+// fill writes so many MiB of points, which no other test changes, and returns how many they are. Above what the log keeps, whoever has lost
+// everything gets a snapshot.
+func (l *clusterLoad) fill(megabytes int) (points int) {
+	l.c.t.Helper()
+	random := rand.New(rand.NewPCG(l.c.seed, 400))
+	for points < megabytes<<20/fillPayload {
+		var batch []object
+		for range fillBatch {
+			text := make([]byte, fillPayload)
+			for i := range text {
+				text[i] = 'a' + byte(random.IntN(26))
+			}
+			id := uint64(fillBase + points)
+			batch = append(batch, object{"id": id, "vector": vectorOf(id, 1), "payload": object{"text": string(text)}})
+			points++
+		}
+		l.others.Add(fillBatch)
+		for {
+			m := l.pick(random)
+			err := l.attempt(m, fmt.Sprint("fill-", points), http.MethodPut, "/collections/"+collection+"/points?wait=true", object{"points": batch}, nil)
+			if err == nil {
+				break
+			}
+			l.failed("fill", m, err)
+			time.Sleep(refusedPause)
+		}
+	}
+	return points
 }
 
 // TestClusterRollingRestart restarts one node after the other, as for a new version, under the load of Go clients that know all nodes: they
@@ -300,7 +338,7 @@ func TestClusterRollingRestart(t *testing.T) {
 		})
 	}
 	var stops []time.Duration
-	for range clusterRounds(t, 2) {
+	for range clusterRounds(t, 1) {
 		for _, m := range c.members {
 			c.rest()
 			began := time.Now()

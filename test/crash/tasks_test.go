@@ -236,7 +236,7 @@ func TestTasksSurviveChaos(t *testing.T) {
 func TestClusterTasks(t *testing.T) {
 	cluster := newCluster(t)
 	c := newChaos(t, cluster.seed, cluster.urls)
-	c.run(1_500, 8, 4, func() {
+	c.run(1_000, 8, 2, func() {
 		leader := cluster.leader(anyone)
 		leader.kill()
 		cluster.leader(func(m *member) bool { return m != leader })
