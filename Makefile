@@ -28,6 +28,8 @@ SOAKCHECKS ?= 20000
 CHAOSTASKS  ?= 100000
 CHAOSAGENTS ?= 60
 CHAOSKILLS  ?= 20
+CLUSTERROUNDS ?= 25
+CLUSTERFILL   ?= 600
 
 # Qdrant's OpenAPI description (docs/redoc/master/openapi.json of its repository), against which tests check every answer besides
 # vectord's own. It is not part of this project; where the file is not there, only vectord's own counts.
@@ -98,12 +100,13 @@ test-mcp: build ## Drive a real server by MCP with the official clients and conf
 	@SERVER_BINARY=$(CURDIR)/$(BIN) FIXTURE_BINARY=$(CACHE)/mcp-fixture tools/test-mcp
 
 .PHONY: test-crash
-test-crash: ## Kill a real server at random moments and look for what it lost (30 rounds)
-	$(GO) test -count=1 -v -timeout 10m ./test/crash
+test-crash: ## Kill a real server at random moments and look for what it lost (30 rounds), and the nodes of a cluster (a few rounds)
+	$(GO) test -count=1 -v -timeout 20m ./test/crash
 
 .PHONY: chaos
-chaos: ## Kill servers and CHAOS_AGENTS agents at random while they work on CHAOS_TASKS tasks, and count what was lost
+chaos: ## Kill servers and CHAOSAGENTS agents at random while they work on CHAOSTASKS tasks, and make CLUSTERROUNDS faults of each kind at a cluster, and count what was lost
 	CHAOS_TASKS=$(CHAOSTASKS) CHAOS_AGENTS=$(CHAOSAGENTS) CHAOS_KILLS=$(CHAOSKILLS) $(GO) test -count=1 -v -timeout 4h -run TestTasksSurviveChaos ./test/crash
+	CLUSTER_ROUNDS=$(CLUSTERROUNDS) CLUSTER_FILL=$(CLUSTERFILL) CHAOS_TASKS=$(CHAOSTASKS) CHAOS_KILLS=$(CLUSTERROUNDS) $(GO) test -count=1 -v -timeout 8h -run TestCluster ./test/crash
 
 .PHONY: soak
 soak: ## The kill test (SOAKROUNDS rounds over SOAKPOINTS points) and the model test (SOAKCHECKS histories) at length

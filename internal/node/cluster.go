@@ -543,7 +543,7 @@ func (m *Membership) Forward(ctx context.Context, request []byte) ([]byte, error
 		err := vectord.Refuse(vectord.KindClosed, vectord.CodeNotLeader, "the cluster has no leader at present")
 		if id, address := m.k.group.Leader(); id != "" && id != strconv.FormatUint(m.k.id, 10) {
 			var answer []byte
-			if answer, err = m.k.transport.Call(ctx, address, methodHTTP, request); err == nil {
+			if answer, err = m.k.callWhileLeading(ctx, id, address, request); err == nil {
 				return answer, nil
 			}
 		}
@@ -556,6 +556,34 @@ func (m *Membership) Forward(ctx context.Context, request []byte) ([]byte, error
 			return nil, err
 		}
 	}
+}
+
+// leaderLook is the time between two looks at who leads, while a request is at the leader.
+const leaderLook = time.Second
+
+// callWhileLeading sends a request to the leader, and gives up when two looks in a row see another one: the first may hang, and
+// keep its connections. The outcome is unknown then. One that has only handed over answers before.
+func (k *cluster) callWhileLeading(ctx context.Context, id, address string, request []byte) ([]byte, error) {
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	go func() {
+		look := time.NewTicker(leaderLook)
+		defer look.Stop()
+		for others := 0; others < 2; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-look.C:
+			}
+			if now, _ := k.group.Leader(); now == "" || now == id {
+				others = 0
+			} else {
+				others++
+			}
+		}
+		giveUp()
+	}()
+	return k.transport.Call(ctx, address, methodHTTP, request)
 }
 
 // forwardPause is the time between attempts to find the leader.

@@ -365,8 +365,27 @@ func (p *testPipeline) run() {
 	}
 }
 
+// awaits waits until messages from one node to another are not held, and returns false if ctx ends before.
+func (n *network) awaits(ctx context.Context, from, to string) bool {
+	n.mu.Lock()
+	held := n.held[[2]string{from, to}]
+	n.mu.Unlock()
+	if held == nil {
+		return true
+	}
+	select {
+	case <-held:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Call implements Peers.
 func (w *wire) Call(ctx context.Context, to string, method byte, body []byte) ([]byte, error) {
+	if !w.net.awaits(ctx, w.address, to) {
+		return nil, errCut
+	}
 	target, twice, err := w.net.pass(w, to)
 	if err != nil {
 		return nil, err
@@ -378,6 +397,9 @@ func (w *wire) Call(ctx context.Context, to string, method byte, body []byte) ([
 	b, err := g.HandleCall(ctx, method, body)
 	if twice {
 		b, err = g.HandleCall(ctx, method, body)
+	}
+	if !w.net.awaits(ctx, to, w.address) {
+		return nil, errCut
 	}
 	if _, _, lost := target.net.pass(target, w.address); lost != nil {
 		return nil, errCut

@@ -443,7 +443,7 @@ func TestFault48LaterVersion(t *testing.T) {
 // knows by then.
 func TestEarlierTerm(t *testing.T) {
 	m, state, failure := machineOf(t, Options{})
-	number, p := m.g.proposals.add(3)
+	number, p := m.g.proposals.add(t.Context(), 3)
 	late := opsOf(kvCommand{Op: "add", Key: "late"})
 	late[0].origin, late[0].number = m.g.origin, number
 	m.ApplyBatch([]*raft.Log{entryOf(9, 4, entry{term: 3, time: 99, ops: late})})
@@ -453,10 +453,10 @@ func TestEarlierTerm(t *testing.T) {
 	if got := state.image(); got.Added["late"] > 0 || got.Time != 0 {
 		t.Errorf("the state became %+v", got)
 	}
-	if _, p := m.g.proposals.add(3); !(<-p.outcome).again {
+	if _, p := m.g.proposals.add(t.Context(), 3); !(<-p.outcome).again {
 		t.Error("a proposal for a term that has ended waits")
 	}
-	number, p = m.g.proposals.add(4)
+	number, p = m.g.proposals.add(t.Context(), 4)
 	now := opsOf(kvCommand{Op: "get", Key: "k"})
 	now[0].origin, now[0].number = m.g.origin, number
 	m.ApplyBatch([]*raft.Log{entryOf(10, 4, entry{term: 4, ops: now})})
@@ -656,4 +656,60 @@ func TestFreshCostsARoundNowAndThen(t *testing.T) {
 		t.Error("a read without the leader was as fresh as it gets")
 	}
 	c.net.heal()
+}
+
+// TestLeaderHangs has the leader of a cluster hang in the middle of calls: others lead, and what was being sent to it goes to
+// them as soon as they do.
+func TestLeaderHangs(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, Options{})
+	leader := c.leader()
+	follower := c.nodes[slices.IndexFunc(c.nodes, func(n *testNode) bool { return n != leader })]
+	for _, link := range links(leader.id, c.nodes) {
+		if link[0] != link[1] {
+			c.net.hold(link[0], link[1])
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan error, 2)
+	go func() {
+		_, err := follower.do(ctx, kvCommand{Op: "add", Key: "a"})
+		done <- err
+	}()
+	go func() { done <- follower.get().Synced(ctx) }()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	c.net.heal()
+	if got := c.same().Added["a"]; got != 1 {
+		t.Errorf("added %d times", got)
+	}
+}
+
+// TestStoppedIsNoHangingDisk: a process that was stopped while it wrote has not waited for its disk, as long as that was.
+func TestStoppedIsNoHangingDisk(t *testing.T) {
+	w := &watchedLogs{}
+	f := func(since time.Time, want time.Duration) {
+		t.Helper()
+		w.since.Store(0)
+		if !since.IsZero() {
+			w.since.Store(since.UnixNano())
+		}
+		w.look()
+		if got := w.waited(); got != want {
+			t.Errorf("waited %v, want %v", got, want)
+		}
+	}
+	begun := time.Now()
+	f(time.Time{}, 0)
+	f(begun.Add(-time.Hour), 0) // just seen, whenever it began
+	f(begun.Add(-time.Hour), watchInterval)
+	f(begun.Add(-time.Hour), 2*watchInterval)
+	f(begun, 0) // another one
+	f(begun, watchInterval)
+	f(time.Time{}, 0)
+	f(begun, 0)
 }

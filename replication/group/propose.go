@@ -40,6 +40,16 @@ type proposals struct {
 type proposal struct {
 	term    uint64
 	outcome chan outcome // has room for the one outcome, so that telling never waits
+	// decided ends with the outcome, and with it the call to a leader that does not answer: one that hangs keeps its
+	// connections, and another may lead already.
+	decided context.Context
+	decide  context.CancelFunc
+}
+
+// tell tells what came of the operation. It is called once.
+func (p *proposal) tell(o outcome) {
+	p.outcome <- o
+	p.decide()
 }
 
 // outcome is what the machine gave, or again: the operation has had no effect, and will not have any.
@@ -51,17 +61,18 @@ type outcome struct {
 
 func (p *proposals) init() { p.open = map[uint64]*proposal{} }
 
-// add returns a proposal for the term, and its number.
-func (p *proposals) add(term uint64) (uint64, *proposal) {
+// add returns a proposal for the term, and its number. Whoever waits for it calls decide when it does not any more.
+func (p *proposals) add(ctx context.Context, term uint64) (uint64, *proposal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last++
 	made := &proposal{term: term, outcome: make(chan outcome, 1)}
+	made.decided, made.decide = context.WithCancel(ctx)
 	switch {
 	case p.stopped:
-		made.outcome <- outcome{err: vectord.Errorf(vectord.KindClosed, "the server is shutting down")}
+		made.tell(outcome{err: vectord.Errorf(vectord.KindClosed, "the server is shutting down")})
 	case term < p.term:
-		made.outcome <- outcome{again: true}
+		made.tell(outcome{again: true})
 	default:
 		p.open[p.last] = made
 	}
@@ -81,7 +92,7 @@ func (p *proposals) resolve(applied []applied, term uint64) {
 	defer p.mu.Unlock()
 	for _, a := range applied {
 		if made := p.open[a.number]; made != nil {
-			made.outcome <- outcome{result: a.result}
+			made.tell(outcome{result: a.result})
 			delete(p.open, a.number)
 		}
 	}
@@ -91,7 +102,7 @@ func (p *proposals) resolve(applied []applied, term uint64) {
 	p.term = term
 	for number, made := range p.open {
 		if made.term < term {
-			made.outcome <- outcome{again: true}
+			made.tell(outcome{again: true})
 			delete(p.open, number)
 		}
 	}
@@ -103,7 +114,7 @@ func (p *proposals) stop() {
 	defer p.mu.Unlock()
 	p.stopped = true
 	for number, made := range p.open {
-		made.outcome <- outcome{err: vectord.Errorf(vectord.KindClosed, "the server is shutting down: the outcome is unknown, the write may still take effect")}
+		made.tell(outcome{err: vectord.Errorf(vectord.KindClosed, "the server is shutting down: the outcome is unknown, the write may still take effect")})
 		delete(p.open, number)
 	}
 }
@@ -137,9 +148,10 @@ func (g *Group) propose(ctx context.Context, op operation) (vectord.Result, erro
 			return vectord.Result{}, err
 		}
 		term := g.raft.CurrentTerm()
-		number, p := g.proposals.add(term)
+		number, p := g.proposals.add(ctx, term)
 		op.number = number
 		o, err := g.attempt(ctx, op, p)
+		p.decide()
 		switch {
 		case err == nil && !o.again:
 			return o.result, o.err
@@ -179,7 +191,7 @@ func (g *Group) attempt(ctx context.Context, op operation, p *proposal) (outcome
 	resend := time.NewTimer(resendPause)
 	defer resend.Stop()
 	for again := false; ; again = true {
-		err := g.send(ctx, op, p.term, again)
+		err := g.send(p.decided, op, p.term, again)
 		if err != nil && !again && !errors.Is(err, errPerhaps) {
 			return outcome{}, err
 		}

@@ -96,6 +96,9 @@ func (g *Group) readIndex(ctx context.Context) (uint64, error) {
 	case string(id) == g.o.ID:
 		return g.joinRound(ctx)
 	}
+	// One that hangs is not waited for: another may lead already. One that leads takes a round, after the present one.
+	ctx, cancel := context.WithTimeout(ctx, 3*g.o.Heartbeat)
+	defer cancel()
 	b, err := g.o.Peers.Call(ctx, string(address), MethodReadIndex, nil)
 	if err != nil {
 		return 0, err

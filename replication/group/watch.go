@@ -53,6 +53,7 @@ func (g *Group) watch() {
 }
 
 func (g *Group) checkDisk(handing *atomic.Bool) {
+	g.logs.look()
 	waited := g.logs.waited()
 	switch {
 	case waited > 2*diskPatience:
@@ -70,7 +71,9 @@ func (g *Group) checkDisk(handing *atomic.Bool) {
 // unknown from then on, and to write again might seem to help (fsync reports an error once).
 type watchedLogs struct {
 	LogStore
-	since     atomic.Int64 // nanoseconds since the Unix epoch; 0: there is no write
+	since     atomic.Int64 // when the write began, in nanoseconds since the Unix epoch; 0: there is none
+	seen      int64        // since, as of watch's last look
+	busy      atomic.Int64 // how long looks have seen this write, in nanoseconds
 	failed    func(error)
 	snapshots *snapshotStore
 }
@@ -109,13 +112,20 @@ func (w *watchedLogs) StoreLogs(logs []*raft.Log) error {
 	return err
 }
 
-func (w *watchedLogs) waited() time.Duration {
+// look sees whether the disk is still busy with the write of the last look. It belongs to watch, in whose looks the time counts:
+// by the clock, a machine that was stopped in the middle of a write would have a disk that hangs.
+func (w *watchedLogs) look() {
 	since := w.since.Load()
-	if since == 0 {
-		return 0
+	if since == 0 || since != w.seen {
+		w.seen = since
+		w.busy.Store(0)
+		return
 	}
-	return time.Since(time.Unix(0, since))
+	w.busy.Add(int64(watchInterval))
 }
+
+// waited returns for how long the disk has been busy with one write, as of the last look.
+func (w *watchedLogs) waited() time.Duration { return time.Duration(w.busy.Load()) }
 
 // RaftLogger brings what hashicorp/raft logs to a slog.Logger. Its information is for debugging.
 func RaftLogger(to *slog.Logger) hclog.Logger { return logAdapter{hclog.NewNullLogger(), to} }

@@ -295,6 +295,19 @@ func (c *cluster) fatal(format string, args ...any) {
 	c.t.Fatalf(format, args...)
 }
 
+// lastLife is what the node said in the life before the present one, as far as it is known.
+func (m *member) lastLife() string {
+	log, err := os.ReadFile(m.log.Name())
+	if err != nil {
+		m.cluster.t.Fatal(err)
+	}
+	lives := strings.Split(string(log), "\n--- ")
+	if len(lives) < 2 {
+		return string(log)
+	}
+	return lives[len(lives)-2]
+}
+
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")

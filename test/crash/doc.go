@@ -9,4 +9,11 @@
 // The chaos test does the same to tasks, and kills agents besides. It speaks through package client, and counts what the
 // agents were told against what the server has at the end. Its size is CHAOS_TASKS (2000), CHAOS_AGENTS (10) and CHAOS_KILLS, of
 // the server (4).
+//
+// The tests of clusters run three nodes and write to all of them while the leader is killed or stopped, all nodes are killed, a node loses
+// its disk, all are restarted one after the other, a disk is full, and links are cut. What clients were told is compared with
+// what every node has at the end: a set of points whose versions tell of a write that took effect twice, tasks, and
+// registers whose history porcupine checks for linearizability. CLUSTER_ROUNDS is how many faults each test makes, and
+// CLUSTER_FILL how many MiB a node that has lost its disk has to get. Disks and links need root on Linux; without, these two
+// tests are skipped. A failure leaves the nodes' logs in a folder that it names.
 package crash

@@ -67,7 +67,7 @@ func TestClusterLeaderKilled(t *testing.T) {
 	c := newCluster(t)
 	l := c.load()
 	var found gaps
-	for range clusterRounds(t, 4) {
+	for range clusterRounds(t, 2) {
 		c.rest()
 		l.mark()
 		leader := c.leader(anyone)
@@ -90,12 +90,18 @@ func TestClusterLeaderStopped(t *testing.T) {
 	l := c.load()
 	p := newProbe(l)
 	var found gaps
-	for range clusterRounds(t, 3) {
+	for range clusterRounds(t, 2) {
 		c.rest()
 		l.mark()
 		leader := c.leader(anyone)
+		ended := l.waitFor(c.members[(leader.number+1)%clusterNodes])
 		leader.signal(syscall.SIGSTOP)
 		c.leader(func(m *member) bool { return m != leader })
+		select {
+		case <-ended:
+		case <-time.After(forwardLimit):
+			t.Errorf("a request that a node sent on to the leader waits for that still, %v after another one leads", forwardLimit)
+		}
 		_, gap := l.mark()
 		found.add(c, gap)
 		c.rest()
@@ -105,6 +111,34 @@ func TestClusterLeaderStopped(t *testing.T) {
 	p.stop()
 	l.finish()
 	t.Logf("without an acknowledged write after the leader was stopped: %v; %d reads at a leader of old, none stale", found, p.reads)
+}
+
+const (
+	forwardLimit = 8 * time.Second // from the election of another leader to the end of what waits for one that hangs
+	waitForTask  = 60_000          // milliseconds
+	waitQueue    = "wait"
+)
+
+// waitFor has a node ask the leader for a task's result, which will not come, and returns what is closed when it has an answer.
+func (l *clusterLoad) waitFor(m *member) (ended <-chan struct{}) {
+	l.c.t.Helper()
+	var task struct {
+		ID string `json:"task_id"`
+	}
+	if err := l.attempt(m, "", http.MethodPost, "/queues/"+waitQueue+"/tasks", object{}, &task); err != nil {
+		l.c.fatal("submit a task: %v", err)
+	}
+	c := make(chan struct{})
+	l.ended.Go(func() {
+		defer close(c)
+		ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
+		defer cancel()
+		path := fmt.Sprintf("/tasks/%s/result?wait_ms=%d", task.ID, waitForTask)
+		if err := m.api.call(ctx, http.MethodGet, path, nil, nil); err == nil {
+			l.c.t.Error("a task has a result that nobody worked on")
+		}
+	})
+	return c
 }
 
 // probe writes one point after the other. A read that lacks one that was acknowledged before is stale, whatever became of
@@ -185,7 +219,7 @@ func TestClusterKilledWhole(t *testing.T) {
 	c := newCluster(t)
 	l := c.load()
 	var back []time.Duration
-	for range clusterRounds(t, 3) {
+	for range clusterRounds(t, 2) {
 		c.rest()
 		l.mark()
 		var all sync.WaitGroup
@@ -213,7 +247,8 @@ func TestClusterKilledWhole(t *testing.T) {
 func TestClusterNodeWiped(t *testing.T) {
 	c := newCluster(t)
 	l := c.load()
-	for range clusterRounds(t, 2) {
+	filled := l.fill(int(number(t, "CLUSTER_FILL", 0)))
+	for range clusterRounds(t, 1) {
 		c.rest()
 		leader := c.leader(anyone)
 		wiped := c.members[(leader.number+1+c.random.IntN(clusterNodes-1))%clusterNodes]
@@ -233,9 +268,46 @@ func TestClusterNodeWiped(t *testing.T) {
 		l.mu.Lock()
 		entries := len(l.set)
 		l.mu.Unlock()
-		t.Logf("an empty node had all of about %d points and a vote after %v, under load", entries, took.Round(time.Millisecond))
+		t.Logf("an empty node had all of about %d small points and %d of %d KiB, and a vote, after %v, under load", entries, filled, fillPayload>>10,
+			took.Round(time.Millisecond))
 	}
 	l.finish()
+}
+
+const (
+	fillBase    = 1 << 43
+	fillPayload = 32 << 10
+	fillBatch   = 32
+)
+
+// fill writes so many MiB of points, which no other test changes, and returns how many they are. Above what the log keeps, whoever has lost
+// everything gets a snapshot.
+func (l *clusterLoad) fill(megabytes int) (points int) {
+	l.c.t.Helper()
+	random := rand.New(rand.NewPCG(l.c.seed, 400))
+	for points < megabytes<<20/fillPayload {
+		var batch []object
+		for range fillBatch {
+			text := make([]byte, fillPayload)
+			for i := range text {
+				text[i] = 'a' + byte(random.IntN(26))
+			}
+			id := uint64(fillBase + points)
+			batch = append(batch, object{"id": id, "vector": vectorOf(id, 1), "payload": object{"text": string(text)}})
+			points++
+		}
+		l.others.Add(fillBatch)
+		for {
+			m := l.pick(random)
+			err := l.attempt(m, fmt.Sprint("fill-", points), http.MethodPut, "/collections/"+collection+"/points?wait=true", object{"points": batch}, nil)
+			if err == nil {
+				break
+			}
+			l.failed("fill", m, err)
+			time.Sleep(refusedPause)
+		}
+	}
+	return points
 }
 
 // TestClusterRollingRestart restarts one node after the other, as for a new version, under the load of Go clients that know all nodes: they
@@ -266,7 +338,7 @@ func TestClusterRollingRestart(t *testing.T) {
 		})
 	}
 	var stops []time.Duration
-	for range clusterRounds(t, 2) {
+	for range clusterRounds(t, 1) {
 		for _, m := range c.members {
 			c.rest()
 			began := time.Now()

@@ -23,7 +23,7 @@ import (
 // An agent is a process of this test's own binary with these variables set.
 const (
 	agentVariable    = "CRASH_AGENT"
-	agentURLVariable = "CRASH_AGENT_URL"
+	agentURLVariable = "CRASH_AGENT_URL" // of one server, or of those of a cluster, separated by commas
 	agentLogVariable = "CRASH_AGENT_LOG"
 )
 
@@ -55,7 +55,8 @@ func runAgent(id, url, logPath string) {
 		os.Exit(1)
 	}
 	note := func(what string, task *vectord.Task) { fmt.Fprintf(log, "%s %s %s\n", what, task.ID, task.LeaseID) }
-	c, err := client.New(url, client.Options{Attempts: 1})
+	urls := strings.Split(url, ",")
+	c, err := client.New(urls[0], client.Options{Attempts: 1, Servers: urls[1:]})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -98,27 +99,27 @@ func runAgent(id, url, logPath string) {
 	}
 }
 
-// chaos is a server and its agents, all of which are killed now and then.
+// chaos is a server, or those of a cluster, and agents, all of which are killed now and then.
 type chaos struct {
-	t       *testing.T
-	random  *rand.Rand
-	address string
-	dataDir string
-	logs    string
-	client  *client.Client
-	kills   atomic.Int64 // of servers
-	deaths  atomic.Int64 // of agents
-	mu      sync.Mutex   // guards acknowledged
+	t      *testing.T
+	seed   uint64
+	random *rand.Rand
+	urls   func(i int) []string // of the servers, the first of which agent or producer i asks first
+	logs   string
+	client *client.Client
+	kills  atomic.Int64 // of servers
+	deaths atomic.Int64 // of agents
+	mu     sync.Mutex   // guards acknowledged
 	// acknowledged are the tasks that the server has said it has, by number.
 	acknowledged map[int]vectord.TaskID
 }
 
 // live keeps one agent alive, and kills it, until ctx ends.
-func (c *chaos) live(ctx context.Context, i int, seed uint64) {
-	random := rand.New(rand.NewPCG(seed, uint64(i)))
+func (c *chaos) live(ctx context.Context, i int) {
+	random := rand.New(rand.NewPCG(c.seed, uint64(i)))
 	for life := 0; ctx.Err() == nil; life++ {
 		agent := exec.Command(os.Args[0])
-		agent.Env = append(serverEnv(), agentVariable+fmt.Sprintf("=agent-%d", i), agentURLVariable+"=http://"+c.address,
+		agent.Env = append(serverEnv(), agentVariable+fmt.Sprintf("=agent-%d", i), agentURLVariable+"="+strings.Join(c.urls(i), ","),
 			agentLogVariable+"="+filepath.Join(c.logs, fmt.Sprintf("%d-%d", i, life)))
 		agent.Stderr = os.Stderr
 		stdin, err := agent.StdinPipe()
@@ -197,27 +198,63 @@ func (c *chaos) scroll(ctx context.Context, queue string, fn func(*vectord.Task)
 	}
 }
 
+// newChaos returns one over servers that run.
+func newChaos(t *testing.T, seed uint64, urls func(i int) []string) *chaos {
+	t.Helper()
+	c := &chaos{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), urls: urls, logs: t.TempDir(), acknowledged: map[int]vectord.TaskID{}}
+	var err error
+	if c.client, err = client.New(urls(0)[0], client.Options{Attempts: 1, Servers: urls(0)[1:]}); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestTasksSurviveChaos kills a server and its agents at random moments while tasks are submitted, leased and completed, and
 // then counts from outside: every acknowledged task was completed, with its effect once and the result of the one lease
 // whose holder was told so, or is in the dead letters with a reason. CHAOS_TASKS, CHAOS_AGENTS and CHAOS_KILLS make it longer.
 func TestTasksSurviveChaos(t *testing.T) {
-	total, agents, kills := int(number(t, "CHAOS_TASKS", 2_000)), int(number(t, "CHAOS_AGENTS", 10)), int(number(t, "CHAOS_KILLS", 4))
 	seed := number(t, "CRASH_SEED", rand.Uint64())
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("repeat with CRASH_SEED=%d, as far as chance allows", seed)
 		}
 	})
-	limit := 2*time.Minute + time.Duration(total)*5*time.Millisecond
+	address, dataDir := freeAddress(t), t.TempDir()
+	server := startAt(t, dataDir, address)
+	server.waitReady(t)
+	c := newChaos(t, seed, func(int) []string { return []string{"http://" + address} })
+	c.run(2_000, 10, 4, func() {
+		server.kill()
+		server = startAt(t, dataDir, address)
+		server.waitReady(t)
+	}, func() string { return server.output.String() })
+	server.terminate(t)
+}
+
+// TestClusterTasks is the same at a cluster, of which it kills the leader: agents and producers know all nodes, and each begins
+// with another one.
+func TestClusterTasks(t *testing.T) {
+	cluster := newCluster(t)
+	c := newChaos(t, cluster.seed, cluster.urls)
+	c.run(1_000, 8, 2, func() {
+		leader := cluster.leader(anyone)
+		leader.kill()
+		cluster.leader(func(m *member) bool { return m != leader })
+		time.Sleep(time.Duration(c.random.Int64N(int64(settleTime))))
+		leader.start(true)
+		cluster.whole()
+	}, func() string { return "see the nodes' logs" })
+}
+
+// run has agents work on tasks, with as many kills in between, unless the environment says otherwise, and counts. said tells what the
+// servers have said.
+func (c *chaos) run(total, agents, kills int, kill func(), said func() string) {
+	t := c.t
+	t.Helper()
+	total, agents, kills = int(number(t, "CHAOS_TASKS", uint64(total))), int(number(t, "CHAOS_AGENTS", uint64(agents))), int(number(t, "CHAOS_KILLS", uint64(kills)))
+	limit := 2*time.Minute + time.Duration(total)*5*time.Millisecond + time.Duration(kills)*wholeLimit
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	c := &chaos{t: t, random: rand.New(rand.NewPCG(seed, 0)), address: freeAddress(t), dataDir: t.TempDir(), logs: t.TempDir(), acknowledged: map[int]vectord.TaskID{}}
-	server := startAt(t, c.dataDir, c.address)
-	server.waitReady(t)
-	var err error
-	if c.client, err = client.New("http://"+c.address, client.Options{Attempts: 1}); err != nil {
-		t.Fatal(err)
-	}
 	config := vectord.DefaultQueueConfig()
 	config.LeaseSeconds, config.MaxAttempts, config.MaxDepth = 2, 100, workDepth/2
 	config.Backoff = vectord.Backoff{InitialMS: 20, Factor: 1, MaxMS: 20}
@@ -235,7 +272,7 @@ func TestTasksSurviveChaos(t *testing.T) {
 	defer agentsDone.Wait()
 	defer endOfLife()
 	for i := range agents {
-		agentsDone.Go(func() { c.live(life, i, seed) })
+		agentsDone.Go(func() { c.live(life, i) })
 	}
 	share := (total + producers - 1) / producers
 	for i := range producers {
@@ -246,16 +283,14 @@ func TestTasksSurviveChaos(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Duration(c.random.Int64N(int64(killDelay))))
-		server.kill()
+		kill()
 		c.kills.Add(1)
-		server = startAt(t, c.dataDir, c.address)
-		server.waitReady(t)
 	}
 	producersDone.Wait()
 	for open := -1; open != 0; {
 		info, err := c.client.Queue(ctx, workQueue)
 		if ctx.Err() != nil {
-			t.Fatalf("%d tasks are stuck: %v, %v\n%s", open, info.Counts, err, server.output)
+			t.Fatalf("%d tasks are stuck: %v, %v\n%s", open, info.Counts, err, said())
 		}
 		if err != nil {
 			continue
@@ -358,5 +393,4 @@ func TestTasksSurviveChaos(t *testing.T) {
 		t.Errorf("%d of %d tasks were acknowledged", len(c.acknowledged), total)
 	}
 	t.Logf("%d tasks in %v: %v; %d leases, %d kills of the server, %d of agents", total, took.Round(time.Millisecond), statuses, leases, c.kills.Load(), c.deaths.Load())
-	server.terminate(t)
 }
