@@ -245,6 +245,7 @@ func TestDiagnose(t *testing.T) {
 
 	// The leader's view counts, and without one that of the node that sees most.
 	f(func(_, second looks) { second[2].members[1].Alive = false })
+	f(func(_, second looks) { second[0].members[2].Alive = false }, "There is no margin", "Node 3 (10.0.0.3:6336) does not answer")
 	f(func(_, second looks) {
 		each(second, func(m members) { m[0].Leader = false })
 		second[0].members[1].Alive, second[0].members[2].Alive = false, false
