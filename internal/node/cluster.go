@@ -451,12 +451,10 @@ func (k *cluster) peers(ctx context.Context) ([]vectord.Peer, error) {
 		asked.Go(func() {
 			if m.ID == strconv.FormatUint(k.id, 10) {
 				all[i] = k.self()
-			} else if p, err := k.ask(ctx, m.Address); err == nil {
-				all[i] = p
+			} else if p, err := k.ask(ctx, m.Address); err == nil && strconv.FormatUint(p.ID, 10) == m.ID {
+				all[i] = p // and not another node at the address that a member had
 			}
-			if all[i].ID == 0 {
-				all[i].ID, _ = strconv.ParseUint(m.ID, 10, 64) // every node's id is a number
-			}
+			all[i].ID, _ = strconv.ParseUint(m.ID, 10, 64) // every node's id is a number
 			k.heard(&all[i])
 			all[i].Address, all[i].Voter, all[i].Leader = m.Address, m.Voter, m.Leader
 		})

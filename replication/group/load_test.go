@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
+
 	"github.com/vectord/vectord"
 )
 
@@ -125,4 +128,41 @@ func (l *load) check(final *kvImage) {
 // open says whether an operation that failed may have had an effect, or still have one.
 func open(err error) bool {
 	return strings.Contains(err.Error(), "unknown") || vectord.KindOf(err) == vectord.KindInternal
+}
+
+// TestFault46ForgottenMemberHasNoVote has a member lose its data and come back at its address as somebody else.
+func TestFault46ForgottenMemberHasNoVote(t *testing.T) {
+	c := newCluster(t, 3, Options{})
+	leader := c.leader()
+	n, other := c.followers()[0], c.followers()[1]
+	n.crash()
+	n.tail.Wait()
+	n.mu.Lock()
+	n.fs, n.logs = vfs.NewCrashableMem(), newMemLogs()
+	n.state = newKVState(n.fs, c.random(), nil)
+	n.o.ID, n.o.FS = "somebody else", n.fs
+	n.mu.Unlock()
+	n.start()
+	last := leader.must(kvCommand{Op: "put", Key: "k", New: "v"})
+	c.eventually("what was lost is there again", func() bool {
+		g := n.get()
+		return g != nil && g.Index() >= last.Index
+	})
+	grants := func(to *testNode, term uint64) bool {
+		var r raft.RequestVoteResponse
+		err := answer(leader.wire, raft.ServerAddress(to.id), &raft.RequestVoteRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte(leader.id), Addr: []byte(leader.id)},
+			Term:      term, LastLogIndex: 1 << 40, LastLogTerm: term, LeadershipTransfer: true,
+		}, nil, &r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Granted
+	}
+	if grants(n, 1000) {
+		t.Error("a node that has forgotten what it acknowledged has a vote")
+	}
+	if !grants(other, 2000) {
+		t.Error("a member has no vote")
+	}
 }

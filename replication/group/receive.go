@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -87,7 +88,7 @@ func (g *Group) receive(r *receiver) {
 		case <-g.closing:
 			return
 		case rpc := <-r.Transport.Consumer():
-			if g.answerSnapshot(rpc) {
+			if g.answerSnapshot(rpc) || g.refuseVote(rpc) {
 				continue
 			}
 			select {
@@ -98,6 +99,29 @@ func (g *Group) receive(r *receiver) {
 			}
 		}
 	}
+}
+
+// refuseVote answers who wants to be elected, if this node is no member, and says whether it did.
+//
+// A node that has lost its data and comes back under a number of its own, at the address that it had, is still taken for the member
+// that it was by those who only know the address. As that it could help somebody to be elected who lacks what it has acknowledged
+// and forgotten. What it gets now it keeps, so it may follow; its vote is what must not count.
+func (g *Group) refuseVote(rpc raft.RPC) bool {
+	var refusal any
+	switch rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		refusal = &raft.RequestVoteResponse{Term: g.raft.CurrentTerm()}
+	case *raft.RequestPreVoteRequest:
+		refusal = &raft.RequestPreVoteResponse{Term: g.raft.CurrentTerm()}
+	default:
+		return false
+	}
+	servers, err := g.servers()
+	if err != nil || slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == raft.ServerID(g.o.ID) }) {
+		return false
+	}
+	rpc.Respond(refusal, nil)
+	return true
 }
 
 // answerSnapshot answers a snapshot that this node has all of, and says whether it did. Where it is not sure Raft decides, and
