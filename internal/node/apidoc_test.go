@@ -121,7 +121,7 @@ func TestAPIPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks(), Pools: n,
+	srv := server.New(n.Engine(), server.Options{Logger: slog.New(slog.DiscardHandler), Scheduler: n.Tasks(), Pools: n, Backup: n.Backup,
 		MCP: mcpserver.New(n.Engine(), mcpserver.Options{Scheduler: n.Tasks()}).HandleHTTP})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
