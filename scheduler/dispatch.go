@@ -402,8 +402,8 @@ func (q *queue) toRoute(limit int) (tasks []*task) {
 		}
 		return tasks
 	}
-	for p := range q.queued {
-		q.queued[len(q.queued)-1-p].Scan(func(_ uint64, t *task) bool { return add(t) })
+	for p := len(q.queued) - 1; p >= 0 && len(tasks) < limit; p-- {
+		q.queued[p].Scan(func(_ uint64, t *task) bool { return add(t) })
 	}
 	return tasks
 }
