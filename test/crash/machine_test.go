@@ -14,7 +14,7 @@ import (
 // What of the machine these tests need: file systems and networks of their own. Where they may not have them they are skipped.
 
 const (
-	smallDisk     = 256 // MiB
+	smallDisk     = 1024 // MiB: Pebble gives its logs room before they need it, about 300 MiB for a node
 	fillChunk     = 1 << 20
 	diskFullLimit = 90 * time.Second // from a full disk to the end of the node's process
 	cutMin        = 2 * time.Second
