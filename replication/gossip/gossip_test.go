@@ -229,9 +229,9 @@ func TestRepair(t *testing.T) {
 			})
 		})
 	}
-	f("by memberlist's queue", 3*time.Second, 0, func(g *Gossip, _ *memberlist.Config) {
+	f("along with memberlist's gossip", 3*time.Second, 0, func(g *Gossip, _ *memberlist.Config) {
 		g.fanout = func(int) int { return 0 }
-		g.queue.RetransmitMult *= 4 // so that chance misses nobody
+		g.repairs.mult *= 4 // so that chance misses nobody
 	})
 	f("by reconciliation, all packets lost", 60*time.Second, 1, func(_ *Gossip, config *memberlist.Config) {
 		config.PushPullInterval = 0
@@ -1033,6 +1033,96 @@ func TestFanout(t *testing.T) {
 	for n, want := range map[int]int{0: 1, 1: 1, 2: 2, 3: 3, 4: 3, 5: 4, 10: 5, 30: 6, 32: 6, 33: 7, 100: 8, 1000: 11, 1 << 20: fanoutMax} {
 		if got := fanout(n); got != want {
 			t.Errorf("fanout(%d) is %d, want %d", n, got, want)
+		}
+	}
+}
+
+// TestRepairs checks that each item goes as often as it should, whatever fits, and that a newer one takes its place.
+func TestRepairs(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, seed))
+	q := repairs{mult: 4}
+	went := map[byte]int{}
+	take := func(limit int) {
+		t.Helper()
+		size := 0
+		for _, m := range q.take(3, limit, 30) {
+			went[m[0]]++
+			size += 3 + len(m)
+		}
+		if size > limit {
+			t.Fatalf("%d of %d bytes", size, limit)
+		}
+	}
+	key := func(i int) pendingKey { return pendingKey{origin: fmt.Sprint(i)} }
+	for i := range 200 {
+		q.add(key(i), append([]byte{byte(i)}, make([]byte, 59)...))
+		take([]int{50, 100, 200, 1400}[random.IntN(4)])
+	}
+	for range 1000 {
+		take(200)
+	}
+	for i := range 200 {
+		if got := went[byte(i)]; got != 8 {
+			t.Errorf("item %d went %d times", i, got)
+		}
+	}
+	if len(q.items) != 0 || len(q.byKey) != 0 {
+		t.Errorf("%d items are left", len(q.items))
+	}
+
+	clear(went)
+	q.add(key(1), []byte{1})
+	take(100)
+	q.add(key(1), []byte{2})
+	for range 20 {
+		take(100)
+	}
+	if went[1] != 1 || went[2] != 8 {
+		t.Errorf("they went %v times", went)
+	}
+	for i := range 2 * repairMax {
+		q.add(key(i), []byte{3})
+	}
+	if len(q.items) != repairMax || len(q.byKey) != repairMax || q.byKey[key(2*repairMax-1)] == nil {
+		t.Errorf("%d items", len(q.items))
+	}
+	for range 10 {
+		q.add(key(0), []byte{4})
+	}
+	if len(q.items) != repairMax || len(q.byKey) != repairMax {
+		t.Errorf("%d items after one was replaced", len(q.items))
+	}
+}
+
+// TestTargets checks that pushes always go to the next node by id, and to others at random, each once.
+func TestTargets(t *testing.T) {
+	for self := range 10 {
+		g := &Gossip{id: id(self), store: newStore(), members: map[string]*member{}, metrics: newMetrics(nil), logger: slog.New(slog.DiscardHandler)}
+		for _, i := range rand.Perm(10) {
+			g.setLive(&memberlist.Node{Name: id(i)}, true)
+		}
+		g.setLive(&memberlist.Node{Name: id((self + 1) % 10)}, false)
+		seen := map[string]bool{}
+		for range 100 {
+			targets := g.targets(4)
+			if len(targets) != 4 || targets[0].Name != id((self+2)%10) {
+				t.Fatalf("%s pushes to %v", g.id, targets)
+			}
+			names := map[string]bool{}
+			for _, to := range targets {
+				names[to.Name], seen[to.Name] = true, true
+			}
+			if len(names) != 4 || names[g.id] {
+				t.Fatalf("%s pushes to %v", g.id, targets)
+			}
+		}
+		if len(seen) != 8 {
+			t.Errorf("%s pushed to %d of 8", g.id, len(seen))
+		}
+		if n := len(g.targets(100)); n != 8 {
+			t.Errorf("%d of 8 targets", n)
 		}
 	}
 }

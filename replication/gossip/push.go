@@ -20,11 +20,6 @@ const (
 	bundleDelay = 5 * time.Millisecond // news that follow others within this time go together
 	fanoutMax   = 12
 
-	// repairMult bounds how often an item goes along with memberlist's gossip: this times ceil(log10(n+1)) for n nodes, to 3
-	// nodes at a time. It is memberlist's own default.
-	repairMult = 4
-	queueMax   = 1024 // items in memberlist's queue
-
 	// packetOverhead is what memberlist adds to a message in a packet: kind, checksum, cipher and the label's header.
 	packetOverhead = 1 + checksumBytes + 29 + 2
 	checksumBytes  = 5
@@ -190,28 +185,9 @@ func (g *Gossip) send(batch []outgoing) bool {
 func (g *Gossip) repair(out outgoing) {
 	message := append(appendHeader(nil, g.id, 0), out.body...)
 	if len(message) <= g.payloadMax-repairOverhead {
-		g.queue.QueueBroadcast(broadcast{key: out.key, message: message})
-		g.queue.Prune(queueMax)
+		g.repairs.add(out.key, message)
 	}
 }
-
-// repairOverhead is what memberlist adds to messages that go along with others in one packet.
-const repairOverhead = 16
-
-// broadcast is an item in memberlist's queue. A newer one of the same key takes its place.
-type broadcast struct {
-	key     pendingKey
-	message []byte
-}
-
-func (b broadcast) Invalidates(other memberlist.Broadcast) bool {
-	o, ok := other.(broadcast)
-	return ok && o.key == b.key
-}
-
-func (b broadcast) Name() string    { return b.key.origin + "\x00" + b.key.counter }
-func (b broadcast) Message() []byte { return b.message }
-func (b broadcast) Finished()       {}
 
 // nodes returns how many nodes are there, this one included.
 func (g *Gossip) nodes() int {

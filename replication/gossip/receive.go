@@ -16,7 +16,7 @@ func (d delegate) NotifyMsg(b []byte) { d.g.receive(b) }
 
 // GetBroadcasts returns messages that go along with memberlist's own.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	messages := d.g.queue.GetBroadcasts(overhead, limit)
+	messages := d.g.repairs.take(overhead, limit, d.g.nodes())
 	d.g.metrics.sent.WithLabelValues(wayRepair).Add(float64(len(messages)))
 	return messages
 }
