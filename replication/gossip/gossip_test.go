@@ -356,6 +356,7 @@ func TestStates(t *testing.T) {
 		if m.Version.Compare(before) <= 0 {
 			t.Errorf("it denied without a newer version: %v", m.Version)
 		}
+		time.Sleep(10 * time.Second) // until it has denied to memberlist, too, whose suspicion would go on
 		isolate(1)
 		c.eventually(time.Minute, "it is dead", every(StateDead))
 		isolate(0)
