@@ -10,4 +10,8 @@ type Peer struct {
 	Alive   bool   `json:"alive"`   // it answered
 	Applied uint64 `json:"applied"` // position in the Raft log of what it has applied
 	Term    uint64 `json:"term"`    // that it is in
+	// What has been heard of it: alive, suspect, left or dead, since when, and the memory that its runtime has.
+	State       string    `json:"state,omitempty"`
+	StateSince  Timestamp `json:"state_since,omitempty"`
+	MemoryBytes uint64    `json:"memory_bytes,omitempty"`
 }

@@ -281,7 +281,7 @@ func diagnoseMajority(m members, add func(remedy, wrong string, args ...any)) {
 		add("Start the nodes that are down. If they are lost for good, see docs/OPERATIONS.md, \"When the majority is lost\".",
 			"There is no majority: %d of %d voters answer, and %d must. Nothing can be written.", alive, all, majority(all))
 	case m.leader() == nil:
-		add("An election takes a second or two: look again. If it stays so, the nodes do not reach each other at their ports for other nodes.",
+		add("An election takes up to three seconds: look again. If it stays so, the nodes do not reach each other at their ports for other nodes.",
 			"There is no leader, though %d of %d voters answer. Nothing can be written.", alive, all)
 	case all == 1:
 		add("Start two more nodes with --cluster-join.", "There is one voter: when it fails, everything stands still, and what it has is nowhere else.")

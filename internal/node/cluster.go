@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vectord/vectord"
+	"github.com/vectord/vectord/replication/gossip"
 	"github.com/vectord/vectord/replication/group"
 	"github.com/vectord/vectord/replication/logstore"
 	"github.com/vectord/vectord/replication/transport"
@@ -61,20 +62,24 @@ const (
 	methodTransfer
 	methodInfo
 	methodHTTP
+	methodGossip
 )
 
 // cluster is what a node has more as one of several.
 type cluster struct {
-	c         Cluster
-	logger    *slog.Logger
-	id        uint64
-	transport *transport.Transport
-	store     *logstore.Store
-	logs      *logstore.Group
-	stream    io.Closer // of the group
-	group     *group.Group
-	reopen    chan struct{}                                        // closed when the node must be opened again
-	answer    atomic.Pointer[func(request []byte) ([]byte, error)] // requests that other nodes forward
+	c           Cluster
+	logger      *slog.Logger
+	id          uint64
+	memoryLimit int64
+	transport   *transport.Transport
+	store       *logstore.Store
+	logs        *logstore.Group
+	stream      io.Closer // of the group
+	group       *group.Group
+	carrier     *gossip.Carrier
+	gossip      *gossip.Gossip
+	reopen      chan struct{}                                        // closed when the node must be opened again
+	answer      atomic.Pointer[func(request []byte) ([]byte, error)] // requests that other nodes forward
 
 	stop    context.Context
 	cancel  context.CancelFunc
@@ -153,7 +158,7 @@ func openCluster(c *Config) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &cluster{c: *c.Cluster, logger: c.Logger, id: id, reopen: make(chan struct{})}
+	k := &cluster{c: *c.Cluster, logger: c.Logger, memoryLimit: c.MemoryLimit, id: id, reopen: make(chan struct{})}
 	k.stop, k.cancel = context.WithCancel(context.Background())
 	if k.c.Name == "" {
 		k.c.Name = defaultClusterName
@@ -172,6 +177,9 @@ func openCluster(c *Config) (*cluster, error) {
 		return nil, errors.Join(err, k.transport.Close())
 	}
 	if k.logs, err = k.store.Group(groupID); err != nil {
+		return nil, errors.Join(err, k.transport.Close(), k.store.Close())
+	}
+	if k.carrier, err = gossip.NewCarrier(k.transport, gossipGroup, methodGossip); err != nil {
 		return nil, errors.Join(err, k.transport.Close(), k.store.Close())
 	}
 	return k, nil
@@ -243,6 +251,9 @@ func (k *cluster) open(c *Config, state group.State, o group.Options) error {
 	k.transport.Handle(methodInfo, k.handleInfo)
 	k.transport.Handle(methodHTTP, k.handleHTTP)
 	k.transport.Start()
+	if err := k.openGossip(o.Registerer); err != nil {
+		return err
+	}
 	k.joining.Go(k.join)
 	return nil
 }
@@ -252,6 +263,11 @@ func (k *cluster) close() error {
 	k.cancel()
 	k.joining.Wait()
 	var errs []error
+	if k.gossip != nil {
+		errs = append(errs, k.gossip.Close())
+	} else {
+		errs = append(errs, k.carrier.Shutdown())
+	}
 	if k.group != nil {
 		errs = append(errs, k.group.Close(), k.stream.Close())
 	}
@@ -291,6 +307,11 @@ func (k *cluster) seeds() []string {
 			if m.ID != strconv.FormatUint(k.id, 10) {
 				seeds = append(seeds[:len(seeds):len(seeds)], m.Address)
 			}
+		}
+	}
+	for _, m := range k.gossip.Members() {
+		if m.Addresses.Raft != "" && m.ID != strconv.FormatUint(k.id, 10) {
+			seeds = append(seeds[:len(seeds):len(seeds)], m.Addresses.Raft)
 		}
 	}
 	if len(seeds) == 0 {
@@ -436,6 +457,7 @@ func (k *cluster) peers(ctx context.Context) ([]vectord.Peer, error) {
 			if all[i].ID == 0 {
 				all[i].ID, _ = strconv.ParseUint(m.ID, 10, 64) // every node's id is a number
 			}
+			k.heard(&all[i])
 			all[i].Address, all[i].Voter, all[i].Leader = m.Address, m.Voter, m.Leader
 		})
 	}

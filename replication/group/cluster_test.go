@@ -291,7 +291,7 @@ func (w *wire) AppendEntriesPipeline(_ raft.ServerID, to raft.ServerAddress) (ra
 	if !w.pipelined {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
-	p := &pipeline{w: w, to: to, queue: make(chan *appending, 1), done: make(chan raft.AppendFuture, 8), closed: make(chan struct{})}
+	p := &testPipeline{w: w, to: to, queue: make(chan *appending), done: make(chan raft.AppendFuture), closed: make(chan struct{})}
 	go p.run()
 	return p, nil
 }
@@ -314,12 +314,12 @@ func (w *wire) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return
 func (w *wire) DecodePeer(b []byte) raft.ServerAddress                  { return raft.ServerAddress(b) }
 func (w *wire) SetHeartbeatHandler(handle func(raft.RPC))               { w.heartbeat.Store(&handle) }
 
-// pipeline sends messages before the answers to earlier ones are there, in order: one is on its way and one more waits.
-type pipeline struct {
+// testPipeline sends a message before the answer to the one before is there, and takes no more than raft.NetworkTransport does.
+type testPipeline struct {
 	w      *wire
 	to     raft.ServerAddress
 	queue  chan *appending
-	done   chan raft.AppendFuture // has room for all that are on their way: Raft may stop to read them before it stops to send
+	done   chan raft.AppendFuture
 	closed chan struct{}
 }
 
@@ -337,7 +337,7 @@ func (a *appending) Start() time.Time                      { return a.start }
 func (a *appending) Request() *raft.AppendEntriesRequest   { return a.args }
 func (a *appending) Response() *raft.AppendEntriesResponse { return a.resp }
 
-func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+func (p *testPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	a := &appending{start: time.Now(), args: args, resp: resp, ended: make(chan struct{})}
 	select {
 	case p.queue <- a:
@@ -346,9 +346,9 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 		return nil, raft.ErrPipelineShutdown
 	}
 }
-func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.done }
-func (p *pipeline) Close() error                       { close(p.closed); return nil }
-func (p *pipeline) run() {
+func (p *testPipeline) Consumer() <-chan raft.AppendFuture { return p.done }
+func (p *testPipeline) Close() error                       { close(p.closed); return nil }
+func (p *testPipeline) run() {
 	for {
 		select {
 		case <-p.closed:

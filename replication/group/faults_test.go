@@ -364,6 +364,34 @@ func TestFault18StalledPipeline(t *testing.T) {
 	l.check(c.same())
 }
 
+// TestFault18NobodyReads: hashicorp/raft stops to read a pipeline's answers before it stops to send.
+func TestFault18NobodyReads(t *testing.T) {
+	t.Parallel()
+	c := tunedCluster(t, 1, Options{}, func(n *testNode) { n.c.pipelined = true })
+	r := &receiver{Transport: c.nodes[0].wire}
+	p, err := r.AppendEntriesPipeline("n0", "n0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for range unreadMax {
+			if _, err := p.AppendEntries(&raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	select {
+	case <-sent:
+	case <-time.After(testPatience):
+		t.Error("the sender waits for a reader")
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFault19Duplicates(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, Options{})
@@ -1183,20 +1211,24 @@ func TestFault44Members(t *testing.T) {
 	l.check(c.same())
 }
 
+// TestFault45RemoveLeader: a leader does not remove itself, it hands over, and its successor removes it.
 func TestFault45RemoveLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, Options{})
 	leader, others := c.leader(), c.followers()
 	l := c.load(8, others...)
 	l.goesOn(c)
-	if err := leader.get().Remove(t.Context(), leader.id); err != nil {
+	if err := leader.get().Remove(t.Context(), leader.id); vectord.CodeOf(err) != vectord.CodeNotLeader {
 		t.Error(err)
 	}
-	c.eventually("it leads no more", func() bool { return !leader.get().Status().Leading })
+	c.eventually("another leads", func() bool { return c.leader() != leader })
+	if err := c.leader().get().Remove(t.Context(), leader.id); err != nil {
+		t.Error(err)
+	}
 	l.goesOn(c)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*testHeartbeat)
 	defer cancel()
-	if _, err := leader.do(ctx, kvCommand{Op: "add", Key: "removed"}); vectord.KindOf(err) == 0 {
+	if _, err := leader.do(ctx, kvCommand{Op: "add", Key: "removed"}); err != nil && vectord.KindOf(err) != vectord.KindTimeout {
 		t.Errorf("a node that was removed: %v", err)
 	}
 	if err := c.leader().get().Add(leader.id, leader.id); err != nil {
@@ -1207,6 +1239,28 @@ func TestFault45RemoveLeader(t *testing.T) {
 	l.unaware()
 	l.sent["removed"] = errors.New("unknown")
 	l.check(c.same())
+}
+
+// TestFault45LastLeaderOfTwo ends while it is to be removed. Were that in its log, and nowhere else, neither node could ever lead
+// again: it has no vote by its own log, and gives the other none, whose log is shorter.
+func TestFault45LastLeaderOfTwo(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, Options{})
+	leader, other := c.leader(), c.followers()[0]
+	end := other.logs.hang()
+	defer end()
+	removed := make(chan error, 1)
+	go func() { removed <- leader.get().Remove(t.Context(), leader.id) }()
+	select {
+	case err := <-removed:
+		t.Logf("to be removed: %v", err)
+	case <-time.After(10 * testHeartbeat):
+	}
+	leader.crash()
+	end()
+	leader.start()
+	c.leader().must(kvCommand{Op: "put", Key: "k", New: "v"})
+	c.same()
 }
 
 // TestFault46EmptyMember: a node that has nothing yet gets no vote, however few entries there are.

@@ -30,6 +30,7 @@ type Status struct {
 	Applied   uint64 // Raft's index
 	Index     uint64 // of the last vectord.Entry
 	LogBytes  uint64
+	Waiting   int // bytes of operations that wait here for their place in the log
 }
 
 // Status returns the present state.
@@ -45,6 +46,7 @@ func (g *Group) Status() Status {
 		Applied:   last,
 		Index:     index,
 		LogBytes:  g.o.Logs.Bytes(),
+		Waiting:   g.leader.waitingBytes(),
 	}
 }
 
@@ -111,7 +113,9 @@ func (g *Group) Add(id, address string) error {
 }
 
 // Remove ends a node's membership. It refuses where too few voters would be left alive to go on: the majority of those that
-// stay must answer. Only the leader can.
+// stay must answer. Only the leader can, and not itself: it hands over, and returns an error as if it had not led, so that its
+// successor is asked. An entry that takes the leader's vote could otherwise be in its log alone when it falls, and of two
+// voters neither would ever be elected: hashicorp/raft has one that is no member by its own log not stand for election.
 func (g *Group) Remove(ctx context.Context, id string) error {
 	servers, err := g.servers()
 	if err != nil {
@@ -134,6 +138,11 @@ func (g *Group) Remove(ctx context.Context, id string) error {
 		return vectord.Errorf(vectord.KindNotFound, "no member %q", id)
 	case alive <= voters/2:
 		return vectord.Errorf(vectord.KindConflict, "%d of the %d voters that would be left answer, which is no majority", alive, voters)
+	case id == g.o.ID:
+		if err := g.change(g.raft.LeadershipTransfer()); err != nil {
+			return err
+		}
+		return errNotLeader()
 	}
 	return g.change(g.raft.RemoveServer(raft.ServerID(id), 0, membershipWait))
 }

@@ -14,7 +14,8 @@ type Transport interface {
 	raft.WithPreVote
 }
 
-// receiver is the transport as Raft sees it: without the snapshots that this node has all of already.
+// receiver is the transport as Raft sees it: with pipelines that do not get stuck, and without the snapshots that this node has all
+// of already.
 //
 // Such a snapshot comes when a leader went back in its log further than needed, or late. The node has its last entry, so what
 // follows in the log may stay, and the leader is told that the snapshot was taken. hashicorp/raft instead makes the members as of
@@ -27,6 +28,54 @@ type receiver struct {
 
 // Consumer implements raft.Transport.
 func (r *receiver) Consumer() <-chan raft.RPC { return r.calls }
+
+// AppendEntriesPipeline implements raft.Transport.
+func (r *receiver) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := r.Transport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{AppendPipeline: inner, answered: make(chan raft.AppendFuture, unreadMax), closed: make(chan struct{})}
+	go p.read()
+	return p, nil
+}
+
+// pipeline goes on to take answers when Raft has stopped to. After an answer that is no success hashicorp/raft reads no more of
+// them, and closes the pipeline once it sees that, which is by chance before or after the next message. raft.NetworkTransport
+// takes no second message then, so the one goroutine that would close it waited, the follower got nothing more from this leader,
+// and the group did not close.
+type pipeline struct {
+	raft.AppendPipeline
+	answered chan raft.AppendFuture
+	closed   chan struct{}
+}
+
+// unreadMax is how many answers may be unread. That there is another one has a chance of one half each time.
+const unreadMax = 256
+
+func (p *pipeline) read() {
+	for {
+		select {
+		case f := <-p.AppendPipeline.Consumer():
+			select {
+			case p.answered <- f:
+			case <-p.closed:
+				return
+			}
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+// Consumer implements raft.AppendPipeline.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answered }
+
+// Close implements raft.AppendPipeline. Raft calls it once.
+func (p *pipeline) Close() error {
+	close(p.closed)
+	return p.AppendPipeline.Close()
+}
 
 var errHasSnapshot = errors.New("the log has all of the snapshot, and goes on after it")
 

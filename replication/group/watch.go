@@ -144,10 +144,10 @@ func (a logAdapter) Debug(string, ...any) {}
 func (a logAdapter) Info(text string, args ...any) { a.log(slog.LevelDebug, text, args) }
 
 // Warn implements hclog.Logger.
-func (a logAdapter) Warn(text string, args ...any) { a.log(slog.LevelInfo, text, args) }
+func (a logAdapter) Warn(text string, args ...any) { a.log(slog.LevelDebug, text, args) }
 
-// Error implements hclog.Logger.
-func (a logAdapter) Error(text string, args ...any) { a.log(slog.LevelWarn, text, args) }
+// Error implements hclog.Logger. Raft has one for every attempt to reach a node that is gone.
+func (a logAdapter) Error(text string, args ...any) { a.log(slog.LevelInfo, text, args) }
 
 func (a logAdapter) log(level slog.Level, text string, args []any) {
 	a.to.Log(context.Background(), level, "raft: "+text, args...)
