@@ -41,8 +41,9 @@ const (
 
 // clusterLoad writes to all nodes of a cluster until it is stopped, and knows what it was told:
 //
-//   - a set of points, each written by one request that is sent until it is acknowledged, under its idempotency key. A point's
-//     version is the place in the log of the write that it came from, so it tells whether a write that was sent once took effect twice;
+//   - a set of points, each written by one request, which is sent until it is acknowledged, under an idempotency key, or once and
+//     without. A point's version is the place in the log of the write that it came from, so it tells whether a write that was
+//     sent once took effect twice;
 //   - registers, each a point that all clients write, delete and read, for porcupine;
 //   - tasks without an idempotency key, each sent once, and tasks with one, each sent until it is acknowledged.
 type clusterLoad struct {
@@ -195,8 +196,11 @@ func (l *clusterLoad) writeSet(ctx context.Context, writer int, random *rand.Ran
 			l.set[id] = setWrite{}
 		}
 		l.mu.Unlock()
-		key := fmt.Sprintf("set-%d-%d", writer, n)
-		for retried := false; ctx.Err() == nil; retried = true {
+		key := ""
+		if random.IntN(2) == 0 {
+			key = fmt.Sprintf("set-%d-%d", writer, n)
+		}
+		for retried := false; ctx.Err() == nil && (key != "" || !retried); retried = true {
 			m := l.pick(random)
 			var result struct {
 				Operation uint64 `json:"operation_id"`
