@@ -79,7 +79,7 @@ test: test-go test-arm64-short test-clients test-mcp test-crash ## Run every tes
 .PHONY: test-go
 test-go: ## Run the Go tests under the race detector, kill tests left out
 	$(say-race)
-	$(GO) test $(RACE) -timeout 15m $$($(GO) list ./... | grep -v '/test/crash$$')
+	$(GO) test $(RACE) -timeout 25m $$($(GO) list ./... | grep -v '/test/crash$$')
 
 .PHONY: test-arm64
 test-arm64: ## Run the tests of ./index/... as arm64 programs under qemu
